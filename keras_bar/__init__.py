@@ -1,0 +1,27 @@
+"""keras_bar: prune convolutional networks to a budget while they train."""
+
+from keras_bar import hard_concrete
+from keras_bar import layers
+from keras_bar import models
+from keras_bar import schedules
+from keras_bar.compaction import compact
+from keras_bar.compaction import explain
+from keras_bar.compaction import hard_prune
+from keras_bar.costs import Cost
+from keras_bar.costs import measure_cost
+from keras_bar.gating import gate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cost",
+    "compact",
+    "explain",
+    "gate",
+    "hard_concrete",
+    "hard_prune",
+    "layers",
+    "measure_cost",
+    "models",
+    "schedules",
+]

@@ -1,0 +1,8 @@
+"""From a gated network to a small plain one."""
+
+from keras_bar.compaction.compacting import compact
+from keras_bar.compaction.explaining import Explanation
+from keras_bar.compaction.explaining import explain
+from keras_bar.compaction.hard_pruning import hard_prune
+
+__all__ = ["Explanation", "compact", "explain", "hard_prune"]

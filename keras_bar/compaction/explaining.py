@@ -1,0 +1,87 @@
+"""What was gated, what was not and why, and what compaction did."""
+
+import dataclasses
+
+from keras_bar.gating import place_gates
+from keras_bar.graph import trace
+from keras_bar.graph.flow import Flow
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What keras_bar sees in a model; `str()` prints it.
+
+    Attributes:
+        gated: Names of convolutions with a gate.
+        ungated: Dict from the name of a convolution to why it has none.
+        boundaries: Dict from the name of a layer that needs all channels of
+            its input to why.
+        adjustments: List of `Adjustment`: where hard pruning changed what the
+            network computes. Empty for a model loaded from a file.
+        removed: Names of layers that compaction removed whole.
+        mixed: Names of additions whose sides keep different channels.
+        restored: Names of layers whose output was restored to full width.
+    """
+
+    gated: list
+    ungated: dict
+    boundaries: dict
+    adjustments: list
+    removed: list
+    mixed: list
+    restored: list
+
+    def __str__(self):
+        lines = [f"{len(self.gated)} convolutions have a gate:"]
+        lines += [f"  {name}" for name in self.gated]
+        lines.append(f"{len(self.ungated)} convolutions have none:")
+        lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
+        if self.boundaries:
+            lines.append("Layers that need every channel they read:")
+            lines += [f"  {n}: {why}" for n, why in self.boundaries.items()]
+        for x in self.adjustments:
+            lines.append(
+                f"Hard pruning moved {x.channels} constant channels out of "
+                f"{x.layer} (moved {x.moved:.3g}, lost {x.error:.3g} rms)"
+            )
+        for title, names in (
+            ("Removed whole", self.removed),
+            ("Mixed additions", self.mixed),
+            ("Restored to full width", self.restored),
+        ):
+            if names:
+                lines.append(f"{title}: {', '.join(names)}")
+        return "\n".join(lines)
+
+
+def explain(model):
+    """Explains what keras_bar does, or did, with a model.
+
+    Args:
+        model: A Keras model before gating (then it says what `gate` would do),
+            a gated one, or one that came out of `hard_prune` or `compact`.
+
+    Returns:
+        An `Explanation`.
+    """
+    flow = Flow(trace.trace(model))
+    compaction = getattr(model, "compaction", {})
+    gated, ungated = [], {}
+    for x in place_gates(flow):
+        if x.value is not None or x.reason == "it already has a gate":
+            gated.append(x.node.name)
+        else:
+            ungated[x.node.name] = x.reason
+    return Explanation(
+        gated=gated,
+        ungated=ungated,
+        boundaries={
+            node.name: why
+            for node, why in flow.boundaries().items()
+            if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
+        },
+        adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
+        removed=compaction.get("removed", []),
+        mixed=compaction.get("mixed", []),
+        restored=compaction.get("restored", []),
+    )

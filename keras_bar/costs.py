@@ -1,0 +1,272 @@
+"""What a network costs: activation volume, FLOPs and parameters.
+
+A cost is one formula over the channel vectors of the gates. At the 0/1 vectors
+of the alive channels it is the exact cost of the compact model; at the
+probabilities `P(z > 0)` it is the soft cost, which training differentiates.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.flow import Flow
+from keras_bar.graph.streams import unite
+from keras_bar.graph.trace import trace
+from keras_bar.layers import HardConcreteGate
+
+METRICS = ("volume", "flops", "params")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """The cost of one layer.
+
+    Attributes:
+        name, kind: Name and type of the layer.
+        channels: Output channels computed, and those of the full network.
+        volume: Activations per sample.
+        flops: 2 x multiply-adds per sample.
+        params: Number of weights.
+    """
+
+    name: str
+    kind: str
+    channels: tuple
+    volume: int = 0
+    flops: int = 0
+    params: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The cost of a network; `str()` prints it as a table.
+
+    Attributes:
+        volume: Scalar activations per sample, over the outputs of the
+            convolutions.
+        flops: 2 x multiply-adds of convolutions and dense layers, per sample.
+        params: Number of weights, trainable and not.
+        layers: List of `LayerCost`.
+        regular: `Cost` of the same gates realised with regular connectivity,
+            where all writers of a residual stream keep the union of their
+            channels. None for a network without gates.
+    """
+
+    volume: int
+    flops: int
+    params: int
+    layers: list = dataclasses.field(repr=False)
+    regular: "Cost | None" = dataclasses.field(default=None, repr=False)
+
+    def __str__(self):
+        rows = [("layer", "type", "channels", *METRICS)]
+        for x in self.layers:
+            numbers = (f"{v:,}" for v in (x.volume, x.flops, x.params))
+            kept, full = x.channels
+            of = f"{kept}" if kept == full else f"{kept} of {full}"
+            rows.append((x.name, x.kind, of, *numbers))
+        totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
+        rows.append(("total", "", "", *totals))
+        return _table(rows)
+
+
+class CostModel:
+    """The cost formula of one graph.
+
+    Args:
+        flow: `Flow` of the graph.
+
+    Attributes:
+        gates: List of the `HardConcreteGate`s, each once.
+        full: Dict from metric to the cost of the unpruned network.
+    """
+
+    def __init__(self, flow):
+        self.flow = flow
+        self.gates = list(
+            dict.fromkeys(
+                node.op
+                for node in flow.graph.nodes
+                if isinstance(node.op, HardConcreteGate)
+            )
+        )
+        self._terms = [
+            (node, term)
+            for node in flow.graph.nodes
+            if _is_used(node, flow)
+            for term in flow.rules[node].terms(node, flow)
+        ]
+        self._factors = list(
+            dict.fromkeys(f for _, t in self._terms for f in t.factors)
+        )
+        everything = {
+            gate: np.ones(gate.log_alpha.shape[0], bool) for gate in self.gates
+        }
+        self.full = self.hard(everything)
+
+    def hard(self, masks):
+        """Exact costs.
+
+        Args:
+            masks: Dict from gate to booleans `(channels,)`.
+
+        Returns:
+            Dict from metric to cost.
+        """
+        counts = self._counts(masks, np)
+        totals = dict.fromkeys(METRICS, 0.0)
+        for _, term in self._terms:
+            totals[term.metric] += _value(term, counts)
+        return {metric: _whole(total) for metric, total in totals.items()}
+
+    def soft(self, metric, probabilities):
+        """The cost of one metric as a differentiable tensor.
+
+        Args:
+            metric: One of `METRICS`.
+            probabilities: Dict from gate to a tensor `(channels,)` in [0, 1].
+
+        Returns:
+            Scalar float32 tensor.
+        """
+        terms = [t for _, t in self._terms if t.metric == metric]
+        factors = dict.fromkeys(f for t in terms for f in t.factors)
+        index = {factor: i + 1 for i, factor in enumerate(factors)}
+        counts = self._counts(probabilities, ops, factors)
+        # One vector of counts, 1 in front: a term is a product of two or
+        # three of its entries.
+        vector = ops.stack(
+            [ops.ones(()), *(ops.reshape(counts[f], ()) for f in factors)]
+        )
+        width = max(len(t.factors) for t in terms)
+        columns = np.array(
+            [
+                [index[f] for f in t.factors] + [0] * (width - len(t.factors))
+                for t in terms
+            ]
+        )
+        product = ops.ones(())
+        for column in columns.T:
+            product = product * ops.take(vector, column)
+        coefficients = np.array([t.coefficient for t in terms], "float32")
+        return ops.sum(product * coefficients)
+
+    def layers(self, masks):
+        """List of `LayerCost` at 0/1 vectors."""
+        counts = self._counts(masks, np)
+        rows = {}
+        for node, term in self._terms:
+            row = rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
+            row[term.metric] += _value(term, counts)
+        channels = self._channels(rows, masks)
+        return [
+            LayerCost(
+                name=node.name,
+                kind=type(node.op).__name__,
+                channels=channels[node],
+                **{metric: _whole(v) for metric, v in row.items()},
+            )
+            for node, row in rows.items()
+            if any(row.values()) or channels[node][0] == 0
+        ]
+
+    def _counts(self, gates, xp, factors=None):
+        """Number of channels for every factor of a term."""
+        factors = self._factors if factors is None else factors
+        values = evaluate([expression for expression, _ in factors], gates, xp)
+        return {
+            (x, size): (
+                xp.sum(values[x])
+                if x.size > 1
+                else xp.reshape(values[x], ()) * size
+            )
+            for x, size in factors
+        }
+
+    def _channels(self, nodes, masks):
+        live = {node: self.flow.live(node.output) for node in nodes}
+        values = evaluate(live.values(), masks)
+        result = {}
+        for node, expression in live.items():
+            axis = self.flow.channels[node.output].axis
+            size = node.output.shape[-1 if axis is None else axis] or 1
+            value = np.broadcast_to(values[expression], (size,))
+            result[node] = (int(value.sum()), size)
+        return result
+
+
+def measure_cost(model):
+    """Measures what a model costs to run.
+
+    For a gated model this is the cost of the compact model that
+    `keras_bar.compact` would return now, exactly, before it is built. The
+    FLOPs count every multiply-add of convolutions and dense layers, the stem's
+    7x7 kernel included.
+
+    Args:
+        model: Functional or Sequential `keras.Model` with known input sizes,
+            with gates or without.
+
+    Returns:
+        A `Cost`.
+
+    Raises:
+        ValueError: If the model has no graph of layers, or an input of unknown
+            size.
+    """
+    cost_model = CostModel(Flow(trace(model)))
+    if math.isnan(cost_model.full["volume"] + cost_model.full["flops"]):
+        shapes = [tuple(x.shape) for x in model.inputs]
+        raise ValueError(
+            "Volume and FLOPs depend on the size of the input. Expected a "
+            "model whose inputs have a known size, such as (32, 32, 3). "
+            f"Received: inputs of shape {shapes}"
+        )
+    masks = alive_masks(cost_model.gates)
+    regular = None
+    if cost_model.gates:
+        united = unite(cost_model.flow, masks)
+        regular = _cost(cost_model, united)
+    return dataclasses.replace(_cost(cost_model, masks), regular=regular)
+
+
+def alive_masks(gates):
+    """Dict from gate to its alive channels, booleans `(channels,)`."""
+    return {gate: gate.alive() for gate in gates}
+
+
+def _cost(cost_model, masks):
+    return Cost(**cost_model.hard(masks), layers=cost_model.layers(masks))
+
+
+def _is_used(node, flow):
+    """Gates and the budget's state leave with compaction."""
+    ours = type(node.op).__name__ in ("HardConcreteGate", "BudgetState")
+    return not ours and any(x in flow.needed for x in node.outputs)
+
+
+def _value(term, counts):
+    result = term.coefficient
+    for factor in term.factors:
+        result = result * counts[factor]
+    return result
+
+
+def _whole(total):
+    return total if math.isnan(total) else round(float(total))
+
+
+def _table(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    rule = "-" * max(map(len, lines))
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -1,0 +1,270 @@
+"""A Keras model as a flat list of operations, and back.
+
+`trace` unrolls nested models, so that one list holds every operation in the
+order in which it runs; `replay` runs such a list on new input tensors and
+lets the caller decide what each operation becomes.
+"""
+
+import inspect
+
+import keras
+from keras import tree
+
+
+class Value:
+    """A tensor of the traced model.
+
+    Attributes:
+        shape: Tuple, batch first, `None` where unknown.
+        dtype: String.
+        producer: The `Node` that makes it, `None` for a model input.
+        consumers: List of `Node`s that read it.
+    """
+
+    def __init__(self, tensor, producer):
+        self.shape = tuple(tensor.shape)
+        self.dtype = tensor.dtype
+        self.producer = producer
+        self.consumers = []
+
+
+class Node:
+    """One call of an operation.
+
+    Attributes:
+        op: The `keras.Operation` (a layer, or a `keras.ops` operation).
+        name: Unique name; prefixed by the nested model it came from.
+        args, kwargs: What it was called with, `Value`s in place of tensors.
+        inputs, outputs: The `Value`s among them, and those it returns.
+        calls: How often the model calls this very operation.
+    """
+
+    def __init__(self, op, name, args, kwargs):
+        self.op = op
+        self.name = name
+        self.args = args
+        self.kwargs = kwargs
+        self.inputs = [
+            x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
+        ]
+        self.outputs = []
+        self.calls = 1
+        for value in self.inputs:
+            value.consumers.append(self)
+
+    @property
+    def output(self):
+        return self.outputs[0]
+
+
+class Graph:
+    """A traced model.
+
+    Attributes:
+        name: Name of the model.
+        nodes: List of `Node`, each after those it reads from.
+        input_tensors: The model's symbolic inputs, flat.
+        inputs, outputs: Lists of `Value`, flat.
+        input_struct, output_struct: The same, nested as the model has them.
+    """
+
+    def __init__(self, model):
+        self.name = model.name
+        self.nodes = []
+        self.input_tensors = list(model.inputs)
+        self.inputs = [Value(x, None) for x in model.inputs]
+        self._values = {}
+        outputs = self._unroll(model, self.inputs, prefix="", training=None)
+        self.outputs = outputs
+        source = model._functional if _is_sequential(model) else model
+        self.input_struct = tree.pack_sequence_as(
+            source._inputs_struct, self.inputs
+        )
+        self.output_struct = tree.pack_sequence_as(
+            source._outputs_struct, outputs
+        )
+        self._count_calls()
+
+    def _unroll(self, model, inputs, prefix, training):
+        """Appends the nodes of `model`, called on `inputs`."""
+        if _is_sequential(model):
+            model = model._functional
+        values = {
+            id(x): value for x, value in zip(model.inputs, inputs, strict=True)
+        }
+        by_depth = model._nodes_by_depth
+        for depth in sorted(by_depth, reverse=True):
+            for node in by_depth[depth]:
+                if not node.is_input:
+                    self._append(node, values, prefix, training)
+        return [values[id(x)] for x in model.outputs]
+
+    def _append(self, keras_node, values, prefix, training):
+        op = keras_node.operation
+        args, kwargs = tree.map_structure(
+            lambda x: (
+                values.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
+            ),
+            (keras_node.arguments.args, keras_node.arguments.kwargs),
+        )
+        if training is not None and _accepts_training(op):
+            kwargs = {**kwargs, "training": training}
+        if _is_functional(op):
+            called_on = tree.flatten(args[0] if args else kwargs["inputs"])
+            outputs = self._unroll(
+                op, called_on, f"{prefix}{op.name}_", kwargs.get("training")
+            )
+        else:
+            node = Node(op, prefix + op.name, args, kwargs)
+            node.outputs = [Value(x, node) for x in keras_node.outputs]
+            self.nodes.append(node)
+            outputs = node.outputs
+        for tensor, value in zip(keras_node.outputs, outputs, strict=True):
+            values[id(tensor)] = value
+
+    def _count_calls(self):
+        calls, names = {}, set()
+        for node in self.nodes:
+            calls[id(node.op)] = calls.get(id(node.op), 0) + 1
+        for node in self.nodes:
+            node.calls = calls[id(node.op)]
+            base, copies = node.name, 0
+            while node.name in names:
+                copies += 1
+                node.name = f"{base}_{copies}"
+            names.add(node.name)
+
+    @property
+    def values(self):
+        """Every tensor, inputs first."""
+        return self.inputs + [x for node in self.nodes for x in node.outputs]
+
+
+def trace(model):
+    """Traces a model.
+
+    Args:
+        model: A Functional or a built Sequential `keras.Model`.
+
+    Returns:
+        A `Graph`.
+
+    Raises:
+        ValueError: If the model has no graph of layers.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "Only a Keras model can be analysed. "
+            "Expected a Functional or Sequential `keras.Model`. "
+            f"Received: {model!r} (of type {type(model)})"
+        )
+    if _is_sequential(model) and not model.built:
+        raise ValueError(
+            "This Sequential model has no graph of layers yet. "
+            "Expected a model that was built: begin it with `keras.Input`, or "
+            f"call it once on a batch. Received: {model.name!r}"
+        )
+    if not _is_functional(model):
+        raise ValueError(
+            "This model has no graph of layers to analyse. "
+            "Expected a Functional or Sequential `keras.Model`; a subclassed "
+            "model hides its layers in Python code. "
+            f"Received: {model.name!r} (of type {type(model)})"
+        )
+    return Graph(model)
+
+
+def replay(graph, rebuild, finish=None, name=None):
+    """Builds a new model by running a traced one, operation by operation.
+
+    Args:
+        graph: A `Graph`.
+        rebuild: Function of `(node, tensors)` that returns the flat list of
+            new output tensors of a node; `tensors` maps each `Value` computed
+            so far to its new tensor.
+        finish: Function from the flat list of output tensors to those the
+            model shall return; by default they are as they are.
+        name: Name of the new model; by default the old one's.
+
+    Returns:
+        A Functional `keras.Model` with new inputs.
+    """
+    tensors = {}
+    for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
+        tensors[value] = keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
+        )
+    for node in graph.nodes:
+        outputs = rebuild(node, tensors)
+        for value, tensor in zip(node.outputs, outputs, strict=True):
+            tensors[value] = tensor
+    outputs = [tensors[value] for value in graph.outputs]
+    outputs = finish(outputs) if finish else outputs
+    inputs = tree.map_structure(lambda x: tensors[x], graph.input_struct)
+    return keras.Model(
+        inputs,
+        tree.pack_sequence_as(graph.output_struct, outputs),
+        name=name or graph.name,
+    )
+
+
+def call(op, node, tensors):
+    """Calls `op` as `node` was called, on new tensors.
+
+    Returns:
+        The flat list of output tensors.
+    """
+    args, kwargs = tree.map_structure(
+        lambda x: tensors[x] if isinstance(x, Value) else x,
+        (node.args, node.kwargs),
+    )
+    return tree.flatten(op(*args, **kwargs))
+
+
+def clone(op, name=None, **changes):
+    """A new operation of the same configuration, without weights.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+        name: Name of the clone.
+        **changes: Configuration entries to change.
+    """
+    config = op.get_config()
+    if "name" in config and name is not None:
+        config["name"] = name
+    new = type(op).from_config({**config, **changes})
+    if isinstance(op, keras.layers.Layer):
+        new.trainable = op.trainable
+    return new
+
+
+def copy_state(source, target, strict=True):
+    """Copies all variables (weights and seeds) of one layer into another.
+
+    Args:
+        source, target: Operations; only layers have a state.
+        strict: Whether both must have equally many variables.
+    """
+    if not isinstance(source, keras.layers.Layer):
+        return
+    for old, new in zip(source.variables, target.variables, strict=strict):
+        new.assign(old)
+    if hasattr(target, "finalize_state"):
+        target.finalize_state()  # keras.layers.Normalization
+
+
+def _is_sequential(model):
+    return isinstance(model, keras.Sequential)
+
+
+def _is_functional(op):
+    """Whether a model does just what its graph says. A subclass with a `call`
+    of its own may do anything, so it counts as one opaque layer."""
+    if _is_sequential(op):
+        return getattr(op, "_functional", None) is not None
+    plain = type(op).call.__qualname__ == "Functional.call"
+    return isinstance(op, keras.Model) and plain
+
+
+def _accepts_training(op):
+    return "training" in inspect.signature(op.call).parameters

@@ -1,0 +1,246 @@
+"""The hard concrete distribution, as pure functions on `keras.ops`.
+
+A binary concrete variable `s` in (0, 1) is stretched to (gamma, zeta) and
+clipped to [0, 1], which gives `z = 0` and `z = 1` a probability of their own
+and keeps `z` differentiable in `log_alpha` in between.
+
+Equations are those of the supplement of "Structured Pruning of Neural Networks
+with Budget-Aware Regularization" (CVPR 2019), section 9, after
+[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). There equation (3) is
+the integral of (2), and (4) its inverse, stretched and clipped. All functions
+broadcast their arguments and compute in float32. `beta`, `gamma` and `zeta`
+are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+from keras import random
+
+BETA = 2 / 3
+GAMMA = -0.1
+ZETA = 1.1
+
+# Keeps the logit of the noise finite, and so the gradient too.
+_NOISE_MARGIN = 1e-6
+
+# Gauss-Legendre on [0, 1]: 16 nodes are exact to float32 for `beta` up to 2.
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
+_NODES = (1 + _NODES) / 2
+_NODE_WEIGHTS = _NODE_WEIGHTS / 2
+
+
+def binary_concrete_pdf(s, log_alpha, beta=BETA):
+    """Density of the binary concrete distribution, equation (2).
+
+    Args:
+        s: Tensor of values in the open interval (0, 1).
+        log_alpha: Tensor, the location, broadcastable to `s`.
+        beta: Float, the temperature.
+
+    Returns:
+        Tensor of densities.
+    """
+    s = _float32(s)
+    # Equation (2) as the derivative of (3): the powers of `s` that equation
+    # (2) is printed with overflow near 0 and 1, where their ratio does not.
+    logit = beta * _logit(s) - _float32(log_alpha)
+    slope = ops.sigmoid(logit) * ops.sigmoid(-logit)
+    return beta * slope / (s * (1 - s))
+
+
+def binary_concrete_cdf(s, log_alpha, beta=BETA):
+    """Cumulative distribution of the binary concrete, equation (3).
+
+    Args:
+        s: Tensor of values in [0, 1].
+        log_alpha: Tensor, the location, broadcastable to `s`.
+        beta: Float, the temperature.
+
+    Returns:
+        Tensor of probabilities `P(S <= s)`.
+    """
+    return ops.sigmoid(beta * _logit(_float32(s)) - _float32(log_alpha))
+
+
+def binary_concrete_inverse_cdf(u, log_alpha, beta=BETA):
+    """Quantile of the binary concrete, the inverse of equation (3).
+
+    Args:
+        u: Tensor of probabilities in [0, 1].
+        log_alpha: Tensor, the location, broadcastable to `u`.
+        beta: Float, the temperature.
+
+    Returns:
+        Tensor of values `s` in [0, 1].
+    """
+    return ops.sigmoid((_logit(_float32(u)) + _float32(log_alpha)) / beta)
+
+
+def pdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Density of the hard concrete distribution between its two atoms.
+
+    It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); the atoms are in
+    `probability_alive` and `probability_one`. Where this is plotted at
+    `log_alpha = 0`: the supplement's remark that `P(z=0)` is about 0.23 belongs
+    to `beta = 1/2`; with `beta = 2/3` it is 0.168.
+
+    Args:
+        z: Tensor of values in (0, 1). Outside, the density is 0.
+        log_alpha: Tensor, the location, broadcastable to `z`.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of densities.
+    """
+    z = _float32(z)
+    inside = ops.logical_and(z > 0, z < 1)
+    s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
+    density = binary_concrete_pdf(s, log_alpha, beta) / (zeta - gamma)
+    return ops.where(inside, density, 0.0)
+
+
+def cdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Cumulative distribution of the hard concrete: (3), stretched.
+
+    It jumps at 0 by `P(z=0)` and at 1 by `P(z=1)`.
+
+    Args:
+        z: Tensor of values.
+        log_alpha: Tensor, the location, broadcastable to `z`.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of probabilities `P(Z <= z)`.
+    """
+    z = _float32(z)
+    s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
+    below_one = ops.where(z < 0, 0.0, binary_concrete_cdf(s, log_alpha, beta))
+    return ops.where(z < 1, below_one, 1.0)
+
+
+def inverse_cdf(u, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Quantile of the hard concrete distribution, equation (4).
+
+    Args:
+        u: Tensor of probabilities in [0, 1].
+        log_alpha: Tensor, the location, broadcastable to `u`.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values `z` in [0, 1].
+    """
+    s = binary_concrete_inverse_cdf(u, log_alpha, beta)
+    return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
+
+
+def probability_alive(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Probability of a non-zero value, `P(z > 0)`, equation (5).
+
+    Args:
+        log_alpha: Tensor, the location.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of probabilities with the shape of `log_alpha`. At
+        `log_alpha = 0` it is 0.832, so `P(z=0)` is 0.168; the supplement's
+        0.23 belongs to `beta = 1/2`.
+    """
+    return ops.sigmoid(_float32(log_alpha) - beta * math.log(-gamma / zeta))
+
+
+def probability_one(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Probability of a fully open gate, `P(z = 1)`.
+
+    Args:
+        log_alpha: Tensor, the location.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of probabilities with the shape of `log_alpha`.
+    """
+    logit = math.log((1 - gamma) / (zeta - 1))
+    return ops.sigmoid(_float32(log_alpha) - beta * logit)
+
+
+def deterministic(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Median of the hard concrete: equation (4) at `u = 1/2`.
+
+    It is positive exactly where `P(z > 0)` exceeds 1/2.
+
+    Args:
+        log_alpha: Tensor, the location.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values in [0, 1] with the shape of `log_alpha`.
+    """
+    return inverse_cdf(0.5, log_alpha, beta, gamma, zeta)
+
+
+def mean(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Expected value `E[z]`, to the precision of float32.
+
+    Integrates `P(z > x)` over `x` in (0, 1), which is `E[z]` too: unlike the
+    quantile, it has no kinks where `z` is clipped, so few nodes are enough.
+    Unlike the median, it is never exactly 0.
+
+    Args:
+        log_alpha: Tensor, the location.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values in (0, 1) with the shape of `log_alpha`.
+    """
+    log_alpha = ops.expand_dims(_float32(log_alpha), -1)
+    logits = _float32(np.log((_NODES - gamma) / (zeta - _NODES)))
+    survival = ops.sigmoid(log_alpha - beta * logits)
+    return ops.sum(_float32(_NODE_WEIGHTS) * survival, axis=-1)
+
+
+def sample(log_alpha, seed=None, beta=BETA, gamma=GAMMA, zeta=ZETA):
+    """Draws one value per element: equation (4) with `u ~ U(0, 1)`.
+
+    Args:
+        log_alpha: Tensor, the location.
+        seed: Integer or `keras.random.SeedGenerator`.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values in [0, 1] with the shape of `log_alpha`,
+        differentiable with respect to it.
+    """
+    log_alpha = _float32(log_alpha)
+    u = random.uniform(
+        ops.shape(log_alpha),
+        minval=_NOISE_MARGIN,
+        maxval=1 - _NOISE_MARGIN,
+        dtype="float32",
+        seed=seed,
+    )
+    return inverse_cdf(u, log_alpha, beta, gamma, zeta)
+
+
+def _float32(x):
+    return ops.convert_to_tensor(x, dtype="float32")
+
+
+def _logit(x):
+    return ops.log(x) - ops.log1p(-x)

@@ -1,0 +1,177 @@
+"""A learnable factor per channel that can become exactly zero."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar import hard_concrete
+
+# Marks, in `fixed_value`, a channel that still learns.
+LEARNING = -1.0
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class HardConcreteGate(keras.layers.Layer):
+    """Multiplies every channel by a Hard Concrete random variable.
+
+    In training one factor `z` per channel is drawn for the whole batch
+    (supplement, eq. 4); it is exactly 0 or exactly 1 with positive
+    probability. In inference the factor is the same formula at `u = 1/2`. A
+    channel whose factor is 0 then is dead and can be removed.
+
+    Everything is computed in float32 under every dtype policy, and the noise
+    is the same on all replicas of a `tf.distribute` strategy.
+
+    Args:
+        axis: Integer, the channel axis.
+        initializer: Initializer of `log_alpha`. By default uniform in
+            [0, 0.01] (supplement, section 4).
+        return_factors: Whether to return `[inputs * z, z]`, so that one gate
+            can serve several writers of a residual stream.
+        seed: Integer seed of the noise.
+
+    Attributes:
+        log_alpha: Trainable variable `(channels,)`, float32.
+        slope, offset: Scalar variables by which a budget sharpens and pushes
+            the gate: the Hard Concrete's parameter is
+            `slope * log_alpha + offset`. 1 and 0 unless a
+            `BudgetRegularizer` drives them.
+        fixed_value: Variable `(channels,)`: the factor of a channel that no
+            longer learns, -1 for one that does.
+
+    Call arguments:
+        inputs: Tensor of any rank with a known channel dimension.
+        training: Boolean, whether to draw `z`.
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        initializer=None,
+        return_factors=False,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.initializer = keras.initializers.get(
+            initializer
+            or keras.initializers.RandomUniform(0.0, 0.01, seed=seed)
+        )
+        self.return_factors = return_factors
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if not -len(input_shape) <= self.axis < len(input_shape):
+            raise ValueError(
+                "The channel axis lies outside of the input. "
+                f"Expected an axis of a tensor of shape {tuple(input_shape)}. "
+                f"Received: axis={self.axis}"
+            )
+        channels = input_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                "A gate needs to know its number of channels. Expected an "
+                f"input with a known size along axis {self.axis}. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.log_alpha = self._add(
+            "log_alpha", (channels,), self.initializer, trainable=True
+        )
+        self.slope = self._add("slope", (), "ones")
+        self.offset = self._add("offset", (), "zeros")
+        self.fixed_value = self._add(
+            "fixed_value",
+            (channels,),
+            keras.initializers.Constant(LEARNING),
+        )
+
+    def _add(self, name, shape, initializer, trainable=False):
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            autocast=False,
+            name=name,
+        )
+
+    def call(self, inputs, training=False):
+        z = self.sample() if training else self.deterministic()
+        shape = [1] * len(inputs.shape)
+        shape[self.axis] = -1
+        z = ops.cast(ops.reshape(z, shape), inputs.dtype)
+        return [inputs * z, z] if self.return_factors else inputs * z
+
+    def location(self):
+        """The Hard Concrete's `log alpha` in force, tensor `(channels,)`."""
+        return self.slope * self.log_alpha + self.offset
+
+    def sample(self):
+        """Draws the factors, tensor `(channels,)` in [0, 1]."""
+        z = hard_concrete.sample(self.location(), seed=self.seed_generator)
+        return self._unless_fixed(z)
+
+    def deterministic(self):
+        """The factors of inference, tensor `(channels,)` in [0, 1]."""
+        return self._unless_fixed(hard_concrete.deterministic(self.location()))
+
+    def probability(self):
+        """`P(z > 0)`, tensor `(channels,)`; 0 or 1 where fixed."""
+        fixed = ops.convert_to_tensor(self.fixed_value)
+        p = hard_concrete.probability_alive(self.location())
+        return ops.where(fixed >= 0.0, ops.cast(fixed > 0.0, "float32"), p)
+
+    def alive(self):
+        """Which channels live: NumPy booleans `(channels,)`."""
+        return ops.convert_to_numpy(self.deterministic()) > 0.0
+
+    def set_alive(self, mask):
+        """Closes and opens channels for good.
+
+        An open channel keeps its deterministic factor; one that was dead is
+        opened at 1.
+
+        Args:
+            mask: Booleans `(channels,)`, True for alive.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != tuple(self.log_alpha.shape):
+            raise ValueError(
+                "The mask does not fit the gate. Expected booleans of shape "
+                f"{tuple(self.log_alpha.shape)}. Received: dtype={mask.dtype}, "
+                f"shape={mask.shape}"
+            )
+        z = ops.convert_to_numpy(self.deterministic())
+        self.fixed_value.assign(np.where(mask, np.where(z > 0, z, 1.0), 0.0))
+
+    def fix(self):
+        """Fixes every channel at its deterministic factor."""
+        self.set_alive(self.alive())
+
+    @property
+    def is_fixed(self):
+        """Whether no channel learns any more."""
+        return bool(np.all(ops.convert_to_numpy(self.fixed_value) >= 0.0))
+
+    def _unless_fixed(self, z):
+        fixed = ops.convert_to_tensor(self.fixed_value)
+        return ops.where(fixed >= 0.0, fixed, z)
+
+    def compute_output_shape(self, input_shape):
+        if not self.return_factors:
+            return input_shape
+        factors = [1] * len(input_shape)
+        factors[self.axis] = input_shape[self.axis]
+        return [input_shape, tuple(factors)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "initializer": keras.initializers.serialize(self.initializer),
+            "return_factors": self.return_factors,
+            "seed": self.seed,
+        }

@@ -1,0 +1,176 @@
+"""A residual connection whose two sides keep different channels."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class MixedResidual(keras.layers.Layer):
+    """Adds tensors that hold different subsets of the same channels.
+
+    The supplement's Algorithm 1 for any number of inputs: the output starts
+    as zeros (or as `constant`), and every input is added at the channels it
+    holds. With `indices=[None, i_delta]` that is the block with an identity
+    connection, `x_out = x_in; x_out[i_delta] += delta`; with
+    `indices=[i_res, i_delta], channels=n_res` the block with a residual
+    convolution, `zeros(n_res)[i_res] = f_res(x); x_out[i_delta] += delta`.
+
+    Args:
+        indices: List with, per input, the increasing or free list of output
+            channels it holds, each at most once, or `None` for all of them.
+        channels: Number of output channels. Needed only if no input holds all
+            of them.
+        constant: List of one value per output channel to begin with, instead
+            of zeros.
+        axis: Integer, the channel axis.
+
+    Call arguments:
+        inputs: List of tensors, equal in all but the channel axis.
+
+    Example, one block whose branch reads the alive channels `i_in` of the
+    stream and writes `i_delta`:
+
+    ```python
+    x_alive = keras.ops.take(x_in, i_in, axis=-1)
+    x_out = MixedResidual([None, i_delta])([x_in, branch(x_alive)])
+    ```
+    """
+
+    def __init__(
+        self, indices, channels=None, constant=None, axis=-1, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.indices = [
+            None if i is None else [int(c) for c in i] for i in indices
+        ]
+        self.channels = channels
+        self.constant = (
+            None if constant is None else [float(c) for c in constant]
+        )
+        self.axis = axis
+        for i in self.indices:
+            self._check_indices(i)
+        if constant is not None and len(self.constant) != (
+            channels or len(self.constant)
+        ):
+            raise ValueError(
+                "The constant does not fit the output. Expected "
+                f"{channels} values. Received: {len(self.constant)}"
+            )
+
+    def _check_indices(self, indices):
+        if indices is None:
+            return
+        limit = self.channels
+        bad = [
+            c for c in indices if c < 0 or (limit is not None and c >= limit)
+        ]
+        if bad or len(set(indices)) != len(indices):
+            raise ValueError(
+                "Invalid channel indices. Expected distinct integers from 0 "
+                f"to {'the number of channels' if limit is None else limit} "
+                f"(exclusive). Received: {indices}"
+            )
+
+    def build(self, input_shape):
+        shapes = [tuple(shape) for shape in input_shape]
+        if len(shapes) != len(self.indices):
+            raise ValueError(
+                "The number of inputs does not fit the indices. Expected "
+                f"{len(self.indices)} inputs. Received: {len(shapes)}"
+            )
+        if self.channels is None:
+            full = [
+                shape[self.axis]
+                for shape, i in zip(shapes, self.indices, strict=True)
+                if i is None
+            ]
+            if not full:
+                raise ValueError(
+                    "The number of output channels is unknown. Expected "
+                    "`channels`, or an input that holds all of them "
+                    "(`None` in `indices`). "
+                    f"Received: channels=None, indices={self.indices}"
+                )
+            self.channels = int(full[0])
+            for i in self.indices:
+                self._check_indices(i)
+        for shape, i in zip(shapes, self.indices, strict=True):
+            expected = self.channels if i is None else len(i)
+            if shape[self.axis] != expected:
+                raise ValueError(
+                    "An input does not fit its indices. Expected "
+                    f"{expected} channels along axis {self.axis}. "
+                    f"Received: shape={shape}"
+                )
+
+    def call(self, inputs):
+        terms = [
+            self._place(x, i) for x, i in zip(inputs, self.indices, strict=True)
+        ]
+        if self.constant is not None:
+            shape = [1] * len(inputs[0].shape)
+            shape[self.axis] = -1
+            constant = np.reshape(self.constant, shape)
+            terms.append(ops.cast(constant, self.compute_dtype))
+        output = terms[0]
+        for term in terms[1:]:
+            output = output + term
+        return output
+
+    def _place(self, x, indices):
+        """`x` among zeros, as a tensor of all channels.
+
+        A run of channels is padded, which is nearly free. Scattered ones are
+        placed by a product with a one-hot matrix where channels come last: a
+        gather there costs as much as the convolution it saves (see
+        `benchmarks/`). Where channels come first a gather copies whole planes.
+        """
+        if indices is None or indices == list(range(self.channels)):
+            return x
+        first, last = min(indices), max(indices) + 1
+        axis = self.axis % len(x.shape)
+        if indices == list(range(first, last)):
+            padding = [(0, 0)] * len(x.shape)
+            padding[axis] = (first, self.channels - last)
+            return ops.pad(x, padding)
+        if axis == len(x.shape) - 1:
+            return self._multiply(x, indices)
+        padding = [(0, 0)] * len(x.shape)
+        padding[axis] = (0, 1)
+        source = np.full(self.channels, len(indices))
+        source[indices] = np.arange(len(indices))
+        return ops.take(ops.pad(x, padding), source, axis=axis)
+
+    def _multiply(self, x, indices):
+        matrix = np.zeros((len(indices), self.channels), "float32")
+        matrix[np.arange(len(indices)), indices] = 1.0
+        matrix = ops.cast(matrix, x.dtype)
+        if len(x.shape) in (3, 4, 5):
+            kernel = ops.reshape(
+                matrix, (1,) * (len(x.shape) - 2) + matrix.shape
+            )
+            return ops.conv(x, kernel, data_format="channels_last")
+        return ops.matmul(x, matrix)
+
+    def compute_output_shape(self, input_shape):
+        shape = list(input_shape[0])
+        channels = self.channels
+        if channels is None:
+            (channels, *_) = (
+                s[self.axis]
+                for s, i in zip(input_shape, self.indices, strict=True)
+                if i is None
+            )
+        shape[self.axis] = channels
+        return tuple(shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "indices": self.indices,
+            "channels": self.channels,
+            "constant": self.constant,
+            "axis": self.axis,
+        }

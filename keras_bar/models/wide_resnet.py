@@ -1,0 +1,113 @@
+"""The Wide ResNet that BAR is measured on."""
+
+import keras
+from keras import layers
+
+from keras_bar.models import resnet
+
+STEM_WIDTH = 16
+
+
+def WideResNet(
+    depth=26,
+    width=12,
+    input_shape=None,
+    classes=10,
+    *,
+    classifier_activation=None,
+    narrow=1,
+    name=None,
+):
+    """Pre-activation Wide ResNet for small pictures.
+
+    A 3x3 stem to 16 channels, then three groups of blocks, `16 * width`,
+    `32 * width` and `64 * width` wide, the second and the third of which begin
+    with a stride of 2. A block is twice batch normalization, ReLU and 3x3
+    convolution. Where a group begins, whatever its width, the shortcut is a 1x1
+    convolution that reads the same activation as the branch. Convolutions have
+    no bias. The defaults are the WideResNet-26-12 of the paper.
+
+    The model returns logits unless told otherwise, which is what knowledge
+    distillation needs: it softens teacher and student by a temperature
+    *before* the softmax. Compile it with `from_logits=True`.
+
+    Args:
+        depth: Integer, `6n + 2` or `6n + 4` for `n` blocks per group: the
+            number of layers without or with the shortcuts, as both ways of
+            counting are in use. 26 and 28 are thus the same network, as are 14
+            and 16.
+        width: Positive number, the widening factor. May be a fraction.
+        input_shape: Tuple of three, without the batch and in the order of
+            `keras.config.image_data_format()`. Height and width may be `None`.
+            Defaults to 32x32 RGB, i.e. `(32, 32, 3)` with `"channels_last"`.
+        classes: Integer, the number of classes.
+        classifier_activation: Activation of the final dense layer, `None` for
+            logits.
+        narrow: Number of at least 1 that every width, the stem's included, is
+            divided by: the uniformly narrowed network that pruning to a budget
+            is compared with. Widths are rounded and never fall below 1.
+        name: String, the name of the model.
+
+    Returns:
+        A Functional `keras.Model` of standard layers, with random weights.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Reference:
+
+    - [Wide Residual Networks](https://arxiv.org/abs/1605.07146)
+        (Zagoruyko & Komodakis, 2016)
+    - [Identity Mappings in Deep Residual Networks](
+        https://arxiv.org/abs/1603.05027) (He et al., 2016)
+    """
+    input_shape = input_shape or resnet.default_input_shape(32)
+    resnet.check_common_arguments(input_shape, classes, narrow)
+    blocks = _blocks_per_group(depth)
+    _check_width(width)
+
+    inputs = keras.Input(input_shape)
+    x = resnet.conv(
+        inputs, resnet.narrowed(STEM_WIDTH, narrow), 3, name="stem_conv"
+    )
+    for group in (1, 2, 3):
+        filters = resnet.narrowed(STEM_WIDTH * width * 2 ** (group - 1), narrow)
+        for block in range(1, blocks + 1):
+            stride = 2 if block == 1 and group > 1 else 1
+            prefix = f"group{group}_block{block}"
+            x = _block(x, filters, stride, block == 1, prefix)
+    x = resnet.norm_relu(x, "head_norm", "head_relu")
+    outputs = resnet.classifier(x, classes, classifier_activation)
+    name = name or f"wide_resnet_{depth}_{width}".replace(".", "_")
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _block(x, filters, stride, begins_group, prefix):
+    """Twice BN-ReLU-conv3x3, added to the stream it read."""
+    shortcut = x
+    x = resnet.norm_relu(x, f"{prefix}_norm1", f"{prefix}_relu1")
+    if begins_group:
+        shortcut = resnet.conv(x, filters, 1, stride, name=f"{prefix}_shortcut")
+    x = resnet.conv(x, filters, 3, stride, name=f"{prefix}_conv1")
+    x = resnet.norm_relu(x, f"{prefix}_norm2", f"{prefix}_relu2")
+    x = resnet.conv(x, filters, 3, name=f"{prefix}_conv2")
+    return layers.Add(name=f"{prefix}_add")([shortcut, x])
+
+
+def _blocks_per_group(depth):
+    if depth < 8 or depth % 6 not in (2, 4):
+        raise ValueError(
+            "Invalid value received for argument `depth`. Expected 6n + 2 or "
+            "6n + 4 with n >= 1 blocks per group, e.g. 16, 26 or 28. "
+            f"Received: depth={depth}"
+        )
+    return int(depth // 6)
+
+
+def _check_width(width):
+    if not width > 0:
+        raise ValueError(
+            "Invalid value received for argument `width`. Expected a positive "
+            "number, the factor by which a group is wider than the stem. "
+            f"Received: width={width}"
+        )

@@ -1,0 +1,104 @@
+"""The budget's schedule and its barrier, as pure functions on `keras.ops`.
+
+All functions broadcast their arguments, which may be Python floats, arrays or
+tensors, and compute in float32.
+"""
+
+from keras import ops
+
+# What the barrier is clipped to, and its value from the upper end on.
+BARRIER_MAX = 1e10
+# Lower end of the barrier below the budget, as a fraction of the full cost.
+MARGIN = 1e-4
+# The moving budget's start above the full cost, as a fraction of the latter.
+HEADROOM = 0.01
+
+# Below, the transition is the line `t` to the precision of float32, while the
+# quotient that defines it comes to be 0/0.
+_SOFTEST = 1e-3
+# Above, the transition is the step to the precision of float32, while the
+# product of `d` and `t - 1/2` comes to be infinity times 0.
+_HARDEST = 1e30
+
+
+def sigmoidal_transition(t, d=10.0):
+    """Rises from exactly 0 at `t = 0` to exactly 1 at `t = 1`.
+
+    This is `T(t, d)`, equation (1) of the supplement: a sigmoid, shifted and
+    scaled to pass through both ends.
+
+    Args:
+        t: Tensor, the fraction of the pruning steps done. Clipped to [0, 1].
+        d: Non-negative Python float, the hardness: 0 gives the line `t`, large
+            values approach the step at `t = 1/2`.
+
+    Returns:
+        Tensor of values in [0, 1] with the shape of `t`.
+    """
+    if not d >= 0:
+        raise ValueError(
+            "Invalid value received for argument `d`. Expected a non-negative "
+            f"float, the hardness of the transition. Received: d={d}"
+        )
+    t = ops.clip(_float32(t), 0.0, 1.0)
+    if d < _SOFTEST:
+        return t
+    d = _float32(min(d, _HARDEST))
+    # Equation (1) with `sigmoid(x) = (1 + tanh(x/2)) / 2`, free of the small
+    # differences that it is printed with.
+    curve = 0.5 + 0.5 * ops.tanh(d * (t - 0.5) / 2) / ops.tanh(d / 4)
+    # Compilers may round the two `tanh` differently.
+    at_end = ops.logical_or(t <= 0, t >= 1)
+    return ops.where(at_end, t, ops.clip(curve, 0.0, 1.0))
+
+
+def moving_budget(t, budget, full_cost, d=10.0):
+    """Budget in force when a fraction `t` of the pruning steps is done.
+
+    This is `b(t) = (1 - T) (1 + HEADROOM) V_F + T B`, with `T` the
+    `sigmoidal_transition`: it starts just above the cost of the unpruned model
+    and ends exactly at the budget.
+
+    Args:
+        t: Tensor, the fraction of the pruning steps done. Clipped to [0, 1].
+        budget: Tensor, the final budget in the units of `full_cost` (not a
+            fraction of it).
+        full_cost: Tensor, the cost of the unpruned model.
+        d: Non-negative Python float, the hardness of the transition.
+
+    Returns:
+        Tensor in the units of `full_cost`.
+    """
+    done = sigmoidal_transition(t, d)
+    start = (1 + HEADROOM) * _float32(full_cost)
+    return (1 - done) * start + done * _float32(budget)
+
+
+def barrier(cost, lower, upper):
+    """Penalty that rises from 0 at `lower` towards infinity at `upper`.
+
+    This is `f(V, a, b) = r^2 / (1 - r)` with `r = max(0, (V - a) / (b - a))`,
+    clipped to `BARRIER_MAX`. That value also stands for a cost of `upper` or
+    more, and for an interval that holds nothing (`upper <= lower`). No gradient
+    flows through `cost`.
+
+    Args:
+        cost: Tensor, the cost `V` of the model as it is.
+        lower: Tensor, the cost `a` up to which there is no penalty, in the
+            units of `cost`.
+        upper: Tensor, the cost `b` that must not be reached, in the units of
+            `cost`.
+
+    Returns:
+        Tensor of values in [0, `BARRIER_MAX`], without unit.
+    """
+    cost = ops.stop_gradient(_float32(cost))
+    lower, upper = _float32(lower), _float32(upper)
+    below = ops.logical_and(cost < upper, lower < upper)
+    r = ops.maximum((cost - lower) / (upper - lower), 0.0)
+    penalty = ops.minimum(r * r / (1 - r), BARRIER_MAX)
+    return ops.where(below, penalty, BARRIER_MAX)
+
+
+def _float32(x):
+    return ops.convert_to_tensor(x, dtype="float32")

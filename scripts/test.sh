@@ -1,0 +1,15 @@
+#!/bin/sh
+# Runs every check in a virtual environment, which it makes if it is missing.
+# Arguments go to pytest: sh scripts/test.sh tests/schedules_test.py
+set -eu
+cd "$(dirname "$0")/.."
+
+VENV=${VENV:-.venv}
+[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
+"$VENV/bin/python" -m pip install --quiet --editable ".[cpu,recipes,test,dev]"
+
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+"$VENV/bin/mypy"
+"$VENV/bin/lint-imports"
+"$VENV/bin/python" -m pytest "$@"
