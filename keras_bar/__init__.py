@@ -1,5 +1,7 @@
 """keras_bar: prune convolutional networks to a budget while they train."""
 
+from keras_bar import callbacks
+from keras_bar import distillation
 from keras_bar import hard_concrete
 from keras_bar import layers
 from keras_bar import models
@@ -15,7 +17,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
+    "callbacks",
     "compact",
+    "distillation",
     "explain",
     "gate",
     "hard_concrete",
