@@ -1,6 +1,36 @@
-"""Knowledge distillation that keeps the penalties of the student."""
+"""Knowledge distillation, with what Keras's own leaves out."""
 
 import keras
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class LogitsDistillation(keras.distillation.LogitsDistillation):
+    """`T^2 KL(softmax(teacher / T), softmax(student / T))` of two logits.
+
+    Keras 3.15's class of this name, left to its default loss, compares the
+    logits themselves as if they were probabilities (the string
+    `"kl_divergence"` becomes a function there, and the softmax is taken only
+    for an instance of `keras.losses.KLDivergence`): a student trained with it
+    stays at chance. This one defaults to the instance.
+
+    Args:
+        temperature: Float, the temperature `T`; 4 in the paper.
+        loss: `keras.losses.Loss` between the two softened outputs; by default
+            the Kullback-Leibler divergence.
+    """
+
+    def __init__(self, temperature=4.0, loss=None):
+        super().__init__(temperature, loss or keras.losses.KLDivergence())
+
+    @classmethod
+    def mend(cls, distillation):
+        """`distillation`, with the divergence Keras means by its default."""
+        if (
+            type(distillation) is keras.distillation.LogitsDistillation
+            and distillation.loss is keras.losses.kl_divergence
+        ):
+            return cls(distillation.temperature)
+        return distillation
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -15,11 +45,17 @@ class Distiller(keras.distillation.Distiller):
     here it runs once.
 
     For the paper's loss `(1 - alpha) CE + alpha T^2 KL` with `alpha = 0.9` and
-    `T = 4` pass `keras.distillation.LogitsDistillation(temperature=4.0)` and
+    `T = 4` pass `LogitsDistillation(temperature=4.0)` and
     `student_loss_weight=0.1`; both networks then return logits.
 
     See `keras.distillation.Distiller` for the arguments.
     """
+
+    def __init__(self, teacher, student, distillation_losses, **kwargs):
+        distillation_losses = keras.tree.map_structure(
+            LogitsDistillation.mend, distillation_losses
+        )
+        super().__init__(teacher, student, distillation_losses, **kwargs)
 
     def call(self, inputs, training=None, **kwargs):
         extractor = self._student_feature_extractor

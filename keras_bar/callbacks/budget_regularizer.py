@@ -43,8 +43,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
         strength: None, or the factor lambda of the paper's penalty. By default
             a threshold tracks the budget instead; see
             `keras_bar.callbacks.control.ThresholdTracking`.
-        slope: Pair of floats, how steeply the gates decide at the start and at
-            the end.
+        indecision: Pair of floats, the share of the cost whose gates are
+            undecided at the start and at the end.
         openness: Float, `logit P(z > 0)` at the start.
         price_exponent: Float, how much faster channels that cost more close:
             0 treats all alike, 1 in proportion to their cost.
@@ -64,9 +64,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
         steps=None,
         hardness=10.0,
         strength=None,
-        slope=(1.0, 50.0),
+        indecision=(0.12, 0.01),
         openness=3.0,
-        price_exponent=0.5,
+        price_exponent=1.0,
     ):
         super().__init__()
         if metric not in METRICS:
@@ -95,7 +95,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
         self.steps = steps
         self.hardness = hardness
         self.strength = strength
-        self.slope = tuple(slope)
+        self.indecision = tuple(indecision)
         self.openness = openness
         self.price_exponent = price_exponent
         self._state = None
@@ -167,27 +167,11 @@ class BudgetRegularizer(keras.callbacks.Callback):
             return control.BarrierPenalty(budget, self.strength)
         return control.ThresholdTracking(
             budget,
-            self.slope,
             self.openness,
-            gain=0.2,
-            prices=self._prices(),
+            self.indecision,
+            self.price_exponent,
+            selection.lifelines(self._cost_model),
         )
-
-    def _prices(self):
-        """How much faster than the average each gate's channels close."""
-        model = self._cost_model
-        prices = {}
-        for gate in model.gates:
-            mask = np.ones(gate.log_alpha.shape[0], bool)
-            mask[0] = False
-            masks = {
-                g: np.ones(g.log_alpha.shape[0], bool) for g in model.gates
-            }
-            cost = model.hard({**masks, gate: mask})[self.metric]
-            saved = model.full[self.metric] - cost
-            prices[gate] = max(saved, 1e-9) ** self.price_exponent
-        mean = np.mean(list(prices.values()))
-        return {gate: float(x / mean) for gate, x in prices.items()}
 
     def _total_steps(self):
         if self.steps is not None:

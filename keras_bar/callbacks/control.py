@@ -8,6 +8,7 @@ every replica alike, and are resumed with the weights.
 import dataclasses
 import math
 
+import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
@@ -41,6 +42,21 @@ class Budget:
     def full_cost(self):
         """Cost of the unpruned network, in units of the metric."""
         return float(self.cost_model.full[self.metric])
+
+    def savings(self):
+        """Dict from gate to what closing one channel of it saves in the full
+        network, in units of the metric."""
+        masks = {
+            g: np.ones(g.log_alpha.shape[0], bool)
+            for g in self.cost_model.gates
+        }
+        savings = {}
+        for gate, mask in masks.items():
+            closed = mask.copy()
+            closed[0] = False
+            cost = self.cost_model.hard({**masks, gate: closed})
+            savings[gate] = max(self.full_cost - cost[self.metric], 1.0)
+        return savings
 
     def moving(self, step):
         """The budget in force after `step` steps, in units of the metric."""
@@ -99,64 +115,141 @@ class BarrierPenalty:
 class ThresholdTracking:
     """Moves one threshold for all gates so that the cost follows the budget.
 
-    The penalty's pull on the gates is applied beside the optimizer, as
-    decoupled weight decay is: an optimizer such as Adam normalises the size of
-    a gradient away, and a penalty inside of it then moves all gates alike and
-    too late. A gate's parameter becomes
-    `slope * (log_alpha - threshold) + center`, so it is alive just if its
-    `log_alpha`, which the data loss trains, exceeds the threshold. Every step
-    the threshold takes a fraction of the Newton step (in logits) that brings
-    the cost to the moving budget. The slope grows geometrically over the
-    training, so that gates decide: at the end the noise has no say any more.
+    The pull on the gates is applied beside the optimizer, as decoupled weight
+    decay is: Adam normalises the size of every gradient away, and a penalty
+    inside of it moves all gates alike and too late. Every channel has a score,
+
+        log_alpha + 1/2 log(E[g^2] / price),
+
+    `g` the gradient of the loss with respect to its gate and `price` what the
+    channel costs: half of `E[g^2]` is the loss expected from closing it (the
+    Fisher approximation: Theis et al. 2018; Molchanov et al. 2019), so the
+    score ranks channels by benefit per cost. The gate's location is
+    `slope * (score - threshold)` around the point where it closes. Every step
+
+    - the threshold takes a fraction of the Newton step that brings the
+      expected cost to the moving budget;
+    - the slope grows or falls such that the share of the cost whose gates are
+      undecided, `mean 4 p (1 - p)`, follows a schedule that ends near 0. At
+      the end the noise has no say any more: expected and hard cost agree.
+
+    The strongest channels of gates without which the network would fall apart
+    (`lifelines`) stay open.
 
     Args:
         budget: `Budget`.
-        slope: Pair of floats, the slope at the start and at the end.
         openness: Float, `logit P(z > 0)` of the gates at the start.
-        gain: Float in (0, 1], the fraction of the Newton step.
-        prices: Dict from gate to the float by which its threshold moves
-            faster than the average.
+        indecision: Pair of floats, the undecided share at start and end.
+        price_exponent: Float, the weight of a channel's cost: 1 ranks by
+            benefit per cost, 0 by benefit.
+        lifelines: Dict from gate to how many of its channels stay open.
     """
 
-    def __init__(self, budget, slope, openness, gain, prices):
+    THRESHOLD_GAIN = 0.3
+    SLOPE_GAIN = 0.1
+    SLOPES = (0.3, 1000.0)
+    MEMORY = 0.99
+    # The cost lags behind what it follows; this share of the steps ahead.
+    LEAD = 0.01
+
+    def __init__(
+        self, budget, openness, indecision, price_exponent, lifelines
+    ):
         self.budget = budget
-        self.slope = slope
         self.openness = openness
-        self.gain = gain
-        self.prices = prices
+        self.indecision = indecision
+        self.lifelines = lifelines
+        savings = budget.savings()
+        total = sum(x * _channels(g) for g, x in savings.items())
+        self.weights = {
+            g: x * _channels(g) / total for g, x in savings.items()
+        }
+        self.log_prices = {
+            g: price_exponent * math.log(x) for g, x in savings.items()
+        }
 
     def start(self, state):
         """Opens the gates before the first step."""
+        state.pressure.assign(-self.openness)
         for gate in self.budget.cost_model.gates:
-            gate.slope.assign(self.slope[0])
-            gate.offset.assign(self.openness + CENTER)
+            gate.slope.assign(1.0)
+            gate.offset.assign(
+                np.full(_channels(gate), CENTER + self.openness)
+            )
+            gate.importance.assign(np.zeros(_channels(gate)))
 
     def __call__(self, state):
         budget = self.budget
-        cost = ops.maximum(budget.soft_cost(), budget.hard_cost())
-        gap = self._logit(cost) - self._logit(budget.moving(state.step))
-        slope = self.slope_at(state.step)
-        pressure = state.pressure + self.gain * gap / slope
-        pressure = ops.maximum(ops.stop_gradient(pressure), 0.0)
-        state.pressure.assign(pressure)
-        for gate in budget.cost_model.gates:
-            threshold = self.prices[gate] * pressure
-            threshold = threshold - self.openness / self.slope[0]
+        gates = budget.cost_model.gates
+        probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
+        cost = budget.cost_model.soft(budget.metric, probabilities)
+        slope, undecided = self._next_slope(state, probabilities)
+        share = cost / budget.full_cost
+        gap = share - self._wanted_share(state.step)
+        # d share / d threshold = -slope * mean p (1 - p)
+        newton = gap / (slope * undecided / 4.0)
+        threshold = state.pressure + self.THRESHOLD_GAIN * newton
+        state.pressure.assign(threshold)
+        merits = self._merits(gates)
+        for gate in gates:
             gate.slope.assign(slope)
-            gate.offset.assign(CENTER - slope * threshold)
-        return None
+            gate.offset.assign(
+                self._offset(gate, slope, merits[gate] - threshold)
+            )
+
+    def _merits(self, gates):
+        """Benefit per cost of every channel, `(channels,)` per gate: half the
+        logarithm, 0 on average over the network."""
+        merits = {}
+        for gate in gates:
+            importance = self.MEMORY * gate.importance + (
+                1 - self.MEMORY
+            ) * ops.square(gate.gradient)
+            gate.importance.assign(importance)
+            merits[gate] = 0.5 * (
+                ops.log(importance + 1e-30) - self.log_prices[gate]
+            )
+        mean = sum(self.weights[g] * ops.mean(m) for g, m in merits.items())
+        return {g: m - mean for g, m in merits.items()}
+
+    def _offset(self, gate, slope, margin):
+        """What to add to `slope * log_alpha`, `(channels,)`."""
+        offset = CENTER + slope * margin
+        kept = self.lifelines.get(gate, 0)
+        if not kept:
+            return offset
+        location = slope * gate.log_alpha + offset
+        weakest = ops.top_k(location, kept)[0][-1]
+        missing = ops.maximum(CENTER + self.openness - location, 0.0)
+        return ops.where(location >= weakest, offset + missing, offset)
+
+    def _next_slope(self, state, probabilities):
+        """The slope that brings the undecided share nearer to its schedule,
+        and that share, at least what the schedule wants."""
+        t = ops.cast(state.step, "float32") / float(self.budget.steps)
+        first, last = self.indecision
+        wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
+        undecided = sum(
+            self.weights[g] * ops.mean(4.0 * p * (1.0 - p))
+            for g, p in probabilities.items()
+        )
+        gap = ops.log(ops.maximum(undecided, 1e-6) / wanted)
+        gap = ops.clip(gap, -1.0, 1.0)
+        slope = self.budget.cost_model.gates[0].slope
+        slope = ops.clip(slope * ops.exp(self.SLOPE_GAIN * gap), *self.SLOPES)
+        return slope, ops.maximum(undecided, wanted)
 
     def penalty(self, state):
         """The threshold at present, as a float for the logs."""
         return float(ops.convert_to_numpy(state.pressure))
 
-    def slope_at(self, step):
-        """The slope after `step` steps, scalar tensor."""
-        t = ops.cast(step, "float32") / float(self.budget.steps)
-        first, last = self.slope
-        return first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
+    def _wanted_share(self, step):
+        """The moving budget as a fraction, at most that of open gates: while
+        the budget is no constraint they keep some noise, and learn."""
+        ahead = step + int(self.LEAD * self.budget.steps)
+        share = self.budget.moving(ahead) / self.budget.full_cost
+        return ops.minimum(share, ops.sigmoid(float(self.openness)))
 
-    def _logit(self, cost):
-        share = ops.clip(cost / self.budget.full_cost, 1e-4, 1 - 1e-4)
-        return ops.log(share) - ops.log1p(-share)
 
+def _channels(gate):
+    return gate.log_alpha.shape[0]

@@ -28,8 +28,8 @@ def lifelines(cost_model):
         cost_model: `CostModel`.
 
     Returns:
-        List of gates; one open channel in each of them keeps the network
-        connected.
+        Dict from gate to the number of its channels that shall stay open; one
+        in each of them suffices to keep the network connected.
     """
     masks = {gate: _first(gate, 1) for gate in cost_model.gates}
     savings = {
@@ -40,7 +40,7 @@ def lifelines(cost_model):
         closed = {**masks, gate: _first(gate, 0)}
         if is_connected(cost_model, closed):
             masks = closed
-    return [gate for gate, mask in masks.items() if mask.any()]
+    return {gate: 1 for gate, mask in masks.items() if mask.any()}
 
 
 def smallest_cost(cost_model, metric):

@@ -32,10 +32,14 @@ class HardConcreteGate(keras.layers.Layer):
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
-        slope, offset: Scalar variables by which a budget sharpens and pushes
-            the gate: the Hard Concrete's parameter is
+        slope, offset: Variables, a scalar and `(channels,)`, by which a budget
+            sharpens and pushes the gate: the Hard Concrete's parameter is
             `slope * log_alpha + offset`. 1 and 0 unless a
             `BudgetRegularizer` drives them.
+        gradient: Variable `(channels,)`: the gradient of the loss with respect
+            to `z`, in the last training step.
+        importance: Variable `(channels,)`: running mean of its square, kept
+            by a `BudgetRegularizer`.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
             longer learns, -1 for one that does.
 
@@ -81,14 +85,25 @@ class HardConcreteGate(keras.layers.Layer):
             "log_alpha", (channels,), self.initializer, trainable=True
         )
         self.slope = self._add("slope", (), "ones")
-        self.offset = self._add("offset", (), "zeros")
+        self.offset = self._add("offset", (channels,), "zeros")
+        self.importance = self._add("importance", (channels,), "zeros")
+        # The optimizer stores the gradient in it, as it does for the scales
+        # of float8 training. Replicas store the mean of theirs.
+        self.gradient = self._add(
+            "gradient",
+            (channels,),
+            "zeros",
+            trainable=True,
+            overwrite_with_gradient=True,
+            aggregation="mean",
+        )
         self.fixed_value = self._add(
             "fixed_value",
             (channels,),
             keras.initializers.Constant(LEARNING),
         )
 
-    def _add(self, name, shape, initializer, trainable=False):
+    def _add(self, name, shape, initializer, trainable=False, **kwargs):
         return self.add_weight(
             shape=shape,
             initializer=initializer,
@@ -96,10 +111,11 @@ class HardConcreteGate(keras.layers.Layer):
             trainable=trainable,
             autocast=False,
             name=name,
+            **kwargs,
         )
 
     def call(self, inputs, training=False):
-        z = self.sample() if training else self.deterministic()
+        z = self._observed(self.sample()) if training else self.deterministic()
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
         z = ops.cast(ops.reshape(z, shape), inputs.dtype)
@@ -155,6 +171,11 @@ class HardConcreteGate(keras.layers.Layer):
     def is_fixed(self):
         """Whether no channel learns any more."""
         return bool(np.all(ops.convert_to_numpy(self.fixed_value) >= 0.0))
+
+    def _observed(self, z):
+        """`z`, such that the gradient with respect to it reaches `gradient`."""
+        value = ops.convert_to_tensor(self.gradient)
+        return z + (value - ops.stop_gradient(value))
 
     def _unless_fixed(self, z):
         fixed = ops.convert_to_tensor(self.fixed_value)
