@@ -1,0 +1,15 @@
+"""Pictures, tables and timings of what pruning did."""
+
+from keras_bar.reports.pictures import plot_budget
+from keras_bar.reports.pictures import plot_channels
+from keras_bar.reports.tables import comparison_table
+from keras_bar.reports.tables import format_table
+from keras_bar.reports.timing import measure_latency
+
+__all__ = [
+    "comparison_table",
+    "format_table",
+    "measure_latency",
+    "plot_budget",
+    "plot_channels",
+]

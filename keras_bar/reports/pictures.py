@@ -1,0 +1,183 @@
+"""Pictures: the budget while it is kept, the channels that it leaves.
+
+Matplotlib is imported when a picture is drawn, so that the package does not
+need it. Colours differ in lightness, for print and for the colour-blind.
+"""
+
+import math
+
+_FULL, _MEASURED, _EXPECTED, _BUDGET = "#cccccc", "#0072B2", "#E69F00", "black"
+_NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
+
+
+def plot_budget(history, path, metric="volume"):
+    """Draws how the cost followed the budget during pruning.
+
+    Args:
+        history: Dict from the name of a log of `BudgetRegularizer` to its
+            values, one per epoch, such as `fit(...).history`. Needs `metric`
+            and `"budget"`, and draws `"expected"` where it is there.
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+        metric: `"volume"`, `"flops"` or `"params"`, what the budget is for.
+    """
+    figure, axes = _figure(5.5, 3.4)
+    curves = {
+        "budget": ("moving budget", _BUDGET, "--", ""),
+        "expected": ("expected cost of the noisy gates", _EXPECTED, "-", "s"),
+        metric: ("cost of the compact network", _MEASURED, "-", "o"),
+    }
+    for key, (label, colour, line, marker) in curves.items():
+        if key not in history:
+            continue
+        values = history[key]
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            line,
+            label=label,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markevery=max(1, len(values) // 12),
+        )
+    axes.set_yscale("log", base=2)
+    # Down to half of the budget; what is below is off the picture.
+    lowest = math.floor(math.log2(history["budget"][-1])) - 1
+    axes.set_ylim(2.0**lowest, 1.15)
+    powers = range(lowest, 1)
+    axes.set_yticks([2.0**p for p in powers])
+    axes.set_yticklabels([f"1/{2**-p}" if p else "1" for p in powers])
+    axes.minorticks_off()
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch of pruning")
+    axes.set_ylabel(f"{_NAMES[metric]}, fraction of the full network")
+    axes.grid(axis="y", color=_FULL, linewidth=0.6)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_channels(costs, path):
+    """Draws the channels of every convolution, in the full network and pruned.
+
+    Like Fig. 1 of the paper's supplement. Where a layer was removed there is a
+    cross instead of a bar, and a block that was removed stands under one word.
+
+    Args:
+        costs: Dict from a label, such as `"1/8"`, to what
+            `keras_bar.measure_cost` says of the gated network.
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+    """
+    layers = {
+        label: [x for x in cost.layers if "Conv" in x.kind]
+        for label, cost in costs.items()
+    }
+    first = next(iter(layers.values()))
+    places = range(len(first))
+    figure, axes = _figure(max(5.5, 1.2 + 0.38 * len(first)), 3.6)
+    full = [x.channels[1] for x in first]
+    axes.bar(places, full, 0.86, color=_FULL, label="full network")
+    for index, (label, rows) in enumerate(layers.items()):
+        _draw_bars(
+            axes, [x.channels[0] for x in rows], index, label, len(costs)
+        )
+    labels, blocks = _split_names([x.name for x in first])
+    axes.set_xticks(places, labels, rotation=90)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.7, len(first) - 0.3)
+    axes.set_ylabel("channels")
+    _draw_blocks(axes, blocks)
+    _mark_removed(axes, blocks, layers.values())
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _draw_bars(axes, channels, index, label, count):
+    """One network's bars, side by side with those of the others."""
+    import matplotlib
+
+    colours = matplotlib.colormaps["viridis"]
+    colour = _MEASURED if count == 1 else colours(0.75 * index / (count - 1))
+    width = 0.7 / count
+    places = [i - 0.35 + (index + 0.5) * width for i in range(len(channels))]
+    axes.bar(places, channels, width, color=colour, label=label)
+    removed = [x for x, n in zip(places, channels, strict=True) if n == 0]
+    # In pixels above the axis, whatever the number of channels.
+    axes.plot(
+        removed,
+        [0.03] * len(removed),
+        "x",
+        color=colour,
+        markersize=5,
+        markeredgewidth=1.5,
+        transform=axes.get_xaxis_transform(),
+    )
+
+
+def _split_names(names):
+    """Short names of layers, and the blocks that neighbours share.
+
+    Returns:
+        The names to write at the bars, and a list of `(name, first, last)`.
+    """
+    prefixes = [name.rpartition("_")[0] for name in names]
+    labels, blocks = list(names), []
+    start = 0
+    for end in range(1, len(names) + 1):
+        if end < len(names) and prefixes[end] == prefixes[start]:
+            continue
+        if end - start > 1 and prefixes[start]:
+            blocks.append((prefixes[start], start, end - 1))
+            for i in range(start, end):
+                labels[i] = names[i][len(prefixes[start]) + 1 :]
+        start = end
+    return labels, blocks
+
+
+def _draw_blocks(axes, blocks):
+    for i, (name, first, last) in enumerate(blocks):
+        if i % 2 == 0:
+            axes.axvspan(first - 0.5, last + 0.5, color="#f4f4f4", zorder=0)
+        axes.text(
+            (first + last) / 2,
+            1.02,
+            name.replace("_", "\n"),
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            transform=axes.get_xaxis_transform(),
+        )
+
+
+def _mark_removed(axes, blocks, networks):
+    """Says where a block has no channel left in any of the networks."""
+    for _, first, last in blocks:
+        rows = [x for layers in networks for x in layers[first : last + 1]]
+        if not any(x.channels[0] for x in rows):
+            axes.text(
+                (first + last) / 2,
+                0.1,
+                "removed",
+                ha="center",
+                transform=axes.get_xaxis_transform(),
+            )
+
+
+def _figure(width, height):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures are drawn with matplotlib, which is not installed. "
+            "Expected `pip install keras-bar[recipes]` or "
+            f"`pip install matplotlib`. Received: {error}"
+        ) from error
+    figure = Figure((width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure, path):
+    figure.savefig(path, dpi=160)

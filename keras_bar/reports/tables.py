@@ -1,0 +1,69 @@
+"""Tables for the terminal."""
+
+# Key in a dict of results, its heading, its format, whether less is better
+# (so that a factor can be told).
+_COLUMNS = {
+    "accuracy": ("accuracy", "{:.2%}", False),
+    "volume": ("volume", "{:,}", True),
+    "flops": ("FLOPs", "{:,}", True),
+    "params": ("params", "{:,}", True),
+    "file_bytes": ("file, bytes", "{:,}", True),
+    "latency_ms_batch_1": ("ms, batch 1", "{:.2f}", True),
+    "latency_ms_batch_128": ("ms, batch 128", "{:.2f}", True),
+}
+
+
+def format_table(header, rows):
+    """Aligns cells in columns, the first to the left and others to the right.
+
+    Args:
+        header: Sequence of strings.
+        rows: Sequence of sequences of strings, as long as the header.
+
+    Returns:
+        String of several lines.
+    """
+    table = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def comparison_table(results):
+    """Compares models in what they know and what they cost.
+
+    Args:
+        results: Dict from a model's label to a dict with some of the keys
+            `"accuracy"` (fraction), `"volume"` (activations per sample),
+            `"flops"`, `"params"`, `"file_bytes"`, `"latency_ms_batch_1"` and
+            `"latency_ms_batch_128"` (ms per batch); the same keys for each.
+
+    Returns:
+        String, a table with a row per quantity. With two models a last column
+        tells by what factor the second one is smaller, and for the accuracy
+        the difference in points.
+    """
+    labels, values = list(results), list(results.values())
+    compares = len(labels) == 2
+    rows = []
+    for key, (heading, form, has_factor) in _COLUMNS.items():
+        if key not in values[0]:
+            continue
+        row = [heading, *(form.format(x[key]) for x in values)]
+        if compares:
+            first, second = (x[key] for x in values)
+            row.append(_factor(first, second, has_factor))
+        rows.append(row)
+    return format_table(["", *labels, *([""] if compares else [])], rows)
+
+
+def _factor(first, second, has_factor):
+    if not has_factor:
+        return f"{100 * (second - first):+.2f} points"
+    return f"{first / second:.1f} x" if second else ""

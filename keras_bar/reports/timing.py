@@ -1,0 +1,40 @@
+"""How long models take to predict."""
+
+import statistics
+import time
+
+import numpy as np
+
+
+def measure_latency(models, batch_size=1, repeats=50, warmup=5):
+    """Measures how long a prediction takes.
+
+    Times `predict_on_batch`, which is compiled, on one batch of noise, from
+    NumPy array to NumPy array. The models take turns, so that whatever else
+    the machine does falls on all of them alike; the median is robust against
+    the rest.
+
+    Args:
+        models: Dict from a label to a `keras.Model` with one input of known
+            size.
+        batch_size: Integer, samples per prediction.
+        repeats: Integer, timed predictions per model.
+        warmup: Integer, predictions before them, which trace and compile.
+
+    Returns:
+        Dict from label to the median in milliseconds per batch.
+    """
+    rng = np.random.default_rng(0)
+    batches = {
+        label: rng.random((batch_size, *model.input_shape[1:]), "float32")
+        for label, model in models.items()
+    }
+    times = {label: [] for label in models}
+    for turn in range(warmup + repeats):
+        for label, model in models.items():
+            start = time.perf_counter()
+            model.predict_on_batch(batches[label])
+            elapsed = time.perf_counter() - start
+            if turn >= warmup:
+                times[label].append(elapsed)
+    return {label: 1e3 * statistics.median(x) for label, x in times.items()}

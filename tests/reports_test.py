@@ -1,0 +1,134 @@
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import keras_bar
+from keras_bar import reports
+from keras_bar.reports import pictures
+
+
+@pytest.fixture(scope="module")
+def gated():
+    """Two blocks per group, of which the second of group 2 is closed."""
+    student = keras_bar.gate(keras_bar.models.WideResNet(16, 0.5, (8, 8, 1)))
+    for layer in student.layers:
+        if isinstance(layer, keras_bar.layers.HardConcreteGate):
+            alive = layer.alive()
+            alive[:] = "group2_block2" not in layer.name
+            layer.set_alive(alive)
+    return student
+
+
+def texts(axes):
+    return [x.get_text() for x in axes.texts]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of the pictures that were saved."""
+    saved = []
+    save = pictures._save
+
+    def keep(figure, path):
+        saved.append(figure.axes[0])
+        save(figure, path)
+
+    monkeypatch.setattr(pictures, "_save", keep)
+    return saved
+
+
+def test_table_aligns_its_columns():
+    table = reports.format_table(["", "a"], [["x", "1,000"], ["long", "2"]])
+    assert table.splitlines() == [
+        "          a",
+        "-----------",
+        "x     1,000",
+        "long      2",
+    ]
+
+
+def test_comparison_tells_points_and_factors():
+    table = reports.comparison_table(
+        {
+            "teacher": {"accuracy": 0.99, "volume": 8000},
+            "compact": {"accuracy": 0.985, "volume": 1000},
+        }
+    )
+    assert "-0.50 points" in table
+    assert "8.0 x" in table
+    assert "FLOPs" not in table
+
+
+def test_comparison_of_three_has_no_factors():
+    models = {x: {"accuracy": 0.5, "volume": 8} for x in "abc"}
+    table = reports.comparison_table(models)
+    assert "points" not in table
+    assert " x" not in table
+
+
+def test_latency_is_measured_per_model():
+    models = {
+        name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        for name in ("one", "two")
+    }
+    latency = reports.measure_latency(models, batch_size=3, repeats=3, warmup=1)
+    assert set(latency) == {"one", "two"}
+    assert all(x > 0 for x in latency.values())
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_budget_picture(drawn, tmp_path, ending):
+    history = {
+        "flops": [1.0, 0.4, 0.0],
+        "budget": [1.01, 0.5, 0.25],
+        "expected": [0.9, 0.5, 0.24],
+    }
+    path = tmp_path / f"budget.{ending}"
+    reports.plot_budget(history, path, metric="flops")
+    assert path.stat().st_size > 1000
+    (axes,) = drawn
+    assert "FLOPs" in axes.get_ylabel()
+    assert len(axes.lines) == 3
+    # A network that came apart does not stretch the picture.
+    assert axes.get_ylim()[0] == 0.125
+
+
+def test_channels_picture_shows_removed_blocks(drawn, tmp_path, gated):
+    path = tmp_path / "channels.png"
+    reports.plot_channels({"1/2": keras_bar.measure_cost(gated)}, path)
+    assert path.stat().st_size > 1000
+    (axes,) = drawn
+    assert texts(axes).count("removed") == 1
+    (crosses,) = axes.lines
+    assert len(crosses.get_xdata()) == 2
+
+
+def test_channels_of_several_budgets_stand_side_by_side(drawn, tmp_path, gated):
+    cost = keras_bar.measure_cost(gated)
+    reports.plot_channels({"1/2": cost, "1/4": cost}, tmp_path / "x.svg")
+    (axes,) = drawn
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["full network", "1/2", "1/4"]
+
+
+def test_blocks_are_found_from_names():
+    labels, blocks = pictures._split_names(
+        ["stem_conv", "b1_conv1", "b1_conv2", "b2_conv1", "last"]
+    )
+    assert labels == ["stem_conv", "conv1", "conv2", "b2_conv1", "last"]
+    assert blocks == [("b1", 1, 2)]
+
+
+def test_package_is_imported_without_matplotlib():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; import keras_bar.reports"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        reports.plot_budget({"volume": [1], "budget": [1]}, tmp_path / "x.png")
