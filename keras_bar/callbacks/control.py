@@ -119,12 +119,11 @@ class ThresholdTracking:
     decay is: Adam normalises the size of every gradient away, and a penalty
     inside of it moves all gates alike and too late. Every channel has a score,
 
-        log_alpha + 1/2 log(E[g^2] / price),
+        log_alpha + 1/2 log(importance / price),
 
-    `g` the gradient of the loss with respect to its gate and `price` what the
-    channel costs: half of `E[g^2]` is the loss expected from closing it (the
-    Fisher approximation: Theis et al. 2018; Molchanov et al. 2019), so the
-    score ranks channels by benefit per cost. The gate's location is
+    where the importance estimates the loss expected from closing it (see
+    `layers.hard_concrete_gate.multiply_observed`) and the price is what the
+    channel costs, so that channels rank by benefit per cost. The location is
     `slope * (score - threshold)` around the point where it closes. Every step
 
     - the threshold takes a fraction of the Newton step that brings the
@@ -152,18 +151,14 @@ class ThresholdTracking:
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
 
-    def __init__(
-        self, budget, openness, indecision, price_exponent, lifelines
-    ):
+    def __init__(self, budget, openness, indecision, price_exponent, lifelines):
         self.budget = budget
         self.openness = openness
         self.indecision = indecision
         self.lifelines = lifelines
         savings = budget.savings()
         total = sum(x * _channels(g) for g, x in savings.items())
-        self.weights = {
-            g: x * _channels(g) / total for g, x in savings.items()
-        }
+        self.weights = {g: x * _channels(g) / total for g, x in savings.items()}
         self.log_prices = {
             g: price_exponent * math.log(x) for g, x in savings.items()
         }
@@ -173,9 +168,7 @@ class ThresholdTracking:
         state.pressure.assign(-self.openness)
         for gate in self.budget.cost_model.gates:
             gate.slope.assign(1.0)
-            gate.offset.assign(
-                np.full(_channels(gate), CENTER + self.openness)
-            )
+            gate.offset.assign(np.full(_channels(gate), CENTER + self.openness))
             gate.importance.assign(np.zeros(_channels(gate)))
 
     def __call__(self, state):
@@ -202,9 +195,14 @@ class ThresholdTracking:
         logarithm, 0 on average over the network."""
         merits = {}
         for gate in gates:
-            importance = self.MEMORY * gate.importance + (
-                1 - self.MEMORY
-            ) * ops.square(gate.gradient)
+            before = ops.convert_to_tensor(gate.importance)
+            seen = ops.convert_to_tensor(gate.observation)
+            # A closed channel shows nothing: it keeps what was seen last.
+            importance = ops.where(
+                seen > 0.0,
+                self.MEMORY * before + (1 - self.MEMORY) * seen,
+                before,
+            )
             gate.importance.assign(importance)
             merits[gate] = 0.5 * (
                 ops.log(importance + 1e-30) - self.log_prices[gate]
