@@ -8,6 +8,7 @@ lets the caller decide what each operation becomes.
 import inspect
 
 import keras
+import numpy as np
 from keras import tree
 
 
@@ -248,7 +249,9 @@ def copy_state(source, target, strict=True):
     if not isinstance(source, keras.layers.Layer):
         return
     for old, new in zip(source.variables, target.variables, strict=strict):
-        new.assign(old)
+        # A copy: on JAX an assigned array is shared, and a compiled call of
+        # the one model would then delete the variables of the other.
+        new.assign(np.array(keras.ops.convert_to_numpy(old)))
     if hasattr(target, "finalize_state"):
         target.finalize_state()  # keras.layers.Normalization
 
