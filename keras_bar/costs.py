@@ -6,6 +6,7 @@ probabilities `P(z > 0)` it is the soft cost, which training differentiates.
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -62,7 +63,7 @@ class Cost:
     regular: "Cost | None" = dataclasses.field(default=None, repr=False)
 
     def __str__(self):
-        rows = [("layer", "type", "channels", *METRICS)]
+        rows: list[tuple] = [("layer", "type", "channels", *METRICS)]
         for x in self.layers:
             numbers = (f"{v:,}" for v in (x.volume, x.flops, x.params))
             kept, full = x.channels
@@ -99,24 +100,27 @@ class CostModel:
             if _is_used(node, flow)
             for term in flow.rules[node].terms(node, flow)
         ]
-        self._factors = list(
-            dict.fromkeys(f for _, t in self._terms for f in t.factors)
-        )
+        terms = [term for _, term in self._terms]
+        self._factors = _unique(t.factors for t in terms)
+        self._conditions = _unique(t.conditions for t in terms)
         everything = {
             gate: np.ones(gate.log_alpha.shape[0], bool) for gate in self.gates
         }
         self.full = self.hard(everything)
 
-    def hard(self, masks):
+    def hard(self, masks, own=None):
         """Exact costs.
 
         Args:
             masks: Dict from gate to booleans `(channels,)`.
+            own: Where `masks` hold channels that are computed though their
+                gates are closed: the masks of the gates themselves. Constants
+                are folded, and biases gained, as these say.
 
         Returns:
             Dict from metric to cost.
         """
-        counts = self._counts(masks, np)
+        counts = self._hard_counts(masks, own)
         totals = dict.fromkeys(METRICS, 0.0)
         for _, term in self._terms:
             totals[term.metric] += _value(term, counts)
@@ -133,7 +137,9 @@ class CostModel:
             Scalar float32 tensor.
         """
         terms = [t for _, t in self._terms if t.metric == metric]
-        factors = dict.fromkeys(f for t in terms for f in t.factors)
+        if not terms:
+            return ops.zeros(())
+        factors = _unique(t.factors + t.conditions for t in terms)
         index = {factor: i + 1 for i, factor in enumerate(factors)}
         counts = self._counts(probabilities, ops, factors)
         # One vector of counts, 1 in front: a term is a product of two or
@@ -141,23 +147,17 @@ class CostModel:
         vector = ops.stack(
             [ops.ones(()), *(ops.reshape(counts[f], ()) for f in factors)]
         )
-        width = max(len(t.factors) for t in terms)
-        columns = np.array(
-            [
-                [index[f] for f in t.factors] + [0] * (width - len(t.factors))
-                for t in terms
-            ]
-        )
+        rows = [[index[f] for f in t.factors + t.conditions] for t in terms]
         product = ops.ones(())
-        for column in columns.T:
-            product = product * ops.take(vector, column)
+        for column in itertools.zip_longest(*rows, fillvalue=0):
+            product = product * ops.take(vector, np.array(column))
         coefficients = np.array([t.coefficient for t in terms], "float32")
         return ops.sum(product * coefficients)
 
-    def layers(self, masks):
-        """List of `LayerCost` at 0/1 vectors."""
-        counts = self._counts(masks, np)
-        rows = {}
+    def layers(self, masks, own=None):
+        """List of `LayerCost`, for the arguments of `hard`."""
+        counts = self._hard_counts(masks, own)
+        rows: dict = {}
         for node, term in self._terms:
             row = rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
             row[term.metric] += _value(term, counts)
@@ -173,9 +173,15 @@ class CostModel:
             if any(row.values()) or channels[node][0] == 0
         ]
 
-    def _counts(self, gates, xp, factors=None):
+    def _hard_counts(self, masks, own):
+        own = masks if own is None else own
+        return {
+            **self._counts(masks, np, self._factors),
+            **self._counts(own, np, self._conditions),
+        }
+
+    def _counts(self, gates, xp, factors):
         """Number of channels for every factor of a term."""
-        factors = self._factors if factors is None else factors
         values = evaluate([expression for expression, _ in factors], gates, xp)
         return {
             (x, size): (
@@ -228,8 +234,7 @@ def measure_cost(model):
     masks = alive_masks(cost_model.gates)
     regular = None
     if cost_model.gates:
-        united = unite(cost_model.flow, masks)
-        regular = _cost(cost_model, united)
+        regular = _cost(cost_model, unite(cost_model.flow, masks), own=masks)
     return dataclasses.replace(_cost(cost_model, masks), regular=regular)
 
 
@@ -238,8 +243,9 @@ def alive_masks(gates):
     return {gate: gate.alive() for gate in gates}
 
 
-def _cost(cost_model, masks):
-    return Cost(**cost_model.hard(masks), layers=cost_model.layers(masks))
+def _cost(cost_model, masks, own=None):
+    layers = cost_model.layers(masks, own)
+    return Cost(**cost_model.hard(masks, own), layers=layers)
 
 
 def _is_used(node, flow):
@@ -250,9 +256,14 @@ def _is_used(node, flow):
 
 def _value(term, counts):
     result = term.coefficient
-    for factor in term.factors:
+    for factor in term.factors + term.conditions:
         result = result * counts[factor]
     return result
+
+
+def _unique(groups):
+    """The members of groups, each once."""
+    return list(dict.fromkeys(x for group in groups for x in group))
 
 
 def _whole(total):

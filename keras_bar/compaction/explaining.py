@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from keras_bar.gating import place_gates
 from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
+from keras_bar.graph.placements import place_gates
+from keras_bar.layers import HardConcreteGate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Explanation:
     gated: list
     ungated: dict
     boundaries: dict
-    adjustments: list
-    removed: list
-    mixed: list
-    restored: list
+    adjustments: list = dataclasses.field(default_factory=list)
+    removed: list = dataclasses.field(default_factory=list)
+    mixed: list = dataclasses.field(default_factory=list)
+    restored: list = dataclasses.field(default_factory=list)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions have a gate:"]
@@ -64,14 +65,20 @@ def explain(model):
     Returns:
         An `Explanation`.
     """
+    if hasattr(model, "explanation"):
+        return model.explanation
     flow = Flow(trace.trace(model))
-    compaction = getattr(model, "compaction", {})
+    has_gates = any(
+        isinstance(node.op, HardConcreteGate) for node in flow.graph.nodes
+    )
+    reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}
     for x in place_gates(flow):
-        if x.value is not None or x.reason == "it already has a gate":
-            gated.append(x.node.name)
+        if x.gated or (x.value is not None and not has_gates):
+            gated.append(x.name)
         else:
-            ungated[x.node.name] = x.reason
+            why = x.reason or "no gate was put behind it"
+            ungated[x.name] = reasons.get(x.name, why)
     return Explanation(
         gated=gated,
         ungated=ungated,
@@ -81,7 +88,4 @@ def explain(model):
             if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
-        removed=compaction.get("removed", []),
-        mixed=compaction.get("mixed", []),
-        restored=compaction.get("restored", []),
     )

@@ -17,32 +17,34 @@ class Numbers:
             with the input. `(1,)` where the channel axis is unknown.
         live: The same for channels that are alive and needed.
         constants: Dict from `Value` to floats `(channels,)`, 0 where alive.
+            Where a constant ends at a border and a layer with a kernel sees
+            that, its mean contribution is taken, as hard pruning does.
     """
 
     def __init__(self, flow, masks):
         self.flow = flow
+        self._masks = masks
         values = flow.graph.values
-        read = {value: flow.channels[value].alive for value in values}
+        alive = {value: flow.channels[value].alive for value in values}
         live = {value: flow.live(value) for value in values}
-        results = evaluate([*read.values(), *live.values()], masks)
-        self.alive = {v: self._mask(v, results[x]) for v, x in read.items()}
+        results = evaluate([*alive.values(), *live.values()], masks)
+        self.alive = {v: self._mask(v, results[x]) for v, x in alive.items()}
         self.live = {v: self._mask(v, results[x]) for v, x in live.items()}
         self.constants = {}
-        for value in flow.graph.inputs:
-            self.constants[value] = np.zeros(len(self.alive[value]))
-        for node in flow.graph.nodes:
-            self.update(node)
+        for value in values:
+            self.constants[value] = self._constants(value)
+
+    def holds(self, expression):
+        """Whether a single value is true."""
+        return bool(evaluate([expression], self._masks)[expression] > 0.5)
 
     def _mask(self, value, numbers):
         size = self.flow.channels[value].size or 1
         return np.broadcast_to(numbers > 0.5, (size,))
 
-    def update(self, node):
-        """Computes the constants in the outputs of a node anew."""
-        for value in node.outputs:
-            alive = self.alive[value]
-            constants = np.zeros(len(alive))
-            if not alive.all():
-                computed = self.flow.rules[node].constants(node, self)
-                constants = np.where(alive, 0.0, computed)
-            self.constants[value] = constants
+    def _constants(self, value):
+        alive = self.alive[value]
+        if alive.all():
+            return np.zeros(len(alive))
+        node = value.producer
+        return np.where(alive, 0.0, self.flow.rules[node].constants(node, self))

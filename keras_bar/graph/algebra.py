@@ -8,9 +8,10 @@ model computes; evaluated at the probabilities `P(z > 0)` it is the soft and
 differentiable version, with gates taken as independent: "and" is the product,
 "or" is `1 - prod(1 - p)`.
 
-Expressions are interned, so equal ones are the same object. That is what keeps
-the soft version honest: a gate that reaches a channel along two paths counts
-once, not squared.
+Expressions are interned, so equal ones are the same object, and simplified,
+so that the same channels reached in different ways are equal. That is what
+keeps the soft version honest: a gate that reaches a channel along two paths
+counts once, not squared.
 """
 
 import numpy as np
@@ -19,15 +20,18 @@ import numpy as np
 # float32, hence 0 and 1 stay exactly 0 and 1.
 TINY = 1e-30
 
+# In the index of `Algebra.take`: a channel that is dead whatever the gates do.
+ABSENT = -1
+
 
 class Expression:
     """A vector over channels, or a single value that holds for all of them.
 
     Attributes:
-        kind: `"full"`, `"gate"`, `"and"`, `"or"`, `"any"`, `"not_all"`,
-            `"concat"`, `"slice"`, `"tile"` or `"repeat"`.
+        kind: `"full"`, `"gate"`, `"and"`, `"or"`, `"any"`, `"any_of"`,
+            `"exceeds"`, `"concat"` or `"take"`.
         operands: Expressions this one is made of.
-        data: What else the kind needs (gate key, slice bounds, repetitions).
+        data: What else the kind needs (gate, sizes, indices, group size).
         size: Number of channels; 1 for a single value.
         order: Position in which the algebra made it, operands before users.
     """
@@ -67,77 +71,138 @@ class Algebra:
 
     def conjunction(self, *operands):
         """Alive where all operands are."""
-        parts = self._flatten("and", operands) - {self.full}
-        # Absorption: a and (a or b) is a.
-        parts = {
-            x
-            for x in parts
-            if not (x.kind == "or" and parts.intersection(x.operands))
-        }
-        return self._join("and", parts, self.full)
+        parts = _flatten("and", operands) - {self.full}
+        return self._join("and", _absorb("or", parts)) if parts else self.full
 
     def disjunction(self, *operands):
         """Alive where any operand is."""
-        parts = self._flatten("or", operands)
+        parts = _flatten("or", operands)
         if self.full in parts:
             return self.full
-        return self._join("or", parts, None)
+        return self._join("or", _absorb("and", parts))
 
     def any(self, operand):
         """A single value: whether any channel is alive."""
         if operand.size == 1:
             return operand
+        if operand.kind == "or":
+            return self.disjunction(*map(self.any, operand.operands))
+        if operand.kind == "concat":
+            parts = zip(operand.operands, operand.data, strict=True)
+            return self.disjunction(*(self.any(x) for x, size in parts if size))
+        single, vector = _split_by_size(operand)
+        if single:
+            joined = self._join("and", vector)
+            return self.conjunction(*single, self.any(joined))
         return self._make("any", (operand,), None, 1)
 
-    def not_all(self, operand):
-        """A single value: whether any channel is dead."""
-        return self._make("not_all", (operand,), None, 1)
+    def any_of(self, operand, times):
+        """Per group of `times` neighbours, whether any is alive."""
+        if operand.size == 1 or times == 1:
+            return operand
+        factors = operand.operands if operand.kind == "and" else (operand,)
+        same = {x: self._one_of(x, times) for x in factors}
+        mixed = [x for x in factors if same[x] is None]
+        known = [x for x in same.values() if x is not None]
+        if mixed:
+            joined = self._join("and", mixed)
+            size = operand.size // times
+            known.append(self._make("any_of", (joined,), times, size))
+        return self.conjunction(*known)
+
+    def _one_of(self, operand, times):
+        """One channel per group, if those of a group are all the same."""
+        if operand.size == 1:
+            return operand
+        if operand.kind == "take":
+            groups = np.reshape(operand.data, (-1, times))
+            if np.all(groups == groups[:, :1]):
+                return self.take(operand.operands[0], groups[:, 0])
+        return None
+
+    def exceeds(self, larger, smaller):
+        """A single value: whether any channel of `larger` is none of
+        `smaller`, which is contained in it."""
+        rest = _parts_of(smaller, "and") - _parts_of(larger, "and")
+        rest = self.conjunction(*rest)
+        return self._make("exceeds", (larger, rest), None, 1)
 
     def concatenate(self, operands, sizes):
         """Channel vectors one after the other."""
         if all(x is self.full for x in operands):
             return self.full
+        if len(operands) == 1:
+            return operands[0]
         parts = tuple(operands)
         return self._make("concat", parts, tuple(sizes), sum(sizes))
 
-    def slice(self, operand, start, stop):
-        """Channels `start` to `stop`."""
+    def take(self, operand, index):
+        """The channels of an index, in its order; `ABSENT` ones are dead.
+
+        Slices, repetitions and placements among other channels are all of
+        this kind.
+        """
+        index = np.asarray(index)
+        present = np.all(index != ABSENT)
         if operand.size == 1:
+            if present:
+                return operand
+            index = np.minimum(index, 0)
+        elif present and np.array_equal(index, np.arange(operand.size)):
             return operand
+        if operand.kind in ("and", "or"):
+            parts = [self.take(x, index) for x in operand.operands]
+            joins = {"and": self.conjunction, "or": self.disjunction}
+            return joins[operand.kind](*parts)
+        if operand.kind == "take":
+            inner = np.append(operand.data, ABSENT)
+            return self.take(operand.operands[0], inner[index])
         if operand.kind == "concat":
-            offset = 0
+            start = 0
             for part, size in zip(operand.operands, operand.data, strict=True):
-                if (offset, offset + size) == (start, stop):
-                    return part
-                offset += size
-        return self._make("slice", (operand,), (start, stop), stop - start)
+                if np.all((index >= start) & (index < start + size)):
+                    return self.take(part, index - start)
+                start += size
+        data = tuple(index.tolist())
+        return self._make("take", (operand,), data, len(data))
 
-    def tile(self, operand, times):
-        """The whole vector `times` times (flattening, channels last)."""
-        if operand.size == 1 or times == 1:
-            return operand
-        return self._make("tile", (operand,), times, operand.size * times)
-
-    def repeat(self, operand, times):
-        """Each channel `times` times (depthwise, flattening channels first)."""
-        if operand.size == 1 or times == 1:
-            return operand
-        return self._make("repeat", (operand,), times, operand.size * times)
-
-    @staticmethod
-    def _flatten(kind, operands):
-        parts = set()
-        for x in operands:
-            parts.update(x.operands if x.kind == kind else (x,))
-        return parts
-
-    def _join(self, kind, parts, neutral):
-        if not parts:
-            return neutral
+    def _join(self, kind, parts):
         if len(parts) == 1:
             return next(iter(parts))
         ordered = tuple(sorted(parts, key=lambda x: x.order))
         return self._make(kind, ordered, None, max(x.size for x in ordered))
+
+
+def _flatten(kind, operands):
+    return {part for x in operands for part in _parts_of(x, kind)}
+
+
+def _absorb(kind, parts):
+    """Drops what another part implies: a and (a or b) is a; a or (a and b)
+    is a. `kind` is that of the parentheses."""
+    return {
+        x
+        for x in parts
+        if not (
+            x.kind == kind
+            and any(
+                y is not x and _parts_of(y, kind) <= _parts_of(x, kind)
+                for y in parts
+            )
+        )
+    }
+
+
+def _parts_of(x, kind):
+    return set(x.operands) if x.kind == kind else {x}
+
+
+def _split_by_size(operand):
+    """Single values and vectors among the factors of an "and"."""
+    if operand.kind != "and":
+        return set(), {operand}
+    single = {x for x in operand.operands if x.size == 1}
+    return single, set(operand.operands) - single
 
 
 def evaluate(expressions, gates, xp=np):
@@ -153,7 +218,7 @@ def evaluate(expressions, gates, xp=np):
         Dict from expression to its value, shape `(size,)`; for a single value
         shape `(1,)`.
     """
-    values = {}
+    values: dict = {}
     for x in _closure(expressions):
         values[x] = _EVALUATORS[x.kind](x, values, gates, xp)
     return values
@@ -189,19 +254,25 @@ def _or(x, values, gates, xp):
     return 1.0 - dead
 
 
-def _none(vector, xp):
-    """Product of `1 - vector`, in logarithms: a plain product underflows and
-    its gradient divides by zero."""
-    logs = xp.log(xp.maximum(1.0 - vector, TINY))
-    return xp.exp(xp.sum(logs, keepdims=True))
+def _none(values, xp):
+    """Product of `1 - values` along the last axis, in logarithms: a plain
+    product underflows and its gradient divides by zero."""
+    logs = xp.log(xp.maximum(1.0 - values, TINY))
+    return xp.exp(xp.sum(logs, axis=-1))
 
 
 def _any(x, values, gates, xp):
-    return 1.0 - _none(values[x.operands[0]], xp)
+    return 1.0 - _none(xp.reshape(values[x.operands[0]], (1, -1)), xp)
 
 
-def _not_all(x, values, gates, xp):
-    return 1.0 - _none(1.0 - values[x.operands[0]], xp)
+def _any_of(x, values, gates, xp):
+    groups = xp.reshape(values[x.operands[0]], (x.size, x.data))
+    return 1.0 - _none(groups, xp)
+
+
+def _exceeds(x, values, gates, xp):
+    larger, smaller = (values[operand] for operand in x.operands)
+    return 1.0 - _none(xp.reshape(larger * (1.0 - smaller), (1, -1)), xp)
 
 
 def _concat(x, values, gates, xp):
@@ -212,9 +283,13 @@ def _concat(x, values, gates, xp):
     return xp.concatenate(parts)
 
 
-def _slice(x, values, gates, xp):
-    start, stop = x.data
-    return values[x.operands[0]][start:stop]
+def _take(x, values, gates, xp):
+    source = values[x.operands[0]]
+    index = np.array(x.data)
+    if np.all(index != ABSENT):
+        return xp.take(source, index)
+    index = np.where(index == ABSENT, x.operands[0].size, index)
+    return xp.take(xp.concatenate([source, xp.zeros((1,))]), index)
 
 
 _EVALUATORS = {
@@ -223,11 +298,8 @@ _EVALUATORS = {
     "and": _and,
     "or": _or,
     "any": _any,
-    "not_all": _not_all,
+    "any_of": _any_of,
+    "exceeds": _exceeds,
     "concat": _concat,
-    "slice": _slice,
-    "tile": lambda x, values, gates, xp: xp.tile(values[x.operands[0]], x.data),
-    "repeat": lambda x, values, gates, xp: xp.repeat(
-        values[x.operands[0]], x.data
-    ),
+    "take": _take,
 }

@@ -24,14 +24,19 @@ class Channels:
             unknown, and then every channel is alive.
         size: Number of channels; None where the axis is unknown.
         alive: `Expression`, which channels vary with the input.
-        zero: Whether a dead channel is known to hold exactly 0. Otherwise it
-            holds some constant.
+        nonzero: `Expression`, which channels vary or hold a constant that may
+            be other than 0; all others are exactly 0.
     """
 
     axis: int | None
     size: int | None
     alive: Expression
-    zero: bool = True
+    nonzero: Expression
+
+    @property
+    def constant(self):
+        """Whether a dead channel may hold another constant than 0."""
+        return self.alive is not self.nonzero
 
 
 class Flow:
@@ -44,7 +49,10 @@ class Flow:
         algebra: The `Algebra` of all expressions.
         rules: Dict from `Node` to the `Rule` that holds for it.
         channels: Dict from `Value` to `Channels`.
-        needed: Dict from `Value` to `Expression`.
+        connected: Dict from `Value` to an `Expression`, a single value:
+            whether anything in it depends on an input of the model.
+        needed: Dict from `Value` to the `Expression` of which channels anyone
+            reads, for all that is read by anyone at all.
     """
 
     def __init__(self, graph):
@@ -52,10 +60,12 @@ class Flow:
         self.algebra = Algebra()
         self.rules = {}
         self.channels = {}
+        self.connected = {}
         self.needed = {}
         self._read_all = set()
         for value in graph.inputs:
             self.channels[value] = self.all_alive(value)
+            self.connected[value] = self.algebra.full
         for node in graph.nodes:
             self._forward(node)
         for value in graph.outputs:
@@ -66,11 +76,11 @@ class Flow:
     def all_alive(self, value, axis=None):
         """Channels of a tensor that no gate can kill."""
         size = None if axis is None else value.shape[axis]
-        return Channels(axis, size, self.algebra.full)
+        return Channels(axis, size, self.algebra.full, self.algebra.full)
 
-    def carries(self, value, axis, alive, zero):
+    def carries(self, value, axis, alive, nonzero):
         """Channels of a tensor along `axis`."""
-        return Channels(axis, value.shape[axis], alive, zero)
+        return Channels(axis, value.shape[axis], alive, nonzero)
 
     def inputs(self, node):
         """`Channels` of the inputs of a node."""
@@ -82,56 +92,16 @@ class Flow:
 
     def live(self, value):
         """Which channels the compact model computes: alive and needed."""
-        return self.algebra.conjunction(
-            self.channels[value].alive, self.needed_by_any(value)
-        )
-
-    def needed_by_any(self, value):
-        """Which channels anyone reads; `None` becomes nobody's need."""
-        return self.needed.get(value, self.algebra.full)
+        need = self.needed.get(value, self.algebra.full)
+        return self.algebra.conjunction(self.channels[value].alive, need)
 
     def reads_all(self, node, index):
         """Whether this input is restored to full width before it is read."""
         return (node, index) in self._read_all
 
-    def read(self, node, index):
-        """Which channels of an input a mixing layer reads."""
-        if self.reads_all(node, index):
-            return self.algebra.full
-        return self.channels[node.inputs[index]].alive
-
-    def can_be_zeroed(self, value):
-        """Whether the constants of dead channels can be made 0 in weights."""
-        if self.channels[value].zero:
-            return True
-        node = value.producer
-        return node is not None and self.rules[node].can_zero(node, self)
-
-    def _forward(self, node):
-        rule = rule_for(node, self)
-        self.rules[node] = rule
-        for index in rule.restored_inputs(node, self):
-            self._read_all.add((node, index))
-        outputs = rule.forward(node, self)
-        for value, channels in zip(node.outputs, outputs, strict=True):
-            self.channels[value] = channels
-
-    def _backward(self, node):
-        if not any(x in self.needed for x in node.outputs):
-            return  # Nobody reads it: a Keras graph holds no such node.
-        needs = self.rules[node].backward(node, self)
-        for index, (value, need) in enumerate(
-            zip(node.inputs, needs, strict=True)
-        ):
-            if self.reads_all(node, index):
-                need = self.algebra.any(need)
-            self._need(value, need)
-
-    def _need(self, value, expression):
-        before = self.needed.get(value)
-        if before is not None:
-            expression = self.algebra.disjunction(before, expression)
-        self.needed[value] = expression
+    def rule_for(self, node):
+        """The rule that holds for a node whose inputs are known."""
+        return rule_for(node, self)
 
     def boundaries(self):
         """Dict from `Node` to the reason, for all that hinder removal."""
@@ -140,3 +110,38 @@ class Flow:
             for node, rule in self.rules.items()
             if isinstance(rule, Boundary)
         }
+
+    def _forward(self, node):
+        rule = self.rules[node] = self.rule_for(node)
+        for index in rule.restored_inputs(node, self):
+            self._read_all.add((node, index))
+        outputs = rule.forward(node, self)
+        algebra = self.algebra
+        reached = [self.connected[x] for x in node.inputs]
+        for value, channels in zip(node.outputs, outputs, strict=True):
+            self.channels[value] = channels
+            self.connected[value] = algebra.conjunction(
+                algebra.any(channels.alive), algebra.disjunction(*reached)
+            )
+
+    def _backward(self, node):
+        rule = self.rules[node]
+        outputs = [x for x in node.outputs if x in self.needed]
+        if not outputs:
+            return  # Nobody reads it.
+        for value in outputs:
+            need = self.needed[value]
+            self.needed[value] = rule.rounded(node, need, self)
+        needs = rule.backward(node, self)
+        for index, value in enumerate(node.inputs):
+            need = needs[index]
+            if self.reads_all(node, index):
+                need = self.algebra.any(need)
+            self._need(value, need)
+
+    def _need(self, value, need):
+        if self.channels[value].axis is None:
+            need = self.algebra.any(need)  # All of it or nothing.
+        if value in self.needed:
+            need = self.algebra.disjunction(self.needed[value], need)
+        self.needed[value] = need

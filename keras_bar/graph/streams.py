@@ -2,11 +2,33 @@
 
 import numpy as np
 
+from keras_bar.graph.algebra import evaluate
 from keras_bar.graph.rules import merging
-from keras_bar.graph.rules import mixing
-from keras_bar.graph.rules.base import Boundary
 from keras_bar.graph.rules.channelwise import Channelwise
-from keras_bar.graph.rules.channelwise import Gate
+from keras_bar.graph.rules.convolutions import DepthwiseConvolution
+from keras_bar.graph.rules.gates import Gate
+
+_TYING = (
+    Channelwise,
+    DepthwiseConvolution,
+    merging.Sum,
+    merging.Maximum,
+    merging.Minimum,
+    merging.Multiply,
+)
+
+
+CONNECTIVITIES = ("mixed", "regular")
+
+
+def check_connectivity(connectivity):
+    """Raises a ValueError unless it is known."""
+    if connectivity not in CONNECTIVITIES:
+        raise ValueError(
+            "Unknown connectivity. Expected one of "
+            f"{', '.join(map(repr, CONNECTIVITIES))}. "
+            f"Received: connectivity={connectivity!r}"
+        )
 
 
 class Streams:
@@ -20,11 +42,9 @@ class Streams:
     def __init__(self, flow):
         self._parent = {value: value for value in flow.graph.values}
         self._flow = flow
-        for node, rule in flow.rules.items():
-            if _ties(node, rule, flow):
-                for value in node.inputs:
-                    if _same_width(value, node.output, flow):
-                        self._join(value, node.output)
+        for node in flow.graph.nodes:
+            for value in self._tied(node):
+                self._parent[self.of(value)] = self.of(node.output)
 
     def of(self, value):
         """The representative of the stream of a tensor."""
@@ -32,34 +52,31 @@ class Streams:
             value = self._parent[value]
         return value
 
-    def gates(self):
-        """Dict from stream to the gates that write it."""
-        streams = {}
-        for node, rule in self._flow.rules.items():
-            if isinstance(rule, Gate):
-                members = streams.setdefault(self.of(node.output), [])
-                if node.op not in members:
-                    members.append(node.op)
-        return streams
+    def sources(self):
+        """Dict from stream to the nodes that write it, first come first; None
+        stands for an input of the model."""
+        sources: dict = {}
+        for value in self._flow.graph.values:
+            producer = value.producer
+            if producer is None or not self._tied(producer):
+                sources.setdefault(self.of(value), []).append(producer)
+        return sources
 
-    def ungated(self):
-        """The streams with a writer that no gate can close."""
-        flow = self._flow
-        sources = list(flow.graph.inputs)
-        for node, rule in flow.rules.items():
-            if isinstance(rule, Boundary | mixing.Mixing):
-                sources.extend(node.outputs)
-        return {
-            self.of(value)
-            for value in sources
-            if not any(
-                isinstance(flow.rules[reader], Gate)
-                for reader in _readers(value, flow)
-            )
-        }
+    def _tied(self, node):
+        """The inputs of a node that keep the same channels as its output."""
+        rule = self._flow.rules[node]
+        if not isinstance(rule, _TYING) or isinstance(rule, Gate):
+            return []
+        return [x for x in node.inputs if self._alike(x, node)]
 
-    def _join(self, a, b):
-        self._parent[self.of(a)] = self.of(b)
+    def _alike(self, value, node):
+        channels = self._flow.channels
+        a, b = channels[value], channels[node.output]
+        if a.axis is None or b.axis is None or a.size != b.size:
+            return False
+        # A factor that is smaller, as in squeeze-and-excitation, only scales.
+        merges = isinstance(self._flow.rules[node], merging.Merge)
+        return not merges or merging.has_full_shape(value, node)
 
 
 def unite(flow, masks):
@@ -73,43 +90,22 @@ def unite(flow, masks):
     Returns:
         Dict like `masks`.
     """
-    streams = Streams(flow)
-    full = streams.ungated()
-    united = dict(masks)
-    for stream, gates in streams.gates().items():
-        union = np.any([masks[gate] for gate in gates], axis=0)
-        if stream in full:
-            union = np.ones_like(union)
-        for gate in gates:
-            united[gate] = union
-    return united
-
-
-def _ties(node, rule, flow):
-    adds = isinstance(
-        rule,
-        merging.Add
-        | merging.Subtract
-        | merging.Average
-        | merging.Maximum
-        | merging.Minimum,
-    )
-    return adds or isinstance(rule, Channelwise)
-
-
-def _same_width(value, other, flow):
-    a, b = flow.channels[value], flow.channels[other]
-    return a.axis is not None and b.axis is not None and a.size == b.size
-
-
-def _readers(value, flow):
-    """Readers of a tensor, looking through layers that keep channels apart."""
-    readers, stack = [], list(value.consumers)
-    while stack:
-        node = stack.pop()
-        rule = flow.rules[node]
-        if isinstance(rule, Channelwise) and not isinstance(rule, Gate):
-            stack.extend(node.output.consumers)
-        else:
-            readers.append(node)
-    return readers
+    streams, united = Streams(flow), dict(masks)
+    values = [x for x in flow.graph.values if flow.channels[x].axis is not None]
+    gates = [
+        (rule.gate(node), streams.of(node.output))
+        for node, rule in flow.rules.items()
+        if isinstance(rule, Gate)
+    ]
+    while True:
+        found = evaluate([flow.channels[x].alive for x in values], united)
+        union: dict = {}
+        for value in values:
+            stream, channels = streams.of(value), flow.channels[value]
+            alive = np.broadcast_to(found[channels.alive], channels.size) > 0.5
+            union[stream] = union.get(stream, False) | alive
+        before = sum(mask.sum() for mask in united.values())
+        for gate, stream in gates:
+            united[gate] = united[gate] | union[stream]
+        if sum(mask.sum() for mask in united.values()) == before:
+            return united

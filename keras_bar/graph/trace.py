@@ -37,7 +37,7 @@ class Node:
         name: Unique name; prefixed by the nested model it came from.
         args, kwargs: What it was called with, `Value`s in place of tensors.
         inputs, outputs: The `Value`s among them, and those it returns.
-        calls: How often the model calls this very operation.
+        twins: List of all `Node`s that call this very operation, in order.
     """
 
     def __init__(self, op, name, args, kwargs):
@@ -49,13 +49,18 @@ class Node:
             x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
         ]
         self.outputs = []
-        self.calls = 1
+        self.twins = [self]
         for value in self.inputs:
             value.consumers.append(self)
 
     @property
     def output(self):
         return self.outputs[0]
+
+    @property
+    def calls(self):
+        """How often the model calls this operation."""
+        return len(self.twins)
 
 
 class Graph:
@@ -74,7 +79,8 @@ class Graph:
         self.nodes = []
         self.input_tensors = list(model.inputs)
         self.inputs = [Value(x, None) for x in model.inputs]
-        self._values = {}
+        self._names = {x.name for x in model.inputs}
+        self._twins = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
         source = model._functional if _is_sequential(model) else model
@@ -84,7 +90,6 @@ class Graph:
         self.output_struct = tree.pack_sequence_as(
             source._outputs_struct, outputs
         )
-        self._count_calls()
 
     def _unroll(self, model, inputs, prefix, training):
         """Appends the nodes of `model`, called on `inputs`."""
@@ -108,7 +113,9 @@ class Graph:
             ),
             (keras_node.arguments.args, keras_node.arguments.kwargs),
         )
-        if training is not None and _accepts_training(op):
+        # What a layer is told itself outweighs what its model is told.
+        untold = kwargs.get("training") is None and _accepts_training(op)
+        if training is not None and untold:
             kwargs = {**kwargs, "training": training}
         if _is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
@@ -116,24 +123,23 @@ class Graph:
                 op, called_on, f"{prefix}{op.name}_", kwargs.get("training")
             )
         else:
-            node = Node(op, prefix + op.name, args, kwargs)
+            node = Node(op, self.fresh_name(prefix + op.name), args, kwargs)
+            node.twins = self._twins.setdefault(id(op), [])
+            node.twins.append(node)
             node.outputs = [Value(x, node) for x in keras_node.outputs]
             self.nodes.append(node)
             outputs = node.outputs
         for tensor, value in zip(keras_node.outputs, outputs, strict=True):
             values[id(tensor)] = value
 
-    def _count_calls(self):
-        calls, names = {}, set()
-        for node in self.nodes:
-            calls[id(node.op)] = calls.get(id(node.op), 0) + 1
-        for node in self.nodes:
-            node.calls = calls[id(node.op)]
-            base, copies = node.name, 0
-            while node.name in names:
-                copies += 1
-                node.name = f"{base}_{copies}"
-            names.add(node.name)
+    def fresh_name(self, name):
+        """A name like `name` that no operation has yet."""
+        base, copies = name, 0
+        while name in self._names:
+            copies += 1
+            name = f"{base}_{copies}"
+        self._names.add(name)
+        return name
 
     @property
     def values(self):
@@ -230,10 +236,14 @@ def clone(op, name=None, **changes):
         name: Name of the clone.
         **changes: Configuration entries to change.
     """
-    config = op.get_config()
-    if "name" in config and name is not None:
-        config["name"] = name
-    new = type(op).from_config({**config, **changes})
+    config = {**op.get_config(), **changes}
+    if isinstance(op, keras.layers.Lambda):
+        # The function is one of this very process, so it is safe.
+        new = type(op).from_config(config, safe_mode=False)
+    else:
+        new = type(op).from_config(config)
+    if name is not None:
+        new.name = name
     if isinstance(op, keras.layers.Layer):
         new.trainable = op.trainable
     return new

@@ -3,66 +3,96 @@
 To teach the compiler a layer, write a `Rule` and enter it here.
 """
 
+import keras
+
 from keras_bar.graph.rules import channelwise
+from keras_bar.graph.rules import convolutions
+from keras_bar.graph.rules import gates
+from keras_bar.graph.rules import kernels
 from keras_bar.graph.rules import merging
-from keras_bar.graph.rules import mixing
+from keras_bar.graph.rules import placing
 from keras_bar.graph.rules import reshaping
+from keras_bar.graph.rules import weighted
 from keras_bar.graph.rules.base import Boundary
 from keras_bar.graph.rules.base import Rule
 from keras_bar.graph.rules.base import Term
 
 __all__ = ["Boundary", "Rule", "Term", "rule_for"]
 
-_RULES = {
+_ELEMENTWISE, _SPATIAL = channelwise.Elementwise(), channelwise.Spatial()
+_SHARED_GATE = gates.SharedGate()
+_MERGING = {
+    merging.Subtract(): "Subtract",
+    merging.Maximum(): "Maximum",
+    merging.Minimum(): "Minimum",
+    merging.Multiply(): "Multiply",
+    merging.Sum(): "Add",
+    merging.Concatenate(): "Concatenate",
+    reshaping.Reshape(): "Reshape",
+}
+_LAYERS = {
+    **_MERGING,
     channelwise.Activation(): "Activation",
-    channelwise.Elementwise(): (
-        "ReLU LeakyReLU ELU "
-        # keras.ops operations
-        "Relu Relu6 LeakyRelu Elu Selu Gelu Silu Sigmoid HardSigmoid HardSilu "
-        "Softplus Softsign Tanh Mish Exp Square Abs Absolute Negative Clip Sqrt"
-    ),
-    channelwise.Spatial(): (
+    _ELEMENTWISE: "ReLU LeakyReLU ELU",
+    _SPATIAL: (
         "MaxPooling1D MaxPooling2D MaxPooling3D "
         "AveragePooling1D AveragePooling2D AveragePooling3D "
+        "AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D "
+        "AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
+        "AdaptiveAveragePooling3D "
         "Cropping1D Cropping2D Cropping3D "
         "UpSampling1D UpSampling2D UpSampling3D "
         "Identity ActivityRegularization GaussianNoise "
         "SpatialDropout1D SpatialDropout2D SpatialDropout3D"
     ),
-    channelwise.SpatialDropout(): "Dropout AlphaDropout GaussianDropout",
+    channelwise.Dropout(): "Dropout AlphaDropout GaussianDropout",
     channelwise.ZeroPadding(): "ZeroPadding1D ZeroPadding2D ZeroPadding3D",
     channelwise.GlobalPooling(): (
         "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
         "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D"
     ),
-    channelwise.BatchNormalization(): "BatchNormalization",
-    channelwise.LayerScale(): "LayerScale",
-    channelwise.PReLU(): "PReLU",
-    channelwise.DepthwiseConvolution(): "DepthwiseConv1D DepthwiseConv2D",
-    channelwise.Rescaling(): "Rescaling",
-    channelwise.Gate(): "HardConcreteGate",
     channelwise.Removed(): "BudgetState",
-    mixing.Convolution(): "Conv1D Conv2D Conv3D",
-    mixing.TransposedConvolution(): (
+    weighted.BatchNormalization(): "BatchNormalization",
+    weighted.LayerScale(): "LayerScale",
+    weighted.Normalization(): "Normalization",
+    weighted.PReLU(): "PReLU",
+    weighted.Rescaling(): "Rescaling",
+    gates.Gate(): "HardConcreteGate",
+    convolutions.Convolution(): "Conv1D Conv2D Conv3D",
+    convolutions.TransposedConvolution(): (
         "Conv1DTranspose Conv2DTranspose Conv3DTranspose"
     ),
-    mixing.SeparableConvolution(): "SeparableConv1D SeparableConv2D",
-    mixing.Dense(): "Dense",
-    merging.Add(): "Add",
-    merging.Subtract(): "Subtract",
+    convolutions.SeparableConvolution(): "SeparableConv1D SeparableConv2D",
+    convolutions.DepthwiseConvolution(): "DepthwiseConv1D DepthwiseConv2D",
+    kernels.Dense(): "Dense",
     merging.Average(): "Average",
-    merging.Maximum(): "Maximum",
-    merging.Minimum(): "Minimum",
-    merging.Multiply(): "Multiply",
-    merging.Residual(): "CustomScaleLayer",
-    merging.Concatenate(): "Concatenate",
+    merging.ScaledResidual(): "CustomScaleLayer",
+    placing.Mixed(): "MixedResidual",
     reshaping.Flatten(): "Flatten",
-    reshaping.Reshape(): "Reshape",
+}
+_OPERATIONS = {
+    **_MERGING,
+    _ELEMENTWISE: (
+        "Relu Relu6 LeakyRelu Elu Celu Selu Gelu Silu Sigmoid LogSigmoid "
+        "HardSigmoid HardSilu HardTanh HardShrink SoftShrink TanhShrink "
+        "Softplus Softsign Squareplus SparsePlus SparseSigmoid Threshold "
+        "Tanh Exp Expm1 Log1p Square Sqrt Abs Absolute Negative Clip Sin Cos "
+        "Cast StopGradient"
+    ),
+    _SPATIAL: "MaxPool AveragePool",
+    channelwise.Pad(): "Pad",
+    channelwise.Reduction(): "Mean Max",
+    placing.Take(): "Take",
+    placing.Slice(): "GetItem",
 }
 _BY_NAME = {
-    name: rule for rule, names in _RULES.items() for name in names.split()
+    is_layer: {
+        name: rule for rule, names in table.items() for name in names.split()
+    }
+    for is_layer, table in ((True, _LAYERS), (False, _OPERATIONS))
 }
-_ARITHMETIC = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide"}
+# With a number instead of a second tensor these are elementwise.
+_ARITHMETIC = "Add Subtract Multiply Divide TrueDivide Maximum Minimum Power"
 
 
 def rule_for(node, flow):
@@ -76,14 +106,18 @@ def rule_for(node, flow):
         A `Rule`; a `Boundary` with its reason where none holds.
     """
     kind = type(node.op).__name__
-    rule = _BY_NAME.get(kind)
-    if kind in _ARITHMETIC and len(node.inputs) == 1:
-        rule = _BY_NAME["Relu"]  # Arithmetic with a number is elementwise.
+    is_layer = isinstance(node.op, keras.layers.Layer)
+    rule = _BY_NAME[is_layer].get(kind)
+    if not is_layer and kind in _ARITHMETIC.split() and len(node.inputs) == 1:
+        rule = _ELEMENTWISE
     known = type(node.op).__module__.split(".")[0] in ("keras", "keras_bar")
+    if isinstance(rule, merging.Multiply) and gates.shared_gate(node):
+        rule = _SHARED_GATE
     if rule is None or not known:
         return Boundary(f"no rule knows how {kind} treats channels")
-    if node.calls > 1 and getattr(node.op, "weights", ()):
-        return Boundary(f"the model calls it {node.calls} times")
+    shares_weights = node.calls > 1 and getattr(node.op, "weights", ())
+    if shares_weights and not isinstance(rule, gates.Gate):
+        return Boundary(f"the model calls it {node.calls} times", rule)
     if reason := rule.refuse(node, flow):
-        return Boundary(reason)
+        return Boundary(reason, rule)
     return rule

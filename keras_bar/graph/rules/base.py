@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import keras
 import numpy as np
 
 from keras_bar.graph import trace
@@ -17,11 +18,15 @@ class Term:
         coefficient: Number.
         factors: Tuple of `(Expression, channels)`; a single value counts for
             all of the channels.
+        conditions: Tuple of `(Expression, 1)`, single values: whether the
+            summand counts. They are asked of the gates themselves, also where
+            more channels are computed than these leave open.
     """
 
     metric: str
     coefficient: float
     factors: tuple = ()
+    conditions: tuple = ()
 
 
 class Rule:
@@ -43,16 +48,12 @@ class Rule:
         """List of `Channels`, one per output."""
         raise NotImplementedError
 
+    def rounded(self, node, need, flow):
+        """The need for the output, rounded up to what can be computed."""
+        return need
+
     def backward(self, node, flow):
         """List of `Expression`, the need for each input."""
-        raise NotImplementedError
-
-    def can_zero(self, node, flow):
-        """Whether constants in the output can be made 0 in the weights."""
-        return False
-
-    def zero(self, node, dead, surgeon):
-        """Makes the constants of the output channels `dead` 0."""
         raise NotImplementedError
 
     def terms(self, node, flow):
@@ -69,14 +70,18 @@ class Rule:
 
 
 class Boundary(Rule):
-    """A layer nothing is known of: what enters it is restored to full width.
+    """A layer that needs every channel: what enters it is restored to full
+    width.
 
     Args:
         reason: Why; shown to the user.
+        rule: The rule of its kind, which knows its costs; None for a layer
+            nothing is known of.
     """
 
-    def __init__(self, reason):
+    def __init__(self, reason, rule=None):
         self.reason = reason
+        self.rule = rule
 
     def restored_inputs(self, node, flow):
         return [i for i, x in enumerate(node.inputs) if flow.removable(x)]
@@ -85,49 +90,30 @@ class Boundary(Rule):
         return [flow.all_alive(x) for x in node.outputs]
 
     def backward(self, node, flow):
-        need = flow.algebra.disjunction(
-            *(
-                flow.algebra.any(flow.needed[x])
-                for x in node.outputs
-                if x in flow.needed
-            )
-        )
-        return [need] * len(node.inputs)
+        return [self._is_read([node], flow)] * len(node.inputs)
+
+    def _is_read(self, nodes, flow):
+        """A single value: whether anyone reads one of these nodes."""
+        outputs = [x for node in nodes for x in node.outputs]
+        needs = [flow.needed[x] for x in outputs if x in flow.needed]
+        return flow.algebra.disjunction(*map(flow.algebra.any, needs))
 
     def terms(self, node, flow):
-        built = (
-            (self.backward(node, flow)[0], 1)
-            if node.inputs
-            else (flow.algebra.full, 1)
-        )
-        weights = getattr(node.op, "weights", [])
-        count = sum(math.prod(x.shape) for x in weights)
-        return [Term("params", count, (built,)), *self.grouped(node, built)]
-
-    def grouped(self, node, built):
-        """Volume and FLOPs of a grouped convolution: it cannot be pruned, but
-        it computes."""
-        if getattr(node.op, "groups", 1) == 1:
-            return []
-        kernel = node.op.kernel.shape
-        shape = node.output.shape[1:]
-        return [
-            Term("volume", product(shape), (built,)),
-            Term(
-                "flops",
-                2 * math.prod(kernel[:-1]) * product(shape),
-                (built,),
-            ),
-        ]
-
-    def constants(self, node, numbers):
-        return None
+        terms = self.rule.terms(node, flow) if self.rule else []
+        costs = [term for term in terms if term.metric != "params"]
+        if node is node.twins[0]:
+            # Its weights exist once, however often it is called.
+            weights = getattr(node.op, "weights", ())
+            count = sum(math.prod(x.shape) for x in weights)
+            factor = (self._is_read(node.twins, flow), 1)
+            costs.append(Term("params", count, (factor,)))
+        return costs
 
     def rebuild(self, node, builder):
         tensors = {x: builder.restored(x) for x in node.inputs}
         layer = builder.clone(node)
         outputs = trace.call(layer, node, tensors)
-        builder.copy_state(node.op, layer)
+        trace.copy_state(node.op, layer)
         return outputs
 
 
@@ -135,6 +121,11 @@ def product(dims):
     """Product of dimensions; NaN where one is unknown, so that a cost that
     depends on it is not silently wrong."""
     return math.prod(math.nan if x is None else x for x in dims)
+
+
+def positions(value, axis):
+    """Number of places per channel, per sample."""
+    return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
 
 
 def channel_axis(data_format, rank):
@@ -152,3 +143,8 @@ def along(vector, axis, rank):
     shape = [1] * rank
     shape[axis] = -1
     return np.reshape(vector, shape)
+
+
+def to_numpy(tensor):
+    """A tensor or variable as float64."""
+    return keras.ops.convert_to_numpy(tensor).astype("float64")

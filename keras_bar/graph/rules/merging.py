@@ -5,7 +5,6 @@ import numpy as np
 
 from keras_bar.graph import trace
 from keras_bar.graph.rules.base import Rule
-from keras_bar.layers.hard_concrete_gate import HardConcreteGate
 
 
 class Merge(Rule):
@@ -13,7 +12,7 @@ class Merge(Rule):
     all of its operands are."""
 
     def refuse(self, node, flow):
-        if len(node.inputs) == 1 and len(node.outputs) == 1:
+        if len(node.inputs) == 1:
             return "it combines a tensor with a constant tensor"
         known = [c for c in flow.inputs(node) if c.axis is not None]
         ranks = {len(x.shape) for x in node.inputs}
@@ -30,14 +29,13 @@ class Merge(Rule):
         axes = [c.axis for c in inputs if c.axis is not None]
         if not axes:
             return [flow.all_alive(node.output)]
-        alive, zero = self.alive(inputs, flow), self.zeros(inputs, flow)
-        return [flow.carries(node.output, axes[0], alive, zero)]
+        alive, nonzero = self.join(inputs, flow.algebra)
+        return [flow.carries(node.output, axes[0], alive, nonzero)]
 
-    def alive(self, inputs, flow):
-        return flow.algebra.disjunction(*(c.alive for c in inputs))
-
-    def zeros(self, inputs, flow):
-        return all(c.zero for c in inputs)
+    def join(self, inputs, algebra):
+        """Which channels vary, and which are not 0."""
+        alive = algebra.disjunction(*(c.alive for c in inputs))
+        return alive, algebra.disjunction(*(c.nonzero for c in inputs))
 
     def backward(self, node, flow):
         needed = flow.needed[node.output]
@@ -46,19 +44,13 @@ class Merge(Rule):
             for x in node.inputs
         ]
 
-    def can_zero(self, node, flow):
-        return all(flow.can_be_zeroed(x) for x in node.inputs)
-
-    def zero(self, node, dead, surgeon):
-        for value in node.inputs:
-            surgeon.zero(value, dead)
-
-    def combine(self, arrays):
+    def combine(self, arrays, node):
         """The operation on constants."""
         raise NotImplementedError
 
     def constants(self, node, numbers):
-        return self.combine([numbers.constants[x] for x in node.inputs])
+        arrays = [numbers.constants[x] for x in node.inputs]
+        return self.combine(np.broadcast_arrays(*arrays), node)
 
     def rebuild(self, node, builder):
         tensors = {
@@ -66,185 +58,151 @@ class Merge(Rule):
             if broadcasts(x, node, builder.flow)
             else builder.read_for(node, i)
             for i, x in enumerate(node.inputs)
+            if builder.is_built(x)
         }
+        # An operand that is constant throughout gets the shape of another.
+        like = next(
+            (tensors[x] for x in tensors if has_full_shape(x, node)), None
+        )
+        for x in node.inputs:
+            if x not in tensors:
+                tensors[x] = (
+                    builder.restored(x)
+                    if broadcasts(x, node, builder.flow)
+                    else builder.constant_for(node, x, like)
+                )
         return trace.call(builder.clone(node), node, tensors)
 
 
-class Add(Merge):
-    """Add: in the compact model a mixed residual connection.
+class Maximum(Merge):
+    def combine(self, arrays, node):
+        return np.max(arrays, axis=0)
+
+
+class Minimum(Merge):
+    def combine(self, arrays, node):
+        return np.min(arrays, axis=0)
+
+
+class Sum(Merge):
+    """Linear combination: in the compact model a mixed residual connection.
 
     The supplement's Algorithm 1: each operand stores its own alive channels,
     and adds them where they belong.
     """
 
-    def combine(self, arrays):
-        return np.sum(np.broadcast_arrays(*arrays), axis=0)
+    def weights(self, node):
+        """The factor of every operand."""
+        return [1.0] * len(node.inputs)
+
+    def combine(self, arrays, node):
+        return np.tensordot(self.weights(node), arrays, axes=1)
 
     def rebuild(self, node, builder):
-        if any(broadcasts(x, node, builder.flow) for x in node.inputs):
+        full = all(has_full_shape(x, node) for x in node.inputs)
+        if not full or builder.order[node.output] is None:
             return super().rebuild(node, builder)
-        tensors, indices, constant = builder.operands(node)
-        aligned = all(x is None for x in indices)
-        if aligned and constant is None:
-            return self.plain(node, builder, tensors)
-        return [builder.mix(tensors, indices, node, constant)]
-
-    def plain(self, node, builder, tensors):
-        if len(tensors) == 1:
-            return tensors
-        if len(tensors) == len(node.inputs):
-            by_value = dict(zip(node.inputs, tensors, strict=True))
-            return trace.call(builder.clone(node), node, by_value)
-        return [keras.layers.Add(name=node.name)(tensors)]
+        operands, constant = builder.operands(node, self.weights(node))
+        complete = len(operands) == len(node.inputs)
+        if complete and all(x.places is None for x in operands):
+            tensors = {x.value: x.tensor for x in operands}
+            return trace.call(builder.clone(node), node, tensors)
+        return [builder.add(node, operands, constant)]
 
 
-class Subtract(Merge):
-    def combine(self, arrays):
-        return arrays[0] - arrays[1]
+class Subtract(Sum):
+    def weights(self, node):
+        return [1.0, -1.0]
 
 
-class Average(Merge):
-    def combine(self, arrays):
-        return np.mean(np.broadcast_arrays(*arrays), axis=0)
+class Average(Sum):
+    def weights(self, node):
+        return [1.0 / len(node.inputs)] * len(node.inputs)
 
 
-class Maximum(Merge):
-    def combine(self, arrays):
-        return np.max(np.broadcast_arrays(*arrays), axis=0)
+class ScaledResidual(Sum):
+    """InceptionResNet's `x + scale * residual`."""
 
-
-class Minimum(Merge):
-    def combine(self, arrays):
-        return np.min(np.broadcast_arrays(*arrays), axis=0)
+    def weights(self, node):
+        return [1.0, node.op.scale]
 
 
 class Multiply(Merge):
     """Multiply: a channel that is 0 in one operand is 0 in the product, so
     squeeze-and-excitation follows the channels it scales."""
 
-    def alive(self, inputs, flow):
-        changing = super().alive(inputs, flow)
-        nonzero = [c.alive for c in inputs if c.zero]
-        return flow.algebra.conjunction(changing, *nonzero)
-
-    def zeros(self, inputs, flow):
-        full = flow.algebra.full
-        return any(c.zero and c.alive is not full for c in inputs)
+    def join(self, inputs, algebra):
+        varies = algebra.disjunction(*(c.alive for c in inputs))
+        nonzero = algebra.conjunction(*(c.nonzero for c in inputs))
+        return algebra.conjunction(varies, nonzero), nonzero
 
     def backward(self, node, flow):
         # Where one operand is 0 nobody needs the others.
         inputs, needs = flow.inputs(node), super().backward(node, flow)
         for i, value in enumerate(node.inputs):
             others = [
-                c.alive
+                c.nonzero
                 for j, c in enumerate(inputs)
-                if j != i and c.zero and not broadcasts(value, node, flow)
+                if j != i and not broadcasts(value, node, flow)
             ]
             needs[i] = flow.algebra.conjunction(needs[i], *others)
         return needs
 
-    def can_zero(self, node, flow):
-        return any(flow.can_be_zeroed(x) for x in node.inputs)
-
-    def zero(self, node, dead, surgeon):
-        for value in node.inputs:
-            flow = surgeon.flow
-            if flow.removable(value) and flow.can_be_zeroed(value):
-                surgeon.zero(value, dead)
-                return
-
-    def combine(self, arrays):
-        return np.prod(np.broadcast_arrays(*arrays), axis=0)
+    def combine(self, arrays, node):
+        return np.prod(arrays, axis=0)
 
     def rebuild(self, node, builder):
-        gate = shared_gate(node)
-        if gate is not None:
-            return self._gated(node, gate, builder)
-        computed = [x for x in node.inputs if builder.tensors[x] is not None]
-        if len(computed) == len(node.inputs):
+        built = [x for x in node.inputs if builder.is_built(x)]
+        rest = [x for x in node.inputs if not builder.is_built(x)]
+        if not rest or len(built) > 1 or not has_full_shape(built[0], node):
             return super().rebuild(node, builder)
         # The other operands hold nothing but constants: a fixed factor.
         kept = builder.order[node.output]
-        rest = [x for x in node.inputs if builder.tensors[x] is None]
-        factors = self.combine([builder.constants[x] for x in rest])[kept]
-        tensor = builder.read_for(node, node.inputs.index(computed[0]))
-        return [builder.scale(tensor, factors, node)]
-
-    def _gated(self, node, gate, builder):
-        (index,) = (
-            i for i, x in enumerate(node.inputs) if x.producer is not gate
-        )
-        kept = builder.order[node.output]
-        factors = builder.gate_values(gate.op)[kept]
-        tensor = builder.read_for(node, index)
-        return [builder.scale(tensor, factors, node)]
-
-
-class Residual(Add):
-    """InceptionResNet's `x + scale * residual`."""
-
-    def combine(self, arrays):
-        raise NotImplementedError
-
-    def constants(self, node, numbers):
-        first, second = (numbers.constants[x] for x in node.inputs)
-        return first + node.op.scale * second
-
-    def rebuild(self, node, builder):
-        value = node.inputs[1]
-        if builder.tensors[value] is not None:
-            builder.tensors[value] = keras.layers.Rescaling(
-                node.op.scale, name=f"{node.name}_scale"
-            )(builder.tensors[value])
-            builder.constants[value] = builder.constants[value] * node.op.scale
-        return super().rebuild(node, builder)
-
-    def plain(self, node, builder, tensors):
-        if len(tensors) == 1:
-            return tensors
-        return [keras.layers.Add(name=node.name)(tensors)]
+        size = builder.flow.channels[node.output].size
+        arrays = [np.broadcast_to(builder.constants[x], (size,)) for x in rest]
+        factors = self.combine(arrays, node)[kept]
+        tensor = builder.read_for(node, node.inputs.index(built[0]))
+        name = f"{node.name}_factor"
+        return [builder.affine(tensor, node.output, name, scale=factors)]
 
 
 class Concatenate(Rule):
-    """Concatenate: channels one after the other, or along another axis."""
+    """Concatenate: channels one after the other."""
+
+    def axis(self, node):
+        return node.op.axis % len(node.output.shape)
 
     def refuse(self, node, flow):
-        axis = node.op.axis % len(node.output.shape)
         known = {c.axis for c in flow.inputs(node) if c.axis is not None}
-        if not known <= {axis}:
+        if not known <= {self.axis(node)}:
             return "it joins another axis than the channels"
+        if known and None in self.sizes(node):
+            return "it does not know its number of channels"
         return None
 
     def sizes(self, node):
-        axis = node.op.axis % len(node.inputs[0].shape)
-        return [x.shape[axis] for x in node.inputs]
+        return [x.shape[self.axis(node)] for x in node.inputs]
 
     def forward(self, node, flow):
-        inputs = flow.inputs(node)
-        axis = node.op.axis % len(node.output.shape)
+        inputs, axis = flow.inputs(node), self.axis(node)
         if not any(c.axis == axis for c in inputs):
             return [flow.all_alive(node.output)]
         alive = flow.algebra.concatenate(
             [c.alive for c in inputs], self.sizes(node)
         )
-        zero = all(c.zero for c in inputs)
-        return [flow.carries(node.output, axis, alive, zero)]
+        nonzero = flow.algebra.concatenate(
+            [c.nonzero for c in inputs], self.sizes(node)
+        )
+        return [flow.carries(node.output, axis, alive, nonzero)]
 
     def backward(self, node, flow):
-        needed, start, needs = flow.needed[node.output], 0, []
-        for size in self.sizes(node):
-            needs.append(flow.algebra.slice(needed, start, start + size))
-            start += size
-        return needs
+        needed = flow.needed[node.output]
+        return [flow.algebra.take(needed, x) for x in self.numbering(node)]
 
-    def can_zero(self, node, flow):
-        return all(flow.can_be_zeroed(x) for x in node.inputs)
-
-    def zero(self, node, dead, surgeon):
-        start = 0
-        for value, size in zip(node.inputs, self.sizes(node), strict=True):
-            surgeon.zero(value, dead[start : start + size])
-            start += size
+    def numbering(self, node):
+        """The output channels that each input becomes."""
+        ends = np.cumsum(self.sizes(node))
+        return np.split(np.arange(ends[-1]), ends[:-1])
 
     def constants(self, node, numbers):
         parts = [
@@ -254,37 +212,22 @@ class Concatenate(Rule):
         return np.concatenate(parts)
 
     def rebuild(self, node, builder):
-        stored, tensors, start = [], [], 0
-        for value, size in zip(node.inputs, self.sizes(node), strict=True):
-            if builder.tensors[value] is not None:
+        kept = builder.order[node.output]
+        if kept is None:
+            by_value = {x: builder.restored(x) for x in node.inputs}
+            return trace.call(builder.clone(node), node, by_value)
+        stored, tensors = [], []
+        for value, ids in zip(node.inputs, self.numbering(node), strict=True):
+            if builder.is_built(value):
                 order = builder.order[value]
-                order = np.arange(size) if order is None else order
-                stored.append(order + start)
+                stored.append(ids if order is None else ids[order])
                 tensors.append(builder.tensors[value])
-            start += size
-        stored = np.concatenate(stored)
         output = tensors[0]
         if len(tensors) > 1:
             layer = keras.layers.Concatenate(axis=node.op.axis, name=node.name)
             output = layer(tensors)
-        kept = builder.order[node.output]
-        return [builder.select(output, stored, kept, node.output)]
-
-
-def shared_gate(node):
-    """The gate node one of whose outputs is the factor of this product: how
-    regular connectivity applies one gate to several writers. None if this is
-    a product like any other."""
-    for value in node.inputs:
-        producer = value.producer
-        if (
-            producer is not None
-            and isinstance(producer.op, HardConcreteGate)
-            and len(producer.outputs) == 2
-            and value is producer.outputs[1]
-        ):
-            return producer
-    return None
+        channels = np.concatenate(stored)
+        return [builder.select(output, channels, kept, self.axis(node))]
 
 
 def broadcasts(value, node, flow):
@@ -293,3 +236,8 @@ def broadcasts(value, node, flow):
     if axis is None:
         return False
     return value.shape[axis] == 1 and node.output.shape[axis] != 1
+
+
+def has_full_shape(value, node):
+    """Whether an operand is as large as the output, and not broadcast."""
+    return value.shape[1:] == node.output.shape[1:]

@@ -1,0 +1,289 @@
+"""The builder of the compact network: tensors that store fewer channels."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar.compaction.layout import arrange
+from keras_bar.graph import trace
+from keras_bar.graph.rules.base import along
+from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import MixedResidual
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """A side of an addition that is computed.
+
+    Attributes:
+        value: The `Value` that it is in the full network.
+        tensor: Its tensor.
+        places: Indices, among the sum's stored channels, of those it stores;
+            None if these are all, in order.
+        weight: The factor it is to be added with.
+    """
+
+    value: trace.Value
+    tensor: object
+    places: list | None
+    weight: float
+
+
+class Builder:
+    """Builds the compact network, operation by operation.
+
+    Args:
+        flow: `Flow` of the hard-pruned network.
+        numbers: Its `Numbers`.
+        folded: Set of nodes whose gate is in the weights already.
+
+    Attributes:
+        tensors: Dict from `Value` to its tensor in the new model; None where
+            nothing of it is computed.
+        order: Dict from `Value` to the channels its tensor stores, in their
+            order; None for all of them where the channel axis is unknown.
+    """
+
+    def __init__(self, flow, numbers, folded):
+        self.flow = flow
+        self.numbers = numbers
+        self.constants = numbers.constants
+        self.folded = folded
+        self.tensors: dict = {}
+        self.order: dict = {
+            value: None if flow.channels[value].axis is None else order
+            for value, order in arrange(flow, numbers).items()
+        }
+        self._removed = []
+        self._mixed = []
+        self._restored = []
+        self._clones = {}
+
+    def rebuild(self, node, tensors):
+        """The new output tensors of a node, None where it is not built."""
+        self.tensors = tensors
+        if not any(self.is_built(x) for x in node.outputs):
+            self._removed.append(node)
+            return [None] * len(node.outputs)
+        return self.flow.rules[node].rebuild(node, self)
+
+    def finish(self, outputs):
+        """The model's outputs, with all of their channels."""
+        return [self.restored(value) for value in self.flow.graph.outputs]
+
+    def is_built(self, value):
+        """Whether anything of a tensor is computed."""
+        return value in self.flow.needed and self.numbers.live[value].any()
+
+    def clone(self, node, **changes):
+        """A new layer for a node; one for all calls of a layer that the
+        network shares."""
+        shared = node.calls > 1 and getattr(node.op, "weights", ())
+        if shared and id(node.op) in self._clones:
+            return self._clones[id(node.op)]
+        layer = trace.clone(node.op, node.name, **changes)
+        self._clones[id(node.op)] = layer
+        return layer
+
+    def read_for(self, node, index):
+        """An input with just the channels that the output of `node` stores."""
+        value, wanted = node.inputs[index], self.order[node.output]
+        if wanted is None:
+            return self.restored(value)
+        axis = self._axis(value)
+        axis = self._axis(node.output) if axis is None else axis
+        return self.read(value, wanted, axis)
+
+    def restored(self, value):
+        """A tensor with all of its channels, constants where they are dead."""
+        size = self.flow.channels[value].size
+        if size is None:
+            return self.tensors[value]
+        return self.read(value, np.arange(size), self._axis(value))
+
+    def read(self, value, wanted, axis):
+        """The channels `wanted` of a tensor, in that order.
+
+        Args:
+            value: `Value` to be read.
+            wanted: Integer array; its dead channels become constants.
+            axis: Integer, the channel axis.
+        """
+        if not self.is_built(value):
+            return self._constant(value, wanted)
+        tensor, stored = self.tensors[value], self.order[value]
+        size = value.shape[axis]
+        if stored is None:
+            stored = np.arange(size)
+        if np.isin(wanted, stored).all():
+            return self.select(tensor, stored, wanted, axis)
+        self._restored.append(value)
+        # Channel number `len(stored)` is one of zeros.
+        padding = [(0, 0)] * len(value.shape)
+        padding[axis] = (0, 1)
+        name = self._layer_name(value)
+        tensor = self._named(ops.pad(tensor, padding), f"{name}_pad")
+        source = np.full(size, len(stored))
+        source[stored] = np.arange(len(stored))
+        if not np.array_equal(source[wanted], np.arange(len(stored) + 1)):
+            tensor = ops.take(tensor, source[wanted].tolist(), axis=axis)
+            tensor = self._named(tensor, f"{name}_restored")
+        constants = self.constants[value][wanted]
+        return self.affine(tensor, value, f"{name}_constant", offset=constants)
+
+    def constant_for(self, node, value, like):
+        """An input of which nothing is computed, with the channels that the
+        output of `node` stores; in the shape of the tensor `like` if there is
+        one."""
+        wanted = self.order[node.output]
+        if like is None:
+            return self._constant(value, wanted)
+        name = self._layer_name(value)
+        zeros = self._named(ops.zeros_like(like), f"{name}_zeros")
+        constants = self.constants[value][wanted]
+        return self.affine(zeros, value, f"{name}_constant", offset=constants)
+
+    def select(self, tensor, stored, wanted, axis):
+        """Takes the channels `wanted` out of a tensor that stores `stored`."""
+        if np.array_equal(stored, wanted):
+            return tensor
+        place = {channel: i for i, channel in enumerate(stored)}
+        positions = [place[c] for c in wanted]
+        name = f"{tensor._keras_history.operation.name}_channels"
+        return self._named(ops.take(tensor, positions, axis=axis), name)
+
+    def affine(self, tensor, like, name, scale=1.0, offset=0.0):
+        """A tensor times a factor, or one per channel, plus an offset."""
+        if np.all(np.equal(scale, 1.0)) and not np.any(offset):
+            return tensor
+        rank, axis = len(like.shape), self._axis(like)
+        name = self.flow.graph.fresh_name(name)
+        if rank == 2:
+            # Keras reshapes factors of fewer than three dimensions if its
+            # configuration says that channels come first.
+            column = keras.layers.Reshape((-1, 1), name=f"{name}_in")
+            tensor = column(tensor)
+        numbers = [
+            along(x, axis, max(rank, 3)).tolist() if np.ndim(x) else float(x)
+            for x in (scale, offset)
+        ]
+        layer = keras.layers.Rescaling(*numbers, name=name, dtype=like.dtype)
+        if rank > 2:
+            return layer(tensor)
+        row = keras.layers.Reshape((-1,), name=f"{name}_out")
+        return row(layer(tensor))
+
+    def operands(self, node, weights, places=None):
+        """The sides of an addition that are computed.
+
+        Args:
+            node: `Node` of the addition.
+            weights: The factor of every input.
+            places: The channels of the sum that every input holds; by default
+                all of them.
+
+        Returns:
+            A list of `Operand`, and an array of what dead channels add to the
+            channels that the sum stores.
+        """
+        kept = self.order[node.output]
+        place = {channel: i for i, channel in enumerate(kept)}
+        size = self.flow.channels[node.output].size
+        operands, constant = [], np.zeros(size)
+        for i, value in enumerate(node.inputs):
+            held = np.arange(size) if places is None else places[i]
+            constant[held] += weights[i] * self.constants[value]
+            if not self.is_built(value):
+                continue
+            stored = self.order[value]
+            stored = held if stored is None else held[stored]
+            wanted = np.array([c for c in stored if c in place], int)
+            if not len(wanted):
+                continue
+            tensor = self.tensors[value]
+            axis = self._axis(node.output)
+            tensor = self.select(tensor, stored, wanted, axis)
+            aligned = np.array_equal(wanted, kept)
+            where = None if aligned else [place[c] for c in wanted]
+            operands.append(Operand(value, tensor, where, weights[i]))
+        return operands, constant[kept]
+
+    def add(self, node, operands, constant):
+        """The sum of operands and a constant, as the output of a node."""
+        like, name = node.output, node.name
+        tensors = [
+            self.affine(x.tensor, like, f"{name}_scale", scale=x.weight)
+            for x in operands
+        ]
+        if any(x.places is not None for x in operands):
+            places = [x.places for x in operands]
+            return self._mix(node, tensors, places, constant)
+        output = tensors[0]
+        if len(tensors) > 1:
+            output = keras.layers.Add(name=name, dtype=like.dtype)(tensors)
+        return self.affine(output, like, f"{name}_constant", offset=constant)
+
+    def _mix(self, node, tensors, places, constant):
+        """Adds tensors that store different channels."""
+        self._mixed.append(node)
+        axis = self._axis(node.output)
+        layer = MixedResidual(
+            places,
+            channels=len(self.order[node.output]),
+            constant=constant if np.any(constant) else None,
+            axis=-1 if axis == len(node.output.shape) - 1 else axis,
+            name=node.name,
+            dtype=node.output.dtype,
+        )
+        return layer(tensors)
+
+    def summary(self):
+        """What compaction did, for `keras_bar.explain`."""
+        return {
+            "removed": [
+                node.name
+                for node in self._removed
+                if getattr(node.op, "weights", ())
+                and not isinstance(node.op, HardConcreteGate)
+            ],
+            "mixed": [node.name for node in self._mixed],
+            "restored": [self._layer_name(value) for value in self._restored],
+        }
+
+    def _constant(self, value, wanted):
+        """A tensor of constants, made without reading any channel."""
+        dims = list(value.shape[1:])
+        name = self._layer_name(value)
+        if None in dims:
+            raise ValueError(
+                "All channels of a tensor are dead, its size is unknown, and a "
+                "layer that needs every channel reads it. Expected an input "
+                "of known size, or one channel that is alive. Received: "
+                f"{name!r} of shape {value.shape}"
+            )
+        dims[self._axis(value) - 1] = len(wanted)
+        source = self.tensors[self.flow.graph.inputs[0]]
+        axes = tuple(range(1, len(source.shape)))
+        zeros = self._named(ops.zeros_like(source), f"{name}_zeros")
+        zeros = self._named(ops.max(zeros, axis=axes), f"{name}_zero")
+        zeros = self._named(ops.cast(zeros, value.dtype), f"{name}_cast")
+        zeros = ops.reshape(zeros, (-1,) + (1,) * len(dims))
+        zeros = self._named(zeros, f"{name}_reshape")
+        zeros = self._named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
+        constants = self.constants[value][wanted]
+        return self.affine(zeros, value, f"{name}_constant", offset=constants)
+
+    def _axis(self, value):
+        return self.flow.channels[value].axis
+
+    def _layer_name(self, value):
+        return value.producer.name if value.producer else "input"
+
+    def _named(self, tensor, name):
+        """Gives the operation that made a tensor a name that no other has:
+        the automatic ones may collide with those of a loaded model."""
+        operation = tensor._keras_history.operation
+        operation.name = self.flow.graph.fresh_name(name)
+        return tensor

@@ -1,0 +1,1 @@
+"""The channel flow of a model: which channels are alive, and who reads them."""

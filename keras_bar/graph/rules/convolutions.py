@@ -1,0 +1,170 @@
+"""Rules of convolutions."""
+
+import numpy as np
+
+from keras_bar.graph import trace
+from keras_bar.graph.rules import activations
+from keras_bar.graph.rules.base import Term
+from keras_bar.graph.rules.base import positions
+from keras_bar.graph.rules.base import product
+from keras_bar.graph.rules.base import to_numpy
+from keras_bar.graph.rules.kernels import Kernel
+from keras_bar.graph.rules.kernels import Mixing
+
+
+class Convolution(Mixing):
+    """Conv1D, Conv2D, Conv3D."""
+
+    def refuse(self, node, flow):
+        if node.op.groups > 1:
+            return f"its {node.op.groups} groups fix the channels"
+        return super().refuse(node, flow)
+
+    def applications(self, node):
+        """Number of times the kernel is applied per sample."""
+        return positions(node.output, self.axis(node, node.output))
+
+    def terms(self, node, flow):
+        factors = self.factors(node, flow)
+        weights = product(node.op.kernel_size) / getattr(node.op, "groups", 1)
+        outputs = positions(node.output, self.axis(node, node.output))
+        return [
+            Term("volume", outputs, factors[1:]),
+            Term("flops", 2 * weights * self.applications(node), factors),
+            Term("params", weights, factors),
+            *self.bias_terms(node, flow),
+        ]
+
+
+class TransposedConvolution(Convolution):
+    """Conv1DTranspose, Conv2DTranspose, Conv3DTranspose."""
+
+    def refuse(self, node, flow):
+        return Mixing.refuse(self, node, flow)
+
+    def pads(self, node):
+        # Output positions see different taps of the kernel: a constant input
+        # gives no constant output.
+        return any(k > 1 for k in node.op.kernel_size)
+
+    def applications(self, node):
+        return positions(node.inputs[0], self.axis(node, node.inputs[0]))
+
+    def forget(self, layer, dead):
+        kernel = to_numpy(layer.kernel)
+        kernel[..., dead] = 0.0
+        layer.kernel.assign(kernel)
+
+    def assign(self, old, new, reads, writes):
+        new.kernel.assign(to_numpy(old.kernel)[..., writes, :][..., reads])
+        if old.use_bias:
+            new.bias.assign(to_numpy(old.bias)[writes])
+
+    output_axis = -2
+
+
+class SeparableConvolution(Convolution):
+    """SeparableConv1D, SeparableConv2D: a depthwise, then a 1x1 kernel."""
+
+    def refuse(self, node, flow):
+        return Mixing.refuse(self, node, flow)
+
+    def terms(self, node, flow):
+        reads, writes = self.factors(node, flow)
+        taps = product(node.op.kernel_size)
+        outputs = positions(node.output, self.axis(node, node.output))
+        copies = node.op.depth_multiplier
+        built = (flow.algebra.any(writes[0]), 1)
+        return [
+            Term("volume", outputs, (writes,)),
+            Term("flops", 2 * taps * copies * outputs, (reads, built)),
+            Term("flops", 2 * copies * outputs, (reads, writes)),
+            Term("params", taps * copies, (reads, built)),
+            Term("params", copies, (reads, writes)),
+            *self.bias_terms(node, flow),
+        ]
+
+    def forget(self, layer, dead):
+        kernel = to_numpy(layer.depthwise_kernel)
+        kernel[..., dead, :] = 0.0
+        layer.depthwise_kernel.assign(kernel)
+
+    def assign(self, old, new, reads, writes):
+        depthwise = to_numpy(old.depthwise_kernel)
+        pointwise = to_numpy(old.pointwise_kernel)
+        inputs, copies = depthwise.shape[-2:]
+        rows = np.arange(inputs * copies).reshape(inputs, copies)[reads]
+        new.depthwise_kernel.assign(depthwise[..., reads, :])
+        new.pointwise_kernel.assign(
+            pointwise[..., rows.reshape(-1), :][..., writes]
+        )
+        if old.use_bias:
+            new.bias.assign(to_numpy(old.bias)[writes])
+
+    def output_kernel(self, layer):
+        return layer.pointwise_kernel
+
+
+class DepthwiseConvolution(Kernel):
+    """DepthwiseConv1D, DepthwiseConv2D: each channel has its own kernels."""
+
+    def refuse(self, node, flow):
+        if not activations.is_elementwise(node.op.activation):
+            return "its activation looks at several channels at once"
+        return super().refuse(node, flow)
+
+    def forward(self, node, flow):
+        value, axis = node.inputs[0], self.axis(node, node.output)
+        of = self._readers(node, value.shape[self.axis(node, value)])
+        alive = flow.algebra.take(flow.channels[value].alive, of)
+        nonzero = flow.algebra.full
+        if self.preserves_zero(node):
+            nonzero = flow.algebra.take(flow.channels[value].nonzero, of)
+        return [flow.carries(node.output, axis, alive, nonzero)]
+
+    def rounded(self, node, need, flow):
+        # All outputs of an input channel are computed, or none.
+        copies = node.op.depth_multiplier
+        inputs = node.output.shape[self.axis(node, node.output)] // copies
+        live = flow.algebra.any_of(need, copies)
+        return flow.algebra.take(live, self._readers(node, inputs))
+
+    def backward(self, node, flow):
+        copies = node.op.depth_multiplier
+        return [flow.algebra.any_of(flow.live(node.output), copies)]
+
+    def terms(self, node, flow):
+        axis = self.axis(node, node.output)
+        writes = (flow.live(node.output), node.output.shape[axis])
+        taps = product(node.op.kernel_size)
+        outputs = positions(node.output, axis)
+        return [
+            Term("volume", outputs, (writes,)),
+            Term("flops", 2 * taps * outputs, (writes,)),
+            Term("params", taps + int(node.op.use_bias), (writes,)),
+        ]
+
+    def constants(self, node, numbers):
+        flow = numbers.flow
+        vector = self.contribution(node, numbers)
+        if self.sees_end(node, flow) and not self.takes_shift(node, flow):
+            vector = np.zeros_like(vector)  # Hard pruning removes it.
+        return self.shifted(node, vector)
+
+    def rebuild(self, node, builder):
+        value, layer = node.inputs[0], node.op
+        writes, copies = builder.order[node.output], layer.depth_multiplier
+        reads = np.array(list(dict.fromkeys((writes // copies).tolist())))
+        tensor = builder.read(value, reads, self.axis(node, value))
+        new = builder.clone(node)
+        outputs = trace.call(new, node, {value: tensor})
+        new.kernel.assign(to_numpy(layer.kernel)[..., reads, :])
+        made = (reads[:, None] * copies + np.arange(copies)).reshape(-1)
+        if layer.use_bias:
+            new.bias.assign(to_numpy(layer.bias)[made])
+        axis = self.axis(node, node.output)
+        return [builder.select(outputs[0], made, writes, axis)]
+
+    def _readers(self, node, inputs):
+        """Per output channel, the input channel it is made from."""
+        return np.repeat(np.arange(inputs), node.op.depth_multiplier)

@@ -1,0 +1,152 @@
+"""Rules of layers that move channels along their axis: what compact models
+are made of, so that they can be gated, and pruned, anew."""
+
+import numpy as np
+
+from keras_bar.graph import trace
+from keras_bar.graph.algebra import ABSENT
+from keras_bar.graph.rules.base import Rule
+from keras_bar.graph.rules.base import agree
+
+
+class Mixed(Rule):
+    """This package's `MixedResidual`: every input holds some channels of the
+    output. With it compact models can be gated, and pruned, anew."""
+
+    def axis(self, node):
+        return node.op.axis % len(node.output.shape)
+
+    def refuse(self, node, flow):
+        if not all(agree(c, self.axis(node)) for c in flow.inputs(node)):
+            return "it works along another axis than the channels"
+        return None
+
+    def places(self, node):
+        """Per input, its channels' places in the output."""
+        everything = np.arange(node.op.channels)
+        return [
+            everything if i is None else np.array(i) for i in node.op.indices
+        ]
+
+    def forward(self, node, flow):
+        inputs, algebra = flow.inputs(node), flow.algebra
+        alive, nonzero = [], []
+        if node.op.constant is not None:
+            nonzero.append(algebra.full)
+        for channels, places in zip(inputs, self.places(node), strict=True):
+            index = _inverse(places, node.op.channels)
+            alive.append(algebra.take(channels.alive, index))
+            nonzero.append(algebra.take(channels.nonzero, index))
+        unions = (algebra.disjunction(*x) for x in (alive, nonzero))
+        return [flow.carries(node.output, self.axis(node), *unions)]
+
+    def backward(self, node, flow):
+        needed = flow.needed[node.output]
+        return [flow.algebra.take(needed, x) for x in self.places(node)]
+
+    def constants(self, node, numbers):
+        total = np.zeros(node.op.channels)
+        if node.op.constant is not None:
+            total += node.op.constant
+        for value, places in zip(node.inputs, self.places(node), strict=True):
+            total[places] += numbers.constants[value]
+        return total
+
+    def rebuild(self, node, builder):
+        ones = [1.0] * len(node.inputs)
+        places = self.places(node)
+        operands, constant = builder.operands(node, ones, places)
+        if node.op.constant is not None:
+            kept = builder.order[node.output]
+            constant = constant + np.asarray(node.op.constant)[kept]
+        return [builder.add(node, operands, constant)]
+
+
+class Selection(Rule):
+    """keras.ops.take and slices along the channels, which mixed connectivity
+    leaves in a compact model."""
+
+    def refuse(self, node, flow):
+        axis = flow.inputs(node)[0].axis
+        if axis is None:
+            return None
+        chosen = self.chosen(node, axis)
+        if chosen is None:
+            return "it selects along another axis than the channels"
+        if len(set(chosen.tolist())) < len(chosen):
+            return "it selects a channel twice"
+        return None
+
+    def chosen(self, node, axis):
+        """The channels that it takes, or None."""
+        raise NotImplementedError
+
+    def forward(self, node, flow):
+        (channels,) = flow.inputs(node)
+        if channels.axis is None:
+            return [flow.all_alive(node.output)]
+        chosen = self.chosen(node, channels.axis)
+        alive = flow.algebra.take(channels.alive, chosen)
+        nonzero = flow.algebra.take(channels.nonzero, chosen)
+        return [flow.carries(node.output, channels.axis, alive, nonzero)]
+
+    def backward(self, node, flow):
+        channels, needed = flow.inputs(node)[0], flow.needed[node.output]
+        if channels.axis is None:
+            return [needed]
+        chosen = self.chosen(node, channels.axis)
+        return [flow.algebra.take(needed, _inverse(chosen, channels.size))]
+
+    def constants(self, node, numbers):
+        value = node.inputs[0]
+        axis = numbers.flow.channels[value].axis
+        return numbers.constants[value][self.chosen(node, axis)]
+
+    def rebuild(self, node, builder):
+        value, kept = node.inputs[0], builder.order[node.output]
+        if kept is None:
+            tensors = {value: builder.tensors[value]}
+            return trace.call(builder.clone(node), node, tensors)
+        axis = builder.flow.channels[value].axis
+        return [builder.read(value, self.chosen(node, axis)[kept], axis)]
+
+
+class Take(Selection):
+    """keras.ops.take."""
+
+    def chosen(self, node, axis):
+        args = [*node.args, *node.kwargs.values()]
+        value, rank = node.inputs[0], len(node.inputs[0].shape)
+        along = node.op.axis is not None and node.op.axis % rank == axis
+        if not along or len(args) != 2 or len(node.inputs) != 1:
+            return None
+        chosen = np.asarray(args[1])
+        flat = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer)
+        return chosen % value.shape[axis] if flat else None
+
+
+class Slice(Selection):
+    """Slicing with brackets, `x[..., 3:8]`."""
+
+    def chosen(self, node, axis):
+        key, value = node.args[1], node.inputs[0]
+        rank = len(value.shape)
+        key = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(x, slice) or x is Ellipsis for x in key):
+            return None
+        if Ellipsis not in key:
+            key = (*key, Ellipsis)
+        before = key.index(Ellipsis)
+        missing = rank - (len(key) - 1)
+        key = key[:before] + (slice(None),) * missing + key[before + 1 :]
+        others = [x for i, x in enumerate(key) if i != axis]
+        if any(x != slice(None) for x in others):
+            return None
+        return np.arange(value.shape[axis])[key[axis]]
+
+
+def _inverse(places, size):
+    """Per channel of a larger vector, where in `places` it is."""
+    index = np.full(size, ABSENT)
+    index[places] = np.arange(len(places))
+    return index
