@@ -22,25 +22,23 @@ def plot_budget(history, path, metric="volume"):
         metric: `"volume"`, `"flops"` or `"params"`, what the budget is for.
     """
     figure, axes = _figure(5.5, 3.4)
+    # The wider ones first: where the curves meet, all remain visible.
     curves = {
-        "budget": ("moving budget", _BUDGET, "--", ""),
-        "expected": ("expected cost of the noisy gates", _EXPECTED, "-", "s"),
-        metric: ("cost of the compact network", _MEASURED, "-", "o"),
+        "expected": ("expected cost of the noisy gates", _EXPECTED, "-", 4),
+        metric: ("cost of the compact network", _MEASURED, "-", 2),
+        "budget": ("moving budget", _BUDGET, "--", 1.2),
     }
-    for key, (label, colour, line, marker) in curves.items():
-        if key not in history:
-            continue
-        values = history[key]
-        axes.plot(
-            range(1, len(values) + 1),
-            values,
-            line,
-            label=label,
-            color=colour,
-            marker=marker,
-            markersize=4,
-            markevery=max(1, len(values) // 12),
-        )
+    for key, (label, colour, line, width) in curves.items():
+        if key in history:
+            epochs = range(1, len(history[key]) + 1)
+            axes.plot(
+                epochs,
+                history[key],
+                line,
+                label=label,
+                color=colour,
+                linewidth=width,
+            )
     axes.set_yscale("log", base=2)
     # Down to half of the budget; what is below is off the picture.
     lowest = math.floor(math.log2(history["budget"][-1])) - 1
