@@ -1,0 +1,270 @@
+"""Prunes a network for handwritten digits to 1/8 of its activation volume.
+
+Trains a small wide residual network on the 8x8 pictures that come with
+scikit-learn, prunes a copy of it to a budget while the copy learns from the
+original (distillation), compacts that to a small plain Keras model and trains
+it a little more. Then tells what was gained and lost.
+
+    python recipes/digits.py
+    python recipes/digits.py --budget 1/16 --metric flops --output runs/small
+
+In the output folder: the networks `teacher.keras`, `gated.keras` (pruned, but
+still of full size) and `compact.keras`, `report.json` and the pictures
+`budget` and `channels`. If it is interrupted, the same command goes on where
+it was.
+"""
+
+import argparse
+import fractions
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import matplotlib  # noqa: F401  Wanted at the end; if missing, said now.
+
+# Runs in a clone, with the package installed or not.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import keras_bar
+from keras_bar import reports
+from recipes import digits_data
+from recipes import resuming
+
+# Parts of `--epochs`; the rest fine-tunes.
+TEACHER_PART, PRUNE_PART = 0.25, 0.5
+# On a CPU, TensorFlow's kernels are faster than XLA's for such pictures.
+JIT = False if keras.backend.backend() == "tensorflow" else "auto"
+
+
+def main(arguments=None):
+    run = parse(arguments)
+    report = run.report()
+    if report is None:
+        digits = digits_data.load_digits()
+        teacher = run.once("teacher", lambda: train_teacher(run, digits))
+        student = run.once("gated", lambda: prune(run, digits, teacher))
+        small = run.once(
+            "compact", lambda: finetune(run, digits, teacher, student)
+        )
+        report = make_report(run, digits, teacher, student, small)
+        draw(run, report, student)
+        run.finish(report)
+    show(run, report)
+
+
+def train_teacher(run, digits):
+    seed = run.settings["seed"]
+    keras.utils.set_random_seed(seed)
+    model = build_network()
+    epochs = epochs_of(run, TEACHER_PART)
+    batches = digits_data.Batches(digits, seed)
+    model.compile(
+        keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(2e-3, epochs * len(batches)),
+            weight_decay=5e-3,
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=JIT,
+    )
+    run.fit("teacher", model, batches, epochs)
+    # Without the optimizer, whose state would triple the file.
+    teacher = keras.models.clone_model(model)
+    teacher.set_weights(model.get_weights())
+    return teacher
+
+
+def prune(run, digits, teacher):
+    seed, budget, metric = (
+        run.settings[x] for x in ("seed", "budget", "metric")
+    )
+    student = keras_bar.gate(teacher, seed=seed)
+    model = distiller(teacher, student, rate=1e-3)
+    run.fit(
+        "prune",
+        model,
+        digits_data.Batches(digits, seed + 1),
+        epochs_of(run, PRUNE_PART),
+        [keras_bar.callbacks.BudgetRegularizer(budget, metric)],
+    )
+    return student
+
+
+def finetune(run, digits, teacher, student):
+    small = keras_bar.compact(student)
+    batches = digits_data.Batches(digits, run.settings["seed"] + 2)
+    epochs = epochs_of(run, 1 - TEACHER_PART - PRUNE_PART)
+    steps = epochs * len(batches)
+    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [2 * steps // 3], [1e-3, 1e-4]
+    )
+    run.fit("fine-tune", distiller(teacher, small, rate), batches, epochs)
+    return small
+
+
+def build_network():
+    return keras_bar.models.WideResNet(16, 2, digits_data.input_shape())
+
+
+def distiller(teacher, student, rate):
+    model = keras_bar.distillation.Distiller(
+        teacher=teacher,
+        student=student,
+        distillation_losses=keras_bar.distillation.LogitsDistillation(
+            temperature=4.0
+        ),
+        student_loss_weight=0.1,
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=JIT,
+    )
+    model.build(student.input_shape)  # For `BackupAndRestore`.
+    return model
+
+
+def epochs_of(run, part):
+    return max(1, round(part * run.settings["epochs"]))
+
+
+def make_report(run, digits, teacher, student, small):
+    print("measuring", flush=True)
+    models = {"teacher": teacher, "compact": small}
+    results = {}
+    for name, model in models.items():
+        cost = keras_bar.measure_cost(model)
+        results[name] = {
+            "accuracy": digits_data.accuracy(model, digits),
+            "volume": cost.volume,
+            "flops": cost.flops,
+            "params": cost.params,
+            "file_bytes": run.path(name).stat().st_size,
+        }
+    for size in (1, 128):
+        latency = reports.measure_latency(models, size)
+        for name, milliseconds in latency.items():
+            results[name][f"latency_ms_batch_{size}"] = milliseconds
+    parts = ("teacher", "prune", "fine-tune")
+    history = {part: run.history(part) for part in parts}
+    metric = run.settings["metric"]
+    return {
+        "settings": run.settings,
+        "results": results,
+        "used": results["compact"][metric] / results["teacher"][metric],
+        "seconds": sum(sum(x["seconds"]) for x in history.values()),
+        "history": history,
+    }
+
+
+def draw(run, report, student):
+    metric, budget = run.settings["metric"], run.settings["budget"]
+    part = fractions.Fraction(budget).limit_denominator(1000)
+    label = f"pruned to {part} of the {metric}"
+    costs = {label: keras_bar.measure_cost(student)}
+    history = report["history"]["prune"]
+    for ending in ("png", "svg"):
+        reports.plot_budget(history, run.folder / f"budget.{ending}", metric)
+        reports.plot_channels(costs, run.folder / f"channels.{ending}")
+
+
+def show(run, report):
+    metric, budget = run.settings["metric"], run.settings["budget"]
+    print(
+        f"\n{reports.comparison_table(report['results'])}\n\n"
+        f"{report['used']:.2%} of the {metric} is in use, the budget was "
+        f"{budget:.2%}. The training took {report['seconds']:.0f} s.\n"
+        f"{run.folder} holds compact.keras, report.json, budget.png and "
+        "channels.png."
+    )
+
+
+def parse(arguments):
+    """The run that the command line asks for; exits where it cannot be."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--budget",
+        type=fraction,
+        default=1 / 8,
+        help="fraction of the metric that may remain, such as 1/8 or 0.125 "
+        "(default: 1/8)",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=("volume", "flops", "params"),
+        default="volume",
+        help="what the budget limits: activations per picture, FLOPs or the "
+        "number of weights (default: volume)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=120,
+        help="epochs in all: a quarter for the teacher, half for pruning, a "
+        "quarter for fine-tuning (default: 120)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the weights, the noise and the order of the pictures; the "
+        "test pictures are always the same (default: 0)",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/digits"),
+        metavar="FOLDER",
+        help="where to write, and to go on from (default: runs/digits)",
+    )
+    settings = vars(parser.parse_args(arguments))
+    folder = settings.pop("output")
+    try:
+        check(**settings)
+        return resuming.Run(folder, settings)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def fraction(text):
+    """A number such as 0.125 or 1/8."""
+    return float(fractions.Fraction(text))
+
+
+def check(budget, metric, epochs, seed):
+    """Raises a ValueError if the run would fail later."""
+    if not 0 < budget <= 1:
+        raise ValueError(
+            "Invalid --budget. Expected a fraction of the full cost in (0, 1], "
+            f"such as 1/8. Received: {budget:.6g}"
+        )
+    if epochs < 4:
+        raise ValueError(
+            "Too few --epochs. Expected at least 4, for teacher, pruning and "
+            f"fine-tuning. Received: {epochs}"
+        )
+    if seed < 0:
+        raise ValueError(
+            "Invalid --seed. Expected an integer of at least 0. "
+            f"Received: {seed}"
+        )
+    # The budget may be too small for any network: ask an untrained one.
+    student = keras_bar.gate(build_network())
+    student.compile("sgd", "mse")
+    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
+    regularizer.set_model(student)
+    regularizer.on_train_begin()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on where it was.")

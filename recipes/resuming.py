@@ -1,0 +1,137 @@
+"""Training in parts that can be interrupted at any time.
+
+A finished part leaves its network in a file. Within a part Keras's
+`BackupAndRestore` keeps the state of the last epoch.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+
+import keras
+
+SHOWN = ("accuracy", "loss", "budget", "volume", "flops", "params")
+
+
+class Run:
+    """A folder, and what has been done in it.
+
+    Args:
+        folder: `pathlib.Path` of the folder.
+        settings: Dict that tells one run from another, writable as JSON.
+
+    Raises:
+        ValueError: If the folder holds a run with other settings.
+        OSError: If the folder cannot be written to.
+    """
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        self.settings = settings
+        self._scratch = folder / "unfinished"
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        path = folder / "settings.json"
+        found = json.loads(path.read_text()) if path.exists() else settings
+        if found != settings:
+            raise ValueError(
+                f"{folder} holds a run with other settings. Expected the "
+                f"settings {found}, or another --output. Received: {settings}"
+            )
+        write(path, json.dumps(settings))
+
+    def report(self):
+        """What `finish` wrote, or None where the run is not finished."""
+        path = self.folder / "report.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def once(self, name, make):
+        """The network of a part: loaded if it is finished, or else made."""
+        path = self.path(name)
+        if path.exists():
+            print(f"{name}: done before, in {path}", flush=True)
+            return keras.models.load_model(path, compile=False)
+        self._scratch.mkdir(exist_ok=True)
+        model = make()
+        unfinished = self._scratch / path.name
+        model.save(unfinished)
+        os.replace(unfinished, path)
+        return model
+
+    def path(self, name):
+        """Where the network of a part is, or will be."""
+        return self.folder / f"{name}.keras"
+
+    def fit(self, name, model, batches, epochs, callbacks=()):
+        """Trains, with a progress bar, from where it was interrupted.
+
+        Args:
+            name: String, the part. Its logs are kept under this name.
+            model: Compiled `keras.Model`.
+            batches: `keras.utils.PyDataset` with an attribute `epoch`.
+            epochs: Integer.
+            callbacks: Callbacks that add to the logs.
+        """
+        progress = Progress(name, batches, self._scratch / f"{name}.json")
+        backup = keras.callbacks.BackupAndRestore(
+            self._scratch / name,
+            double_checkpoint=True,
+            delete_checkpoint=False,
+        )
+        model.fit(
+            batches,
+            epochs=epochs,
+            callbacks=[*callbacks, progress, backup],
+            shuffle=False,
+            verbose=0,
+        )
+
+    def history(self, name):
+        """Dict from log to its values in a part, one per epoch."""
+        rows = json.loads((self._scratch / f"{name}.json").read_text())
+        rows = [rows[epoch] for epoch in sorted(rows, key=int)]
+        return {log: [row[log] for row in rows] for log in rows[0]}
+
+    def finish(self, report):
+        """Writes the report, and removes what only served to go on."""
+        write(self.folder / "report.json", json.dumps(report, indent=1))
+        shutil.rmtree(self._scratch)
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows a bar, and writes down the logs of every epoch."""
+
+    def __init__(self, name, batches, path):
+        super().__init__()
+        self.name = name
+        self.batches = batches
+        self.path = path
+        self.rows = json.loads(path.read_text()) if path.exists() else {}
+        self.bar = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.epoch = epoch
+        self.start = time.perf_counter()
+        if self.bar is None:
+            resumed = f", resumed after epoch {epoch}" if epoch else ""
+            print(f"{self.name}{resumed}", flush=True)
+            self.bar = keras.utils.Progbar(
+                self.params["epochs"], stateful_metrics=SHOWN, unit_name="epoch"
+            )
+            self.bar.update(epoch)  # Compiling takes its time, too.
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {log: float(value) for log, value in logs.items()}
+        row["seconds"] = time.perf_counter() - self.start
+        self.rows[str(epoch)] = row
+        write(self.path, json.dumps(self.rows))
+        self.bar.update(epoch + 1, [(x, row[x]) for x in SHOWN if x in row])
+
+
+def write(path, text):
+    """Writes a text file that is never seen half written."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
