@@ -140,20 +140,7 @@ def test_goes_on_where_it_was(finished, resumed):
         assert lengths == {len(history["loss"])}
 
 
-NOISE = pytest.mark.xfail(
-    reason="Keras's files leave out the state of the gates' SeedGenerator",
-    strict=True,
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "teacher",
-        pytest.param("gated", marks=NOISE),
-        pytest.param("compact", marks=NOISE),
-    ],
-)
+@pytest.mark.parametrize("name", ["teacher", "gated", "compact"])
 def test_resumed_run_equals_an_uninterrupted_one(finished, resumed, name):
     one, other = load(finished, name), load(resumed[0], name)
     for x, y in zip(one.get_weights(), other.get_weights(), strict=True):
