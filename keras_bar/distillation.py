@@ -1,5 +1,7 @@
 """Knowledge distillation, with what Keras's own leaves out."""
 
+from typing import Any
+
 import keras
 
 
@@ -20,17 +22,21 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
     """
 
     def __init__(self, temperature=4.0, loss=None):
-        super().__init__(temperature, loss or keras.losses.KLDivergence())
+        super().__init__(temperature, loss or "kl_divergence")
+        self.loss: Any = keras.tree.map_structure(_mend_divergence, self.loss)
 
     @classmethod
     def mend(cls, distillation):
         """`distillation`, with the divergence Keras means by its default."""
-        if (
-            type(distillation) is keras.distillation.LogitsDistillation
-            and distillation.loss is keras.losses.kl_divergence
-        ):
-            return cls(distillation.temperature)
+        if type(distillation) is keras.distillation.LogitsDistillation:
+            return cls(distillation.temperature, distillation.loss)
         return distillation
+
+
+def _mend_divergence(loss):
+    if loss is keras.losses.kl_divergence:
+        return keras.losses.KLDivergence()
+    return loss
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -56,6 +62,25 @@ class Distiller(keras.distillation.Distiller):
             LogitsDistillation.mend, distillation_losses
         )
         super().__init__(teacher, student, distillation_losses, **kwargs)
+        # It has no variables of its own. Built, it can be restored by
+        # `BackupAndRestore`, and its optimizer with it.
+        self.built = teacher.built and student.built
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        super().compile(optimizer, loss, metrics, **kwargs)
+        self._loss_for_saving = loss
+
+    def get_compile_config(self):
+        # Keras's distiller hides its loss from the model that it is.
+        return {
+            **super().get_compile_config(),
+            "loss": keras.saving.serialize_keras_object(self._loss_for_saving),
+        }
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None, **kwargs):
         extractor = self._student_feature_extractor
@@ -67,13 +92,19 @@ class Distiller(keras.distillation.Distiller):
     def _extract_all_student_features(self, x, y_pred):
         if self._student_feature_extractor is None:
             return {"final_output": y_pred}
-        features = getattr(self, "_student_features", {})
+        features = self.__dict__.pop("_student_features", {})
         if features.get("final_output") is y_pred:
             return features
         return self._student_feature_extractor(x, training=False)
 
-    def compute_loss(self, *args, **kwargs):
-        loss = super().compute_loss(*args, **kwargs)
-        for penalty in self.losses:
-            loss = loss + self._aggregate_additional_loss(penalty)
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        # The student's losses alone: the teacher has not been called yet.
+        penalties = self.losses
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        for penalty in penalties:
+            loss = keras.ops.add(loss, self._aggregate_additional_loss(penalty))
         return loss

@@ -1,11 +1,12 @@
 """The callback that prunes a network to a budget while it trains."""
 
 import warnings
+from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_bar.callbacks import checks
 from keras_bar.callbacks import control
 from keras_bar.callbacks import selection
 from keras_bar.costs import METRICS
@@ -14,7 +15,6 @@ from keras_bar.costs import alive_masks
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
 from keras_bar.layers import BudgetState
-from keras_bar.layers import HardConcreteGate
 
 
 class BudgetRegularizer(keras.callbacks.Callback):
@@ -37,8 +37,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
         budget: Float in (0, 1], the fraction of the full cost that may remain;
             or a number above 1, in units of the metric.
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
-        steps: Integer, training steps over which the budget moves. By default
-            all steps of `fit`.
+        steps: Integer, training steps over which the budget moves; or float
+            in (0, 1], the fraction of all steps of `fit`. In the steps after
+            them the network settles in its final budget.
         hardness: Float, hardness `d` of the transition; 0 is the line.
         strength: None, or the factor lambda of the paper's penalty. By default
             a threshold tracks the budget instead; see
@@ -61,35 +62,15 @@ class BudgetRegularizer(keras.callbacks.Callback):
         budget,
         metric="volume",
         *,
-        steps=None,
+        steps=0.9,
         hardness=10.0,
         strength=None,
-        indecision=(0.12, 0.01),
+        indecision=(0.12, 0.003),
         openness=3.0,
         price_exponent=1.0,
     ):
         super().__init__()
-        if metric not in METRICS:
-            raise ValueError(
-                "Unknown metric. Expected one of "
-                f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
-            )
-        if not _is_number(budget) or not budget > 0:
-            raise ValueError(
-                "Invalid budget. Expected a fraction of the full cost in "
-                "(0, 1], or a number above 1 in units of the metric. "
-                f"Received: budget={budget!r}"
-            )
-        if steps is not None and (int(steps) != steps or steps < 1):
-            raise ValueError(
-                "Invalid number of pruning steps. Expected a positive "
-                f"integer, or None for all of `fit`. Received: steps={steps!r}"
-            )
-        if not hardness >= 0:
-            raise ValueError(
-                "Invalid hardness of the transition. Expected a number of 0 "
-                f"or more. Received: hardness={hardness!r}"
-            )
+        checks.check_arguments(budget, metric, steps, hardness, strength)
         self.budget = budget
         self.metric = metric
         self.steps = steps
@@ -98,31 +79,30 @@ class BudgetRegularizer(keras.callbacks.Callback):
         self.indecision = tuple(indecision)
         self.openness = openness
         self.price_exponent = price_exponent
-        self._state = None
-        self._control = None
+        self._state: Any = None
+        self._control: Any = None
 
     @classmethod
     def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
         """The setting of the paper: the barrier penalty in the loss."""
-        return cls(budget, metric, strength=strength, **kwargs)
+        settings = {"steps": 1.0, **kwargs}
+        return cls(budget, metric, strength=strength, **settings)
 
     def set_model(self, model):
         super().set_model(model)
-        gated = find_gated(model)
-        self._cost_model = CostModel(Flow(trace(gated)))
-        (self._state,) = (
-            x for x in gated.layers if isinstance(x, BudgetState)
-        )
-        self._state.owner = self
+        gated = checks.find_gated(model)
         self._model_name = gated.name
+        self._cost_model = CostModel(Flow(trace(gated)))
+        (self._state,) = (x for x in gated.layers if isinstance(x, BudgetState))
+        self._state.owner = self
+        self._state.control = self._control = None
         # The step was compiled without this budget, or with another one.
         model.train_function = None
+        # Weights that another callback restores when `fit` begins come later
+        # than this, and are kept.
+        self._before = [x.numpy() for x in self._remembered()]
         self._state.step.assign(0)
-        self._state.pressure.assign(0.0)
-        self._control = None
-        self._first_epoch = None
-        budget = self._make_budget(steps=1)
-        self._make_control(budget).start(self._state)
+        self._make_control(steps=1).start(self._state)
 
     def on_train_begin(self, logs=None):
         if self._state.owner is not self:
@@ -130,20 +110,26 @@ class BudgetRegularizer(keras.callbacks.Callback):
                 "Two budgets cannot drive the same gates. Expected one "
                 "`BudgetRegularizer` in `callbacks`. Received: more than one"
             )
-        self._check_gates()
-        budget = self._make_budget(self._total_steps())
-        self._check_budget(budget)
-        self._control = self._make_control(budget)
-        self._state.control = self._control
+        if self.strength is not None:
+            checks.check_penalty_counts(self.model)
+        gates = self._cost_model.gates
+        checks.check_learning(gates, self._model_name)
+        checks.check_budget(self._make_budget(steps=1), self._model_name)
+        if isinstance(self.steps, float) and not self.params.get("steps"):
+            raise ValueError(
+                "The length of the training is unknown, so the budget cannot "
+                "move along it. Expected data of known length, "
+                "`steps_per_epoch` in `fit`, or `steps` in "
+                "`BudgetRegularizer`. Received: "
+                f"steps={self.params.get('steps')} per epoch"
+            )
         _exempt_from_weight_decay(
-            self.model.optimizer,
-            [gate.log_alpha for gate in self._cost_model.gates],
+            self.model.optimizer, [gate.log_alpha for gate in gates]
         )
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._first_epoch is None:
-            self._first_epoch = epoch
-            self._resume(epoch)
+        if self._control is None:
+            self._begin(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
@@ -151,9 +137,39 @@ class BudgetRegularizer(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         _ = self.model  # On JAX this brings the variables up to date.
+        if self._control is None:  # Not a single epoch was left to train.
+            self._begin(self.params.get("epochs") or 0)
         self._fix_gates()
         self._state.control = None
+        # The step without the budget is compiled anew.
         self.model.train_function = None
+
+    def _begin(self, epoch):
+        """Starts at an epoch, or goes on there with a training that was
+        interrupted: then the weights brought its number of steps."""
+        interrupted = self._before[0] > 0 and not self._steps_done()
+        if epoch and interrupted:
+            for x, value in zip(self._remembered(), self._before, strict=True):
+                x.assign(value)
+        steps = self.steps
+        if isinstance(steps, float):
+            to_come = self.params["steps"] * (self.params["epochs"] - epoch)
+            steps = round(steps * (self._steps_done() + to_come))
+        self._control = self._make_control(max(steps, 1))
+        self._state.control = self._control
+
+    def _steps_done(self):
+        return int(self._state.step.numpy())
+
+    def _remembered(self):
+        """The variables in which a budget remembers what it did; the number of
+        its steps comes first."""
+        gates = self._cost_model.gates
+        return [
+            self._state.step,
+            self._state.pressure,
+            *(x for g in gates for x in (g.slope, g.offset, g.importance)),
+        ]
 
     def _make_budget(self, steps):
         full = self._cost_model.full[self.metric]
@@ -162,7 +178,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
             self._cost_model, self.metric, target, steps, self.hardness
         )
 
-    def _make_control(self, budget):
+    def _make_control(self, steps):
+        budget = self._make_budget(steps)
         if self.strength is not None:
             return control.BarrierPenalty(budget, self.strength)
         return control.ThresholdTracking(
@@ -170,58 +187,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
             self.openness,
             self.indecision,
             self.price_exponent,
-            selection.lifelines(self._cost_model),
+            selection.lifelines(self._cost_model, self.metric),
         )
-
-    def _total_steps(self):
-        if self.steps is not None:
-            return int(self.steps)
-        steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        if not steps or not epochs:
-            raise ValueError(
-                "The length of the training is unknown, so the budget cannot "
-                "move along it. Expected data of known length, "
-                "`steps_per_epoch` in `fit`, or `steps` in "
-                f"`BudgetRegularizer`. Received: steps={steps} per epoch"
-            )
-        return steps * epochs
-
-    def _check_gates(self):
-        if all(gate.is_fixed for gate in self._cost_model.gates):
-            raise ValueError(
-                "This model was pruned already: every gate is fixed. Expected "
-                "gates that can learn; to prune further, gate the compact "
-                f"model anew. Received: {self._model_name!r}"
-            )
-
-    def _check_budget(self, budget):
-        full = budget.full_cost
-        if not np.isfinite(full):
-            raise ValueError(
-                "The cost of the model depends on the size of its input. "
-                "Expected inputs of known size. "
-                f"Received: {self._model_name!r}"
-            )
-        if budget.target > full:
-            raise ValueError(
-                f"The budget exceeds the full network's {self.metric}. "
-                f"Expected at most {full:.0f}. Received: {budget.target:.0f}"
-            )
-        least = selection.smallest_cost(self._cost_model, self.metric)
-        if budget.target < least:
-            raise ValueError(
-                "The budget is too small for any connected network. Expected "
-                f"at least {least} ({least / full:.4g} of the full "
-                f"{self.metric}). Received: {budget.target:.0f} "
-                f"({budget.target / full:.4g})"
-            )
-
-    def _resume(self, epoch):
-        """Continues the schedule of a training that began at epoch 0, unless
-        the weights brought their own count of steps."""
-        per_epoch = self.params.get("steps")
-        if epoch and per_epoch and int(self._state.step.numpy()) == 0:
-            self._state.step.assign(epoch * per_epoch)
 
     def _measure(self):
         """The entries of the logs."""
@@ -246,7 +213,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
             gate: ops.convert_to_numpy(gate.location()) for gate in model.gates
         }
         chosen = selection.strongest(model, self.metric, budget.target, scores)
-        if cost > budget.target:
+        if selection.WELL_USED * cost > budget.target:
             warnings.warn(
                 "The training was too short to reach the budget: at its end "
                 f"{cost / budget.full_cost:.4f} of the {self.metric} was in "
@@ -258,43 +225,15 @@ class BudgetRegularizer(keras.callbacks.Callback):
             gate.set_alive(mask)
 
 
-def find_gated(model):
-    """The gated network in a model: itself, or the student of a distiller.
-
-    Args:
-        model: `keras.Model`.
-
-    Returns:
-        A Functional `keras.Model` with gates and a `BudgetState`.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    for candidate in model._flatten_layers(include_self=True):
-        if not isinstance(candidate, keras.Model):
-            continue
-        kinds = {type(layer) for layer in candidate.layers}
-        if HardConcreteGate in kinds and BudgetState in kinds:
-            return candidate
-    raise ValueError(
-        "The model has no gates to prune. Expected a model made by "
-        "`keras_bar.gate`; one made by `keras_bar.compact` is finished, gate "
-        f"it anew to prune further. Received: {model.name!r}"
-    )
-
-
 def _exempt_from_weight_decay(optimizer, variables):
     """Weight decay is for weights: on a gate it would be a vote to stay
     undecided."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if getattr(optimizer, "weight_decay", None) is None:
-        return
-    before = getattr(optimizer, "_exclude_from_weight_decay", set())
-    names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    optimizer.exclude_from_weight_decay(var_list=variables)
-    optimizer._exclude_from_weight_decay |= before
-    optimizer._exclude_from_weight_decay_pattern = names
-
-
-def _is_number(x):
-    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
+    for part in [optimizer, *getattr(optimizer, "optimizers", ())]:
+        # `exclude_from_weight_decay` would forget what the user excluded, and
+        # refuse an optimizer that was loaded or used before.
+        excluded: set = getattr(part, "_exclude_from_weight_decay", set())
+        part._exclude_from_weight_decay = excluded.union(
+            part._var_key(variable) for variable in variables
+        )
+        part._exclude_from_weight_decay_cache = {}

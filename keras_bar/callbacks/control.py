@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar import schedules
+from keras_bar.costs import CostModel
 
 # The location at which P(z > 0) = 1/2 and the deterministic gate closes.
 CENTER = hard_concrete.BETA * math.log(
@@ -32,7 +33,7 @@ class Budget:
         hardness: Hardness `d` of the sigmoidal transition.
     """
 
-    cost_model: object
+    cost_model: CostModel
     metric: str
     target: float
     steps: int
@@ -93,7 +94,12 @@ class BarrierPenalty:
         self.strength = strength
 
     def start(self, state):
-        """Prepares the gates before the first step."""
+        """Prepares the gates before the first step: `log_alpha` alone counts,
+        whatever drove them before."""
+        state.pressure.assign(0.0)
+        for gate in self.budget.cost_model.gates:
+            gate.slope.assign(1.0)
+            gate.offset.assign(np.zeros(_channels(gate)))
 
     def __call__(self, state):
         barrier = self.barrier(state)
@@ -239,7 +245,7 @@ class ThresholdTracking:
 
     def penalty(self, state):
         """The threshold at present, as a float for the logs."""
-        return float(ops.convert_to_numpy(state.pressure))
+        return float(state.pressure.numpy())
 
     def _wanted_share(self, step):
         """The moving budget as a fraction, at most that of open gates: while

@@ -4,6 +4,9 @@ import numpy as np
 
 from keras_bar.graph.algebra import evaluate
 
+# The share of a budget from which on it counts as used.
+WELL_USED = 0.95
+
 
 def is_connected(cost_model, masks):
     """Whether every output of the network depends on an input.
@@ -18,7 +21,7 @@ def is_connected(cost_model, masks):
     return all(values[x].max() > 0.5 for x in outputs)
 
 
-def lifelines(cost_model):
+def lifelines(cost_model, metric="flops"):
     """Gates that must not close entirely, lest the network fall apart.
 
     Whole gates are closed one after the other, the costliest first, as long
@@ -26,36 +29,41 @@ def lifelines(cost_model):
 
     Args:
         cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`: what is to be saved.
 
     Returns:
         Dict from gate to the number of its channels that shall stay open; one
         in each of them suffices to keep the network connected.
     """
     masks = {gate: _first(gate, 1) for gate in cost_model.gates}
-    savings = {
-        gate: cost_model.hard({**masks, gate: _first(gate, 0)})["flops"]
+    costs = {
+        gate: cost_model.hard({**masks, gate: _first(gate, 0)})[metric]
         for gate in masks
     }
-    for gate in sorted(masks, key=savings.get):
+    for gate in sorted(masks, key=lambda gate: costs[gate]):
         closed = {**masks, gate: _first(gate, 0)}
         if is_connected(cost_model, closed):
             masks = closed
     return {gate: 1 for gate, mask in masks.items() if mask.any()}
 
 
-def smallest_cost(cost_model, metric):
-    """Cost of the smallest connected network found.
+def smallest(cost_model, metric):
+    """The smallest connected network found.
 
     Args:
         cost_model: `CostModel`.
         metric: `"volume"`, `"flops"` or `"params"`.
 
     Returns:
-        Integer, in units of the metric.
+        Dict from gate to booleans `(channels,)`.
     """
-    kept = lifelines(cost_model)
-    masks = {gate: _first(gate, gate in kept) for gate in cost_model.gates}
-    return cost_model.hard(masks)[metric]
+    kept = lifelines(cost_model, metric)
+    return {gate: _first(gate, gate in kept) for gate in cost_model.gates}
+
+
+def smallest_cost(cost_model, metric):
+    """Cost of the smallest connected network found, in units of the metric."""
+    return cost_model.hard(smallest(cost_model, metric))[metric]
 
 
 def strongest(cost_model, metric, target, scores):
@@ -64,24 +72,39 @@ def strongest(cost_model, metric, target, scores):
     Args:
         cost_model: `CostModel`.
         metric: `"volume"`, `"flops"` or `"params"`.
-        target: The budget, in units of the metric.
+        target: The budget, in units of the metric; enough for the `smallest`
+            network.
         scores: Dict from gate to floats `(channels,)`; the higher the
             stronger.
 
     Returns:
         Dict from gate to booleans `(channels,)`: all channels above some
-        score. The strongest channel of every lifeline is among them if the
-        network would not be connected otherwise.
+        score, and of those below it what still fits, if that leaves much of
+        the budget unused. The strongest channel of every lifeline is among
+        them if the network would not be connected otherwise.
     """
-    masks = _largest(cost_model, metric, target, scores)
-    if is_connected(cost_model, masks):
-        return masks
-    raised = dict(scores)
-    for gate in lifelines(cost_model):
-        lifted = np.array(scores[gate], float)
-        lifted[np.argmax(lifted)] = np.inf
-        raised[gate] = lifted
-    return _largest(cost_model, metric, target, raised)
+    ranks = _rank(scores)
+    masks = _largest(cost_model, metric, target, ranks)
+    if not is_connected(cost_model, masks):
+        for gate in lifelines(cost_model, metric):
+            ranks[gate][np.argmax(ranks[gate])] = np.inf
+        masks = _largest(cost_model, metric, target, ranks)
+    cost = cost_model.hard(masks)[metric]
+    if cost > target or not is_connected(cost_model, masks):
+        # The strongest channels do not go together; these do.
+        masks = smallest(cost_model, metric)
+    return _fill(cost_model, metric, target, ranks, masks)
+
+
+def _rank(scores):
+    """Dict from gate to the places of its channels in the order of all. Equal
+    scores get different places; those that are no numbers come first."""
+    flat = np.concatenate([*scores.values()])
+    flat = np.where(np.isnan(flat), -np.inf, flat)
+    places = np.empty(len(flat))
+    places[np.argsort(flat, kind="stable")] = np.arange(len(flat))
+    ends = np.cumsum([len(x) for x in scores.values()])
+    return dict(zip(scores, np.split(places, ends[:-1]), strict=True))
 
 
 def _largest(cost_model, metric, target, scores):
@@ -93,6 +116,27 @@ def _largest(cost_model, metric, target, scores):
         cost = cost_model.hard(_above(scores, ordered[middle - 1]))[metric]
         low, high = (middle, high) if cost <= target else (low, middle - 1)
     return _above(scores, ordered[low - 1] if low else np.inf)
+
+
+def _fill(cost_model, metric, target, scores, masks):
+    """Opens channels that still fit, the strongest first, until the budget is
+    used well: in a small network one channel may be a large part of it."""
+    cost = cost_model.hard(masks)[metric]
+    closed = [
+        (score, gate, i)
+        for gate, mask in masks.items()
+        for i, score in enumerate(scores[gate])
+        if not mask[i]
+    ]
+    for _, gate, i in sorted(closed, key=lambda x: -x[0]):
+        if cost >= WELL_USED * target:
+            break
+        mask = masks[gate].copy()
+        mask[i] = True
+        new = cost_model.hard({**masks, gate: mask})[metric]
+        if cost < new <= target:
+            masks, cost = {**masks, gate: mask}, new
+    return masks
 
 
 def _above(scores, threshold):

@@ -17,11 +17,13 @@ class BudgetState(keras.layers.Layer):
         pressure: Float variable, how hard the budget pushes at present.
         control: Function of this layer that acts on the gates and returns a
             scalar loss or None; or None.
+        owner: The callback that sets `control`, or None.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.control = None
+        self.owner = None
         self.supports_masking = True
 
     def build(self, input_shape):

@@ -9,6 +9,9 @@ from keras_bar import hard_concrete
 # Marks, in `fixed_value`, a channel that still learns.
 LEARNING = -1.0
 
+# Where the state of the noise is saved.
+_SEED = "seed_generator_state"
+
 
 def multiply_observed(x, z, axis):
     """`x * z`, with a backward pass that also tells how important channels are.
@@ -179,7 +182,9 @@ class HardConcreteGate(keras.layers.Layer):
 
     def location(self):
         """The Hard Concrete's `log alpha` in force, tensor `(channels,)`."""
-        return self.slope * self.log_alpha + self.offset
+        # A copy, since PyTorch differentiates with what was read here, after
+        # a budget has assigned the next step's slope in place.
+        return ops.copy(self.slope) * self.log_alpha + self.offset
 
     def sample(self):
         """Draws the factors, tensor `(channels,)` in [0, 1]."""
@@ -226,11 +231,22 @@ class HardConcreteGate(keras.layers.Layer):
     @property
     def is_fixed(self):
         """Whether no channel learns any more."""
-        return bool(np.all(ops.convert_to_numpy(self.fixed_value) >= 0.0))
+        return bool(np.all(self.fixed_value.numpy() >= 0.0))
 
     def _unless_fixed(self, z):
         fixed = ops.convert_to_tensor(self.fixed_value)
         return ops.where(fixed >= 0.0, fixed, z)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras saves no seeds; a resumed training needs the noise to go on.
+        store[_SEED] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store):
+        weights = {x: store[x] for x in set(store.keys()) - {_SEED}}
+        super().load_own_variables(weights)
+        if len(weights) < len(store.keys()):
+            self.seed_generator.state.assign(store[_SEED])
 
     def compute_output_shape(self, input_shape):
         if not self.return_factors:

@@ -4,6 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+# In how many runs the channels of an input may lie to be padded one by one.
+# More are moved together.
+MOST_PADS = 4
+
 
 @keras.saving.register_keras_serializable("keras_bar")
 class MixedResidual(keras.layers.Layer):
@@ -51,12 +55,10 @@ class MixedResidual(keras.layers.Layer):
         self.axis = axis
         for i in self.indices:
             self._check_indices(i)
-        if constant is not None and len(self.constant) != (
-            channels or len(self.constant)
-        ):
+        if constant is not None and channels not in (None, len(constant)):
             raise ValueError(
                 "The constant does not fit the output. Expected "
-                f"{channels} values. Received: {len(self.constant)}"
+                f"{channels} values. Received: {len(constant)}"
             )
 
     def _check_indices(self, indices):
@@ -107,7 +109,9 @@ class MixedResidual(keras.layers.Layer):
 
     def call(self, inputs):
         terms = [
-            self._place(x, i) for x, i in zip(inputs, self.indices, strict=True)
+            term
+            for x, i in zip(inputs, self.indices, strict=True)
+            for term in self._place(x, i)
         ]
         if self.constant is not None:
             shape = [1] * len(inputs[0].shape)
@@ -120,28 +124,37 @@ class MixedResidual(keras.layers.Layer):
         return output
 
     def _place(self, x, indices):
-        """`x` among zeros, as a tensor of all channels.
+        """Tensors of all channels that add up to `x` among zeros.
 
-        A run of channels is padded, which is nearly free. Scattered ones are
-        placed by a product with a one-hot matrix where channels come last: a
-        gather there costs as much as the convolution it saves (see
-        `benchmarks/`). Where channels come first a gather copies whole planes.
+        A run of channels is padded, which costs little more than to add it;
+        compilers make one loop of several pads and their sum. Channels that
+        are scattered in more runs are moved all at once. How, was measured:
+        `benchmarks/mixed_addition.py`.
         """
-        if indices is None or indices == list(range(self.channels)):
-            return x
-        first, last = min(indices), max(indices) + 1
+        runs = _runs(indices, self.channels)
         axis = self.axis % len(x.shape)
-        if indices == list(range(first, last)):
-            padding = [(0, 0)] * len(x.shape)
-            padding[axis] = (first, self.channels - last)
-            return ops.pad(x, padding)
-        if axis == len(x.shape) - 1:
+        if len(runs) > MOST_PADS:
+            return [self._scatter(x, indices, axis)]
+        cuts = np.cumsum([stop - start for start, stop in runs])[:-1]
+        parts = ops.split(x, cuts.tolist(), axis=axis) if len(cuts) else [x]
+        return [
+            _pad(part, axis, start, self.channels - stop)
+            for part, (start, stop) in zip(parts, runs, strict=True)
+        ]
+
+    def _scatter(self, x, indices, axis):
+        """`x` among zeros, by a product with a one-hot matrix.
+
+        A gather along the last axis moves number by number, and is slower
+        than the convolution it serves, unless it is compiled: JAX always is.
+        Along another axis it moves whole planes.
+        """
+        last = axis == len(x.shape) - 1
+        if last and keras.backend.backend() != "jax":
             return self._multiply(x, indices)
-        padding = [(0, 0)] * len(x.shape)
-        padding[axis] = (0, 1)
         source = np.full(self.channels, len(indices))
         source[indices] = np.arange(len(indices))
-        return ops.take(ops.pad(x, padding), source, axis=axis)
+        return ops.take(_pad(x, axis, 0, 1), source, axis=axis)
 
     def _multiply(self, x, indices):
         matrix = np.zeros((len(indices), self.channels), "float32")
@@ -174,3 +187,21 @@ class MixedResidual(keras.layers.Layer):
             "constant": self.constant,
             "axis": self.axis,
         }
+
+
+def _runs(indices, channels):
+    """Pairs `(start, stop)` of the runs that channel indices form."""
+    if indices is None:
+        return [(0, channels)]
+    ends = np.flatnonzero(np.diff(indices) != 1) + 1
+    runs = np.split(np.array(indices), ends)
+    return [(int(run[0]), int(run[-1]) + 1) for run in runs]
+
+
+def _pad(x, axis, before, after):
+    """Zeros before and after `x`."""
+    if not before and not after:
+        return x
+    padding = [(0, 0)] * len(x.shape)
+    padding[axis] = (before, after)
+    return ops.pad(x, padding)

@@ -29,7 +29,7 @@ def measure_latency(models, batch_size=1, repeats=50, warmup=5):
         label: rng.random((batch_size, *model.input_shape[1:]), "float32")
         for label, model in models.items()
     }
-    times = {label: [] for label in models}
+    times: dict = {label: [] for label in models}
     for turn in range(warmup + repeats):
         for label, model in models.items():
             start = time.perf_counter()

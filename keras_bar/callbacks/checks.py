@@ -1,0 +1,130 @@
+"""What a budget regularizer needs, and the errors where it is missing."""
+
+import keras
+import numpy as np
+
+from keras_bar.callbacks import selection
+from keras_bar.costs import METRICS
+from keras_bar.layers import BudgetState
+from keras_bar.layers import HardConcreteGate
+
+
+def check_arguments(budget, metric, steps, hardness, strength):
+    """Raises a ValueError for arguments that are wrong for any model."""
+    if metric not in METRICS:
+        raise ValueError(
+            "Unknown metric. Expected one of "
+            f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
+        )
+    if not _is_number(budget) or not budget > 0:
+        raise ValueError(
+            "Invalid budget. Expected a fraction of the full cost in "
+            "(0, 1], or a number above 1 in units of the metric. "
+            f"Received: budget={budget!r}"
+        )
+    fraction = isinstance(steps, float) and 0 < steps <= 1
+    if not fraction and (
+        not _is_number(steps) or int(steps) != steps or steps < 1
+    ):
+        raise ValueError(
+            "Invalid number of pruning steps. Expected a positive integer, or "
+            "a float in (0, 1] as the fraction of all steps of `fit`. "
+            f"Received: steps={steps!r}"
+        )
+    if not _is_number(hardness) or not hardness >= 0:
+        raise ValueError(
+            "Invalid hardness of the transition. Expected a number of 0 "
+            f"or more. Received: hardness={hardness!r}"
+        )
+    if strength is not None and (not _is_number(strength) or not strength > 0):
+        raise ValueError(
+            "Invalid strength of the penalty. Expected a positive number, or "
+            f"None to track the budget. Received: strength={strength!r}"
+        )
+
+
+def find_gated(model):
+    """The gated network in a model: itself, a part, or a distiller's student.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        A Functional `keras.Model` with gates and a `BudgetState`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    stack = [model]
+    while stack:
+        candidate = stack.pop()
+        if isinstance(candidate, keras.distillation.Distiller):
+            # Not its layers: they include models that share the student's
+            # layers to extract features, and a teacher that may have gates.
+            stack.append(candidate.student)
+        elif isinstance(candidate, keras.Model):
+            kinds = {type(layer) for layer in candidate.layers}
+            if {HardConcreteGate, BudgetState} <= kinds:
+                return candidate
+            stack.extend(candidate.layers)
+    raise ValueError(
+        "The model has no gates to prune. Expected a model made by "
+        "`keras_bar.gate`; one made by `keras_bar.compact` is finished, gate "
+        f"it anew to prune further. Received: {model.name!r}"
+    )
+
+
+def check_penalty_counts(model):
+    """Raises a ValueError if the model's loss leaves out added losses."""
+    parent = keras.distillation.Distiller
+    if isinstance(model, parent) and (
+        type(model).compute_loss is parent.compute_loss
+    ):
+        raise ValueError(
+            "Keras's distiller leaves the penalty out of the loss. Expected a "
+            "`keras_bar.distillation.Distiller`, or `strength=None`. "
+            f"Received: {model.name!r} of type {type(model)}"
+        )
+
+
+def check_learning(gates, name):
+    """Raises a ValueError if no gate can learn any more."""
+    if all(gate.is_fixed for gate in gates):
+        raise ValueError(
+            "This model was pruned already: every gate is fixed. Expected "
+            "gates that can learn; to prune further, gate the compact "
+            f"model anew. Received: {name!r}"
+        )
+
+
+def check_budget(budget, name):
+    """Raises a ValueError if no connected network has this cost.
+
+    Args:
+        budget: `keras_bar.callbacks.control.Budget`.
+        name: Name of the model.
+    """
+    full = budget.full_cost
+    if not np.isfinite(full):
+        raise ValueError(
+            "The cost of the model depends on the size of its input. "
+            "Expected inputs of known size, or the metric 'params'. "
+            f"Received: {name!r} and metric={budget.metric!r}"
+        )
+    if budget.target > full:
+        raise ValueError(
+            f"The budget exceeds the full network's {budget.metric}. "
+            f"Expected at most {full:.0f}. Received: {budget.target:.0f}"
+        )
+    least = selection.smallest_cost(budget.cost_model, budget.metric)
+    if budget.target < least:
+        raise ValueError(
+            "The budget is too small for any connected network. Expected "
+            f"at least {least} ({least / full:.4g} of the full "
+            f"{budget.metric}). Received: {budget.target:.1f} "
+            f"({budget.target / full:.4g})"
+        )
+
+
+def _is_number(x):
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
