@@ -16,6 +16,7 @@ from keras_bar.graph.algebra import evaluate
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.streams import unite
 from keras_bar.graph.trace import trace
+from keras_bar.layers import BudgetState
 from keras_bar.layers import HardConcreteGate
 
 METRICS = ("volume", "flops", "params")
@@ -250,7 +251,7 @@ def _cost(cost_model, masks, own=None):
 
 def _is_used(node, flow):
     """Gates and the budget's state leave with compaction."""
-    ours = type(node.op).__name__ in ("HardConcreteGate", "BudgetState")
+    ours = isinstance(node.op, HardConcreteGate | BudgetState)
     return not ours and any(x in flow.needed for x in node.outputs)
 
 

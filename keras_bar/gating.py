@@ -26,7 +26,8 @@ def gate(model, *, connectivity="mixed", skip=(), seed=None):
     where that is the convolution's only reader, and the convolution's own
     output otherwise. Convolutions without a gate are listed, with the reason,
     by `keras_bar.explain`. The copy starts from the model's weights and shares
-    nothing with it; nested models are unrolled into one.
+    nothing with it; nested models are unrolled into one. Layers that are
+    frozen stay so, but a model that is frozen as a whole is thawed.
 
     Args:
         model: Functional or built Sequential `keras.Model`.
@@ -61,6 +62,10 @@ def gate(model, *, connectivity="mixed", skip=(), seed=None):
     makers = _Gates(flow, chosen, streams, seed)
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
+    if not model.trainable:
+        # Frozen as a whole, as a distiller does with its teacher: a student
+        # that could not learn would be of no use.
+        gated.trainable = True
     return gated
 
 

@@ -31,7 +31,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
     expected cost under the noise; all as fractions of the full cost, the last
     two in the regularizer's metric; and `penalty`, what the control adds to the
     loss, or the threshold by which it pushes. Callbacks that shall see them
-    come after this one in the list.
+    come after this one in the list; one that restores weights when `fit` ends
+    (`EarlyStopping(restore_best_weights=True)`) comes before it, lest it undo
+    the pruning.
 
     Args:
         budget: Float in (0, 1], the fraction of the full cost that may remain;
@@ -71,6 +73,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
     ):
         super().__init__()
         checks.check_arguments(budget, metric, steps, hardness, strength)
+        checks.check_tracking(indecision, openness, price_exponent)
         self.budget = budget
         self.metric = metric
         self.steps = steps
@@ -95,7 +98,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
         self._cost_model = CostModel(Flow(trace(gated)))
         (self._state,) = (x for x in gated.layers if isinstance(x, BudgetState))
         self._state.owner = self
-        self._state.control = self._control = None
+        self._state.control = self._control = self._state.limit = None
         # The step was compiled without this budget, or with another one.
         model.train_function = None
         # Weights that another callback restores when `fit` begins come later
@@ -127,6 +130,12 @@ class BudgetRegularizer(keras.callbacks.Callback):
             self.model.optimizer, [gate.log_alpha for gate in gates]
         )
 
+    def on_test_begin(self, logs=None):
+        self._undo_outside_of_fit()
+
+    def on_predict_begin(self, logs=None):
+        self._undo_outside_of_fit()
+
     def on_epoch_begin(self, epoch, logs=None):
         if self._control is None:
             self._begin(epoch)
@@ -149,14 +158,22 @@ class BudgetRegularizer(keras.callbacks.Callback):
         interrupted: then the weights brought its number of steps."""
         interrupted = self._before[0] > 0 and not self._steps_done()
         if epoch and interrupted:
-            for x, value in zip(self._remembered(), self._before, strict=True):
-                x.assign(value)
+            self._restore()
         steps = self.steps
         if isinstance(steps, float):
             to_come = self.params["steps"] * (self.params["epochs"] - epoch)
             steps = round(steps * (self._steps_done() + to_come))
         self._control = self._make_control(max(steps, 1))
         self._state.control = self._control
+
+    def _restore(self):
+        for x, value in zip(self._remembered(), self._before, strict=True):
+            x.assign(value)
+
+    def _undo_outside_of_fit(self):
+        """Keras calls `set_model` for `evaluate` and `predict`, too."""
+        if self._control is None:
+            self._restore()
 
     def _steps_done(self):
         return int(self._state.step.numpy())
@@ -218,11 +235,13 @@ class BudgetRegularizer(keras.callbacks.Callback):
                 "The training was too short to reach the budget: at its end "
                 f"{cost / budget.full_cost:.4f} of the {self.metric} was in "
                 f"use, the budget is {budget.target / budget.full_cost:.4f}. "
-                "The weakest channels were closed.",
+                "The weakest channels were closed. Train for longer, or lower "
+                "`steps`.",
                 stacklevel=2,
             )
         for gate, mask in chosen.items():
             gate.set_alive(mask)
+        self._state.limit = (self.metric, budget.target)
 
 
 def _exempt_from_weight_decay(optimizer, variables):

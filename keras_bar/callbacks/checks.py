@@ -43,6 +43,22 @@ def check_arguments(budget, metric, steps, hardness, strength):
         )
 
 
+def check_tracking(indecision, openness, price_exponent):
+    """Raises a ValueError for wrong settings of `ThresholdTracking`."""
+    shares = tuple(indecision)
+    if len(shares) != 2 or not all(_is_number(x) and 0 < x < 1 for x in shares):
+        raise ValueError(
+            "Invalid undecided shares. Expected two numbers in (0, 1), at the "
+            f"start and at the end. Received: indecision={indecision!r}"
+        )
+    for name, x in (("openness", openness), ("price_exponent", price_exponent)):
+        if not _is_number(x) or not 0 <= x < float("inf"):
+            raise ValueError(
+                f"Invalid {name}. Expected a finite number of 0 or more. "
+                f"Received: {name}={x!r}"
+            )
+
+
 def find_gated(model):
     """The gated network in a model: itself, a part, or a distiller's student.
 

@@ -203,6 +203,8 @@ class ThresholdTracking:
         for gate in gates:
             before = ops.convert_to_tensor(gate.importance)
             seen = ops.convert_to_tensor(gate.observation)
+            # A loss scale that is too large is tried out and given up again.
+            seen = ops.where(ops.isfinite(seen), seen, 0.0)
             # A closed channel shows nothing: it keeps what was seen last.
             importance = ops.where(
                 seen > 0.0,

@@ -2,23 +2,8 @@
 
 import numpy as np
 
-from keras_bar.graph.algebra import evaluate
-
 # The share of a budget from which on it counts as used.
 WELL_USED = 0.95
-
-
-def is_connected(cost_model, masks):
-    """Whether every output of the network depends on an input.
-
-    Args:
-        cost_model: `CostModel`.
-        masks: Dict from gate to booleans `(channels,)`.
-    """
-    flow = cost_model.flow
-    outputs = [flow.channels[x].alive for x in flow.graph.outputs]
-    values = evaluate(outputs, masks)
-    return all(values[x].max() > 0.5 for x in outputs)
 
 
 def lifelines(cost_model, metric="flops"):
@@ -42,7 +27,7 @@ def lifelines(cost_model, metric="flops"):
     }
     for gate in sorted(masks, key=lambda gate: costs[gate]):
         closed = {**masks, gate: _first(gate, 0)}
-        if is_connected(cost_model, closed):
+        if cost_model.flow.is_connected(closed):
             masks = closed
     return {gate: 1 for gate, mask in masks.items() if mask.any()}
 
@@ -85,12 +70,12 @@ def strongest(cost_model, metric, target, scores):
     """
     ranks = _rank(scores)
     masks = _largest(cost_model, metric, target, ranks)
-    if not is_connected(cost_model, masks):
+    if not cost_model.flow.is_connected(masks):
         for gate in lifelines(cost_model, metric):
             ranks[gate][np.argmax(ranks[gate])] = np.inf
         masks = _largest(cost_model, metric, target, ranks)
     cost = cost_model.hard(masks)[metric]
-    if cost > target or not is_connected(cost_model, masks):
+    if cost > target or not cost_model.flow.is_connected(masks):
         # The strongest channels do not go together; these do.
         masks = smallest(cost_model, metric)
     return _fill(cost_model, metric, target, ranks, masks)

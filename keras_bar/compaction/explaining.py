@@ -33,9 +33,9 @@ class Explanation:
     restored: list = dataclasses.field(default_factory=list)
 
     def __str__(self):
-        lines = [f"{len(self.gated)} convolutions have a gate:"]
+        lines = [f"{len(self.gated)} convolutions can be pruned:"]
         lines += [f"  {name}" for name in self.gated]
-        lines.append(f"{len(self.ungated)} convolutions have none:")
+        lines.append(f"{len(self.ungated)} convolutions cannot:")
         lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
         if self.boundaries:
             lines.append("Layers that need every channel they read:")

@@ -1,6 +1,7 @@
 """Hard pruning: every gate fixed, every constant where it can be removed."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -8,7 +9,6 @@ from keras_bar.compaction.numbers import Numbers
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
 from keras_bar.graph import trace
-from keras_bar.graph.algebra import evaluate
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.kernels import Kernel
@@ -63,7 +63,8 @@ def hard_prune(model):
     """
     graph = trace.trace(model)
     flow = Flow(graph)
-    gates = CostModel(flow).gates
+    cost_model = CostModel(flow)
+    gates = cost_model.gates
     if not gates:
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
@@ -72,6 +73,7 @@ def hard_prune(model):
         )
     masks = alive_masks(gates)
     check_connected(flow, masks, model.name)
+    _warn_above_limit(cost_model, masks)
     pruning = _Pruning(Numbers(flow, masks))
     pruned = trace.replay(graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
@@ -79,11 +81,24 @@ def hard_prune(model):
     return pruned
 
 
+def _warn_above_limit(cost_model, masks):
+    """Warns if what a finished `fit` pruned was undone, as by a callback that
+    restores earlier weights."""
+    for node in cost_model.flow.graph.nodes:
+        metric, target = getattr(node.op, "limit", None) or (None, 0)
+        if metric and cost_model.hard(masks)[metric] > target:
+            warnings.warn(
+                f"The network was pruned to a {metric} of {target:.0f} and "
+                f"now needs {cost_model.hard(masks)[metric]}: its weights were "
+                "changed after that. `EarlyStopping(restore_best_weights="
+                "True)` must come before `BudgetRegularizer` in `callbacks`.",
+                stacklevel=3,
+            )
+
+
 def check_connected(flow, masks, name):
     """Raises a ValueError unless every output depends on an input."""
-    outputs = [flow.connected[x] for x in flow.graph.outputs]
-    values = evaluate(outputs, masks)
-    if not all(values[x] > 0.5 for x in outputs):
+    if not flow.is_connected(masks):
         raise ValueError(
             "The network is disconnected: its output no longer depends on "
             "its input. Expected gates that leave a path open. Received: "

@@ -11,6 +11,7 @@ import dataclasses
 
 from keras_bar.graph.algebra import Algebra
 from keras_bar.graph.algebra import Expression
+from keras_bar.graph.algebra import evaluate
 from keras_bar.graph.rules import Boundary
 from keras_bar.graph.rules import rule_for
 
@@ -81,6 +82,16 @@ class Flow:
     def carries(self, value, axis, alive, nonzero):
         """Channels of a tensor along `axis`."""
         return Channels(axis, value.shape[axis], alive, nonzero)
+
+    def is_connected(self, gates):
+        """Whether every output of the network depends on an input.
+
+        Args:
+            gates: Dict from gate to booleans `(channels,)`.
+        """
+        outputs = [self.connected[x] for x in self.graph.outputs]
+        values = evaluate(outputs, gates)
+        return all(values[x] > 0.5 for x in outputs)
 
     def inputs(self, node):
         """`Channels` of the inputs of a node."""

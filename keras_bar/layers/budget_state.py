@@ -18,12 +18,15 @@ class BudgetState(keras.layers.Layer):
         control: Function of this layer that acts on the gates and returns a
             scalar loss or None; or None.
         owner: The callback that sets `control`, or None.
+        limit: The metric and the budget to which a finished `fit` pruned, or
+            None.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.control = None
         self.owner = None
+        self.limit = None
         self.supports_masking = True
 
     def build(self, input_shape):

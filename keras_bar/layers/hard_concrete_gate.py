@@ -38,7 +38,8 @@ def multiply_observed(x, z, axis):
     def gradients(*args, upstream=None):
         if upstream is None:
             (upstream,) = args
-        products = ops.cast(upstream * x, "float32")
+        # Half precision would overflow, or lose small gradients to 0.
+        products = ops.cast(upstream, "float32") * ops.cast(x, "float32")
         per_sample = (
             ops.sum(products, axis=positions) if positions else products
         )
