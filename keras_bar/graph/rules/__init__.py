@@ -21,6 +21,7 @@ __all__ = ["Boundary", "Rule", "Term", "rule_for"]
 
 _ELEMENTWISE, _SPATIAL = channelwise.Elementwise(), channelwise.Spatial()
 _SHARED_GATE = gates.SharedGate()
+_GROUP_PER_CHANNEL = convolutions.GroupPerChannel()
 _MERGING = {
     merging.Subtract(): "Subtract",
     merging.Maximum(): "Maximum",
@@ -113,6 +114,8 @@ def rule_for(node, flow):
     known = type(node.op).__module__.split(".")[0] in ("keras", "keras_bar")
     if isinstance(rule, merging.Multiply) and gates.shared_gate(node):
         rule = _SHARED_GATE
+    if isinstance(rule, convolutions.Convolution) and known:
+        rule = _GROUP_PER_CHANNEL if _GROUP_PER_CHANNEL.holds(node.op) else rule
     if rule is None or not known:
         return Boundary(f"no rule knows how {kind} treats channels")
     shares_weights = node.calls > 1 and getattr(node.op, "weights", ())

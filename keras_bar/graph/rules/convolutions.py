@@ -113,6 +113,18 @@ class DepthwiseConvolution(Kernel):
             return "its activation looks at several channels at once"
         return super().refuse(node, flow)
 
+    def copies(self, layer):
+        """Number of output channels made from one input channel."""
+        return layer.depth_multiplier
+
+    def smaller(self, layer, reads):
+        """Configuration entries of the layer that reads only `reads`."""
+        return {}
+
+    def part(self, kernel, reads, made):
+        """The kernel that makes the channels `made` from `reads`."""
+        return kernel[..., reads, :]
+
     def forward(self, node, flow):
         value, axis = node.inputs[0], self.axis(node, node.output)
         of = self._readers(node, value.shape[self.axis(node, value)])
@@ -124,13 +136,13 @@ class DepthwiseConvolution(Kernel):
 
     def rounded(self, node, need, flow):
         # All outputs of an input channel are computed, or none.
-        copies = node.op.depth_multiplier
+        copies = self.copies(node.op)
         inputs = node.output.shape[self.axis(node, node.output)] // copies
         live = flow.algebra.any_of(need, copies)
         return flow.algebra.take(live, self._readers(node, inputs))
 
     def backward(self, node, flow):
-        copies = node.op.depth_multiplier
+        copies = self.copies(node.op)
         return [flow.algebra.any_of(flow.live(node.output), copies)]
 
     def terms(self, node, flow):
@@ -153,13 +165,13 @@ class DepthwiseConvolution(Kernel):
 
     def rebuild(self, node, builder):
         value, layer = node.inputs[0], node.op
-        writes, copies = builder.order[node.output], layer.depth_multiplier
+        writes, copies = builder.order[node.output], self.copies(layer)
         reads = np.array(list(dict.fromkeys((writes // copies).tolist())))
         tensor = builder.read(value, reads, self.axis(node, value))
-        new = builder.clone(node)
+        new = builder.clone(node, **self.smaller(layer, reads))
         outputs = trace.call(new, node, {value: tensor})
-        new.kernel.assign(to_numpy(layer.kernel)[..., reads, :])
         made = (reads[:, None] * copies + np.arange(copies)).reshape(-1)
+        new.kernel.assign(self.part(to_numpy(layer.kernel), reads, made))
         if layer.use_bias:
             new.bias.assign(to_numpy(layer.bias)[made])
         axis = self.axis(node, node.output)
@@ -167,4 +179,30 @@ class DepthwiseConvolution(Kernel):
 
     def _readers(self, node, inputs):
         """Per output channel, the input channel it is made from."""
-        return np.repeat(np.arange(inputs), node.op.depth_multiplier)
+        return np.repeat(np.arange(inputs), self.copies(node.op))
+
+
+class GroupPerChannel(DepthwiseConvolution):
+    """Conv1D, Conv2D, Conv3D with a group for every input channel: depthwise
+    convolutions with a kernel `(..., 1, out)`, as ConvNeXt writes them."""
+
+    @staticmethod
+    def holds(layer):
+        """Whether a convolution is one of these."""
+        groups = getattr(layer, "groups", 1)
+        return groups > 1 and layer.kernel.shape[-2] == 1
+
+    def copies(self, layer):
+        return layer.filters // layer.groups
+
+    def smaller(self, layer, reads):
+        filters = len(reads) * self.copies(layer)
+        return {"filters": filters, "groups": len(reads)}
+
+    def part(self, kernel, reads, made):
+        return kernel[..., made]
+
+    def forget(self, layer, dead):
+        kernel = to_numpy(layer.kernel)
+        kernel[..., np.repeat(dead, self.copies(layer))] = 0.0
+        layer.kernel.assign(kernel)

@@ -1,0 +1,148 @@
+"""Every model of `keras.applications`, gated, half closed, compacted.
+
+    python benchmarks/applications.py            # all 40
+    python benchmarks/applications.py VGG16 ...  # some
+
+Writes `docs/applications.csv` and `docs/applications.md`. Weights are random,
+pictures as small as the models allow; half of the channels of every gate are
+closed at random. FLOPs behind gates: those of the convolutions with a gate.
+"""
+
+import argparse
+import csv
+import pathlib
+import time
+
+import keras
+import numpy as np
+
+import keras_bar
+from keras_bar.layers import HardConcreteGate
+
+FIELDS = {
+    "model": "model",
+    "gated": "convolutions with a gate",
+    "gated_flops": "FLOPs behind gates",
+    "params_before": "params before",
+    "params_after": "after",
+    "flops_left": "FLOPs left",
+    "difference": "compact and hard-pruned differ by",
+    "exact": "cost as predicted",
+    "gate_s": "gate, s",
+    "compact_s": "compact, s",
+}
+
+
+def names():
+    """The models of `keras.applications`."""
+    return [x for x in dir(keras.applications) if x[0].isupper()]
+
+
+def build(name):
+    """A model with random weights, on small pictures."""
+    keras.utils.set_random_seed(0)
+    size = 75 if name.startswith(("Inception", "Xception")) else 64
+    maker = getattr(keras.applications, name)
+    return maker(
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=10,
+        classifier_activation=None,
+    )
+
+
+def close_half(gated, seed=0):
+    """Closes half of the channels of every gate, at random."""
+    rng = np.random.default_rng(seed)
+    for layer in gated.layers:
+        if isinstance(layer, HardConcreteGate):
+            channels = layer.log_alpha.shape[0]
+            alive = np.arange(channels) < max(1, channels // 2)
+            layer.set_alive(rng.permutation(alive))
+
+
+def measure(name):
+    """One row of the table."""
+    model = build(name)
+    start = time.perf_counter()
+    gated = keras_bar.gate(model)
+    gate_s = time.perf_counter() - start
+    full = keras_bar.measure_cost(model)
+    behind = set(keras_bar.explain(gated).gated)
+    close_half(gated)
+    predicted = keras_bar.measure_cost(gated)
+    start = time.perf_counter()
+    small = keras_bar.compact(gated)
+    compact_s = time.perf_counter() - start
+    cost = keras_bar.measure_cost(small)
+    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
+    hard = keras_bar.hard_prune(gated)(x, training=False)
+    hard, found = map(
+        keras.ops.convert_to_numpy, (hard, small(x, training=False))
+    )
+    triple = [(c.volume, c.flops, c.params) for c in (predicted, cost)]
+    return {
+        "model": name,
+        "gated": len(behind),
+        "gated_flops": sum(x.flops for x in full.layers if x.name in behind)
+        / full.flops,
+        "params_before": full.params,
+        "params_after": cost.params,
+        "flops_left": cost.flops / full.flops,
+        "difference": float(np.abs(hard - found).max() / np.abs(hard).max()),
+        "exact": triple[0] == triple[1] and cost.params == small.count_params(),
+        "gate_s": gate_s,
+        "compact_s": compact_s,
+    }
+
+
+def write(rows, folder):
+    """Writes the table as CSV and as Markdown."""
+    with open(folder / "applications.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = [
+        "# Every model of `keras.applications`",
+        "",
+        "Made by `python benchmarks/applications.py`: random weights, small",
+        "pictures, half of the channels of every gate closed at random.",
+        "",
+        "| " + " | ".join(FIELDS.values()) + " |",
+        "|" + " --- |" * len(FIELDS),
+    ]
+    lines += ["| " + " | ".join(map(str, cells(x))) + " |" for x in rows]
+    (folder / "applications.md").write_text("\n".join(lines) + "\n")
+
+
+def cells(row):
+    """A row as the reader sees it."""
+    return (
+        row["model"],
+        row["gated"],
+        f"{row['gated_flops']:.0%}",
+        f"{row['params_before']:,}",
+        f"{row['params_after']:,}",
+        f"{row['flops_left']:.0%}",
+        f"{row['difference']:.0e}",
+        "yes" if row["exact"] else "no",
+        f"{row['gate_s']:.1f}",
+        f"{row['compact_s']:.1f}",
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", help="by default all of them")
+    parser.add_argument("--output", type=pathlib.Path, default="docs")
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.models or names():
+        keras.backend.clear_session()
+        rows.append(measure(name))
+        print(*cells(rows[-1]), flush=True)
+        write(rows, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The invariants on every model of `keras.applications`."""
+
+import keras
+import pytest
+
+from benchmarks import applications
+
+FAST = ("DenseNet121", "EfficientNetB0", "MobileNetV3Small", "ResNet50V2")
+
+
+def check(name):
+    row = applications.measure(name)
+    assert row["difference"] < 1e-4
+    assert row["exact"]
+    assert row["gated"] > 0
+    assert row["params_after"] < row["params_before"]
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_some(name):
+    check(name)
+
+
+@pytest.mark.all_applications
+@pytest.mark.parametrize("name", applications.names())
+def test_all(name):
+    keras.backend.clear_session()
+    check(name)
