@@ -139,8 +139,9 @@ class _Layout:
             source = self._flow.channels[node.inputs[0]]
             order = self._order(node.inputs[0])
             return rule.features(node, source, order)[1]
-        copies = getattr(node.op, "depth_multiplier", 1)
-        if isinstance(rule, DepthwiseConvolution) and copies > 1:
+        depthwise = isinstance(rule, DepthwiseConvolution)
+        copies = rule.copies(node.op) if depthwise else 1
+        if copies > 1:
             order = copies * self._order(node.inputs[0])[:, None]
             return (order + np.arange(copies)).reshape(-1)
         return None
