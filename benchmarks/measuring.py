@@ -1,0 +1,171 @@
+"""What the benchmarks share: taking turns, tables, and where it was measured.
+
+Ratios are of medians of one run, in which the candidates take turns, so that
+whatever else the machine does falls on all of them alike. Beside the time that
+passed, the processor time of the process is given: it does not grow when other
+processes take their share, and is the steadier of the two on a busy machine.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+
+import keras
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "jax", "torch", "numpy")
+
+
+class Watch:
+    """Seconds that candidates took, turn by turn.
+
+    Attributes:
+        wall: Dict from label to a list of the seconds that passed.
+        cpu: The same in seconds of processor time, of all threads.
+    """
+
+    def __init__(self, labels):
+        self.wall = {label: [] for label in labels}
+        self.cpu = {label: [] for label in labels}
+        self._began = (0.0, 0.0)
+
+    def start(self):
+        self._began = (time.perf_counter(), time.process_time())
+
+    def stop(self, label, calls=1):
+        wall, cpu = self._began
+        self.wall[label].append((time.perf_counter() - wall) / calls)
+        self.cpu[label].append((time.process_time() - cpu) / calls)
+
+    def drop(self, first, last=0):
+        """Forgets the first and the last turns."""
+        for times in (self.wall, self.cpu):
+            for label, x in times.items():
+                times[label] = x[first : len(x) - last]
+
+    def rows(self, baseline):
+        """One dict per label: medians in ms, and ratios to the baseline's."""
+        return [
+            {
+                "candidate": label,
+                "ms": round(1e3 * _median(self.wall[label]), 3),
+                "ratio": _ratio(self.wall, label, baseline),
+                "cpu_ms": round(1e3 * _median(self.cpu[label]), 3),
+                "cpu_ratio": _ratio(self.cpu, label, baseline),
+                "turns": len(self.wall[label]),
+            }
+            for label in self.wall
+        ]
+
+
+def interleave(functions, turns, calls=1, warmup=2):
+    """Times functions that take turns.
+
+    Args:
+        functions: Dict from label to a function without arguments.
+        turns: Integer, timed turns of each.
+        calls: Integer, calls per turn.
+        warmup: Integer, untimed turns before.
+
+    Returns:
+        A `Watch`.
+    """
+    watch = Watch(functions)
+    for _ in range(warmup + turns):
+        for label, function in functions.items():
+            watch.start()
+            for _ in range(calls):
+                function()
+            watch.stop(label, calls)
+    watch.drop(warmup)
+    return watch
+
+
+def set_threads(count):
+    """Limits the threads of one operation; before anything is computed."""
+    if not count:
+        return
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    elif backend == "torch":
+        import torch
+
+        torch.set_num_threads(count)
+    elif count == 1:
+        # XLA reads it when JAX first computes something.
+        flag = "--xla_cpu_multi_thread_eigen=false"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+
+
+def table(rows):
+    """Dicts of the same keys as aligned text."""
+    cells = [list(rows[0]), *([str(x) for x in row.values()] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def report(name, settings, rows, **more):
+    """Prints a table and writes it to `benchmarks/results/<name>.json`."""
+    print(table(rows))
+    document = {
+        "settings": settings,
+        "environment": environment(),
+        "rows": rows,
+        **more,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"written to {os.path.relpath(path)}")
+
+
+def environment():
+    """Where this was measured."""
+    return {
+        "backend": keras.backend.backend(),
+        "versions": {
+            name: version for name in PACKAGES if (version := _version(name))
+        },
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        # Above the number of cores others were at work, too.
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _ratio(times, label, baseline):
+    return round(_median(times[label]) / _median(times[baseline]), 3)
+
+
+def _median(x):
+    return statistics.median(x)
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu():
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
