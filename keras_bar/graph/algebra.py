@@ -71,8 +71,10 @@ class Algebra:
 
     def conjunction(self, *operands):
         """Alive where all operands are."""
-        parts = _flatten("and", operands) - {self.full}
-        return self._join("and", _absorb("or", parts)) if parts else self.full
+        parts = _absorb("or", _flatten("and", operands) - {self.full})
+        vectors = {x for x in parts if x.size > 1}
+        parts = {x for x in parts if not _follows(x, vectors)}
+        return self._join("and", parts) if parts else self.full
 
     def disjunction(self, *operands):
         """Alive where any operand is."""
@@ -191,6 +193,16 @@ def _absorb(kind, parts):
             )
         )
     }
+
+
+def _follows(x, vectors):
+    """Whether a single value is true of every channel in all of `vectors`: of
+    a channel in a, any(a) is."""
+    if x.kind == "any":
+        return _parts_of(x.operands[0], "and") <= vectors
+    if x.kind == "or" and x.size == 1:
+        return any(_follows(part, vectors) for part in x.operands)
+    return False
 
 
 def _parts_of(x, kind):

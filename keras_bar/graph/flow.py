@@ -110,6 +110,12 @@ class Flow:
         """Whether this input is restored to full width before it is read."""
         return (node, index) in self._read_all
 
+    def read(self, node, index):
+        """Which channels of an input a layer with a kernel reads."""
+        if self.reads_all(node, index):
+            return self.algebra.full
+        return self.channels[node.inputs[index]].alive
+
     def rule_for(self, node):
         """The rule that holds for a node whose inputs are known."""
         return rule_for(node, self)

@@ -156,7 +156,8 @@ class Pad(ZeroPadding):
         )
         if axis is not None and np.any(widths[axis]):
             return "it adds channels"
-        if node.op.mode != "constant" or len(node.args) + len(node.kwargs) > 1:
+        given = [*node.args, *node.kwargs.values()]
+        if node.op.mode != "constant" or any(given[1:]):
             return "it pads with something else than zeros"
         return None
 

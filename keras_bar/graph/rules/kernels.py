@@ -144,8 +144,7 @@ class Mixing(Kernel):
         value, output = node.inputs[0], node.output
         inputs = value.shape[self.axis(node, value)]
         outputs = output.shape[self.axis(node, output)]
-        read = flow.channels[value].alive
-        return (read, inputs), (flow.live(output), outputs)
+        return (flow.read(node, 0), inputs), (flow.live(output), outputs)
 
     def bias_terms(self, node, flow):
         writes = self.factors(node, flow)[1]
