@@ -85,6 +85,57 @@ def interleave(functions, turns, calls=1, warmup=2):
     return watch
 
 
+def forward(model, x, jit_compile):
+    """A function that runs a model on a batch, a NumPy array."""
+    x = keras.ops.convert_to_tensor(x)
+    if keras.backend.backend() != "jax":
+        function = compiled(lambda x: model(x, training=False), jit_compile)
+        return lambda: wait(function(x))
+    # What a compiled function does not get as an argument is a constant.
+    state = [
+        [v.value for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+    ]
+    function = compiled(
+        lambda state, x: model.stateless_call(*state, x, training=False)[0],
+        jit_compile,
+    )
+    return lambda: wait(function(state, x))
+
+
+def compiled(function, jit_compile):
+    """A function compiled as its backend does.
+
+    Args:
+        function: Function of tensors.
+        jit_compile: Boolean, whether TensorFlow compiles with XLA. JAX always
+            does; torch compiles nothing here.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=jit_compile)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    import torch
+
+    return torch.no_grad()(function)
+
+
+def wait(tensor):
+    """Returns when a tensor is computed."""
+    if keras.backend.backend() == "jax":
+        tensor.block_until_ready()
+    elif keras.backend.backend() == "tensorflow":
+        tensor.numpy()
+
+
 def set_threads(count):
     """Limits the threads of one operation; before anything is computed."""
     if not count:

@@ -55,8 +55,11 @@ def numpy(x):
 
 def used(model, metric="volume"):
     """Share of the full cost that the alive channels take."""
-    full = getattr(keras_bar.measure_cost(tiny.network()), metric)
-    return getattr(keras_bar.measure_cost(model), metric) / full
+    width = tiny.gates(model)[0].log_alpha.shape[0]
+    full = keras_bar.measure_cost(tiny.network(width))
+    return getattr(keras_bar.measure_cost(model), metric) / getattr(
+        full, metric
+    )
 
 
 def assert_connected(model):
@@ -78,12 +81,12 @@ def assert_finished(model, budget, metric="volume"):
 
 @pytest.mark.parametrize("metric", ["volume", "flops", "params"])
 def test_reaches_the_budget_and_uses_it(metric):
-    model = tiny.student()
-    logs = tiny.fit(model, BudgetRegularizer(0.4, metric), epochs=EPOCHS)
-    assert_finished(model, 0.4, metric)
-    assert used(model, metric) >= 0.95 * 0.4
-    assert logs["budget"][-1] == pytest.approx(0.4)
-    assert logs["expected"][-1] == pytest.approx(0.4, abs=0.05)
+    model = tiny.student(width=32)  # No channel is a large part of it.
+    logs = tiny.fit(model, BudgetRegularizer(0.375, metric), epochs=EPOCHS)
+    assert_finished(model, 0.375, metric)
+    assert used(model, metric) >= 0.95 * 0.375
+    assert logs["budget"][-1] == pytest.approx(0.375)
+    assert logs["expected"][-1] == pytest.approx(0.375, abs=0.05)
     assert np.all(np.isfinite([logs[name] for name in LOGS]))
 
 
@@ -243,19 +246,32 @@ def test_logs_say_what_the_gates_say():
             share = getattr(cost, metric) / getattr(full, metric)
             assert logs[metric][epoch] == pytest.approx(share)
         expected = logs["expected"][epoch] * tiny.VOLUME
-        # A branch without the stem, or a stem without the branch, counts less.
         assert expected == pytest.approx(soft, rel=1e-3)
         t = (epoch + 1) * tiny.BATCHES / steps
         budget = schedules.moving_budget(t, 0.5, 1.0)
         assert logs["budget"][epoch] == pytest.approx(float(budget), rel=1e-5)
 
 
-def test_schedule_of_its_own_length_and_hardness():
-    steps = 2 * tiny.BATCHES
+@pytest.mark.parametrize("steps", [2 * tiny.BATCHES, 2 / 3])
+def test_schedule_of_its_own_length_and_hardness(steps):
     regularizer = BudgetRegularizer(0.5, steps=steps, hardness=0.0)
     logs = tiny.fit(tiny.student(), regularizer, epochs=3)
     expected = [(1.01 + 0.5) / 2, 0.5, 0.5]
     assert logs["budget"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["evaluate", "predict"])
+def test_among_the_callbacks_of_another_method_it_changes_nothing(method):
+    x, y = tiny.data()
+    model = tiny.student(**QUICK)
+    with pytest.raises(InterruptedError):
+        regularizer = BudgetRegularizer(0.5)
+        tiny.fit(model, regularizer, Interrupt(1), epochs=2, steps_per_epoch=2)
+    expected = values(model)
+    data = {"x": x, "y": y} if method == "evaluate" else {"x": x}
+    getattr(model, method)(**data, verbose=0, callbacks=[regularizer])
+    assert tiny.steps_done(model) == 2
+    assert_same(model, expected)
 
 
 def test_validation_within_fit_takes_no_step():
@@ -468,7 +484,7 @@ def values(model):
 @pytest.mark.parametrize("strength", [None, 1e-5])
 def test_backup_and_restore_equals_the_uninterrupted(tmp_path, strength):
     def run(*callbacks):
-        model = tiny.student()
+        model = tiny.student(optimizer=keras.optimizers.Adam(1e-2))
         regularizer = BudgetRegularizer(0.4, strength=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -545,7 +561,7 @@ def test_initial_epoch_of_a_fresh_model_leaves_the_schedule_whole():
         warnings.simplefilter("ignore")
         logs = tiny.fit(
             tiny.student(**QUICK),
-            BudgetRegularizer(0.4),
+            BudgetRegularizer(0.4, steps=1.0),
             epochs=6,
             initial_epoch=2,
             steps_per_epoch=1,

@@ -1,0 +1,152 @@
+"""Ways to add a branch to a stream of which it writes some channels.
+
+The stream so far is a prefix of the sum's channels, and half of the sum's
+channels are written by the branch, in a number of runs. The ways:
+
+- pads: the runs padded with zeros one by one, and added;
+- joined: the runs and zeros between them concatenated, and added;
+- product: the branch times a one-hot matrix (a 1x1 convolution), and added;
+- gather: the branch, with one channel of zeros, gathered, and added.
+
+For scale, `add` is an ordinary addition of two full tensors and `conv` the 3x3
+convolution that makes the branch from the sum. `layer` is what
+`keras_bar.layers.MixedResidual` does. Medians in ms of processor time.
+
+    python benchmarks/mixed_addition.py
+    python benchmarks/mixed_addition.py --jit-compile
+    KERAS_BACKEND=jax python benchmarks/mixed_addition.py
+"""
+
+import argparse
+import itertools
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+from keras import ops
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from keras_bar.layers import MixedResidual
+
+# Height and width, and channels of the sum: the groups of a WideResNet-16-4
+# of which 1/2 of the channels is left.
+PLACES = ((32, 56), (16, 112), (8, 224))
+
+
+def main(arguments=None):
+    settings = parse(arguments)
+    measuring.set_threads(settings.threads)
+    rows = []
+    for (size, channels), runs in itertools.product(PLACES, settings.runs):
+        functions = make(size, channels, runs, settings)
+        watch = measuring.interleave(functions, settings.turns)
+        ms = {x["candidate"]: round(x["cpu_ms"], 1) for x in watch.rows("add")}
+        rows.append({"size": size, "channels": channels, "runs": runs, **ms})
+    name = f"mixed_addition_{keras.backend.backend()}"
+    if settings.jit_compile:
+        name += "_jit"
+    measuring.report(name, vars(settings), rows)
+
+
+def make(size, channels, count, settings):
+    """Dict from the name of a way to a function that does it."""
+    runs = spread(channels, count)
+    places = [i for start, stop in runs for i in range(start, stop)]
+    before = channels - (runs[-1][1] - runs[-1][0]) // 2
+    keras.utils.set_random_seed(0)
+    shape = (settings.batch_size, size, size)
+    stream, branch, full, other = (
+        keras.random.uniform((*shape, n))
+        for n in (before, len(places), channels, channels)
+    )
+    layer = MixedResidual([range(before), places], channels)
+    conv = keras.layers.Conv2D(len(places), 3, padding="same", use_bias=False)
+    ways = {
+        "pads": lambda x, y: pads(pad(x, 0, channels - before), y, runs),
+        "joined": lambda x, y: pad(x, 0, channels - before) + joined(y, runs),
+        "product": lambda x, y: (
+            pad(x, 0, channels - before) + product(y, places, channels)
+        ),
+        "gather": lambda x, y: (
+            pad(x, 0, channels - before) + gather(y, places, channels)
+        ),
+        "layer": lambda x, y: layer([x, y]),
+    }
+    conv(full)
+    expected = ops.convert_to_numpy(layer([stream, branch]))
+    functions = {}
+    for name, way in ways.items():
+        result = ops.convert_to_numpy(way(stream, branch))
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        functions[name] = compiled(way, (stream, branch), settings)
+    functions["add"] = compiled(lambda x, y: x + y, (full, other), settings)
+    functions["conv"] = compiled(conv, (full,), settings)
+    return functions
+
+
+def spread(channels, count):
+    """Evenly spaced runs of half of the channels, the last one at the end."""
+    stops = np.linspace(0, channels, count + 1).astype(int)[1:]
+    length = channels // 2 // count
+    return [(int(stop) - length, int(stop)) for stop in stops]
+
+
+def pads(stream, branch, runs):
+    for part, (start, stop) in zip(split(branch, runs), runs, strict=True):
+        stream = stream + pad(part, start, stream.shape[-1] - stop)
+    return stream
+
+
+def joined(branch, runs):
+    parts, at = [], 0
+    for part, (start, stop) in zip(split(branch, runs), runs, strict=True):
+        if start > at:
+            parts.append(ops.zeros((*branch.shape[:-1], start - at)))
+        parts.append(part)
+        at = stop
+    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def product(branch, places, channels):
+    matrix = np.eye(channels, dtype="float32")[places]
+    return ops.conv(branch, matrix[None, None], data_format="channels_last")
+
+
+def gather(branch, places, channels):
+    source = np.full(channels, len(places))
+    source[places] = np.arange(len(places))
+    return ops.take(pad(branch, 0, 1), source, axis=-1)
+
+
+def split(branch, runs):
+    cuts = np.cumsum([stop - start for start, stop in runs])[:-1]
+    return ops.split(branch, cuts.tolist(), axis=-1) if len(cuts) else [branch]
+
+
+def pad(x, before, after):
+    return ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(before, after)])
+
+
+def compiled(function, arguments, settings):
+    function = measuring.compiled(function, settings.jit_compile)
+    return lambda: measuring.wait(function(*arguments))
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jit-compile", action="store_true")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Gate, hard-prune, compact: the invariants on whole networks."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_bar
+from keras_bar.layers import HardConcreteGate
+from tests import pruning
+from tests.pruning import conv_norm_relu
+
+
+def wide_resnet():
+    return keras_bar.models.WideResNet(10, 1, (16, 16, 3))
+
+
+def bottlenecks():
+    """Post-activation bottleneck blocks, with and without a shortcut."""
+    x = inputs = keras.Input((16, 16, 3))
+    x = conv_norm_relu(x, 8)
+    for shortcut in (True, False):
+        y = conv_norm_relu(conv_norm_relu(x, 4, 1), 4)
+        y = layers.BatchNormalization()(layers.Conv2D(12, 1)(y))
+        if shortcut:
+            x = layers.BatchNormalization()(layers.Conv2D(12, 1)(x))
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def dense_blocks():
+    """Pre-activation convolutions on a growing concatenation."""
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(6, 3, padding="same")(x)
+    for _ in range(3):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False)(y)
+        x = layers.Concatenate()([x, y])
+    x = layers.GlobalMaxPooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def inverted_residuals():
+    """Expansion, depthwise convolution, squeeze-and-excitation, projection."""
+    x = inputs = keras.Input((12, 12, 3))
+    x = conv_norm_relu(x, 6)
+    for _ in range(2):
+        y = conv_norm_relu(x, 12, 1)
+        y = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+        y = layers.Activation("silu")(layers.BatchNormalization()(y))
+        s = layers.GlobalAveragePooling2D(keepdims=True)(y)
+        s = layers.Conv2D(4, 1, activation="relu")(s)
+        y = y * layers.Conv2D(12, 1, activation="sigmoid")(s)
+        y = layers.BatchNormalization()(layers.Conv2D(6, 1)(y))
+        x = layers.Add()([x, y])
+    x = layers.Flatten()(layers.AveragePooling2D(4)(x))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def two_in_two_out():
+    a, b = keras.Input((8, 8, 2), name="a"), keras.Input((8, 8, 3), name="b")
+    x = layers.Concatenate()([conv_norm_relu(a, 4), conv_norm_relu(b, 5)])
+    x = conv_norm_relu(x, 6)
+    first = layers.GlobalAveragePooling2D()(x)
+    second = conv_norm_relu(conv_norm_relu(x, 5), 2, 1)
+    return keras.Model({"a": a, "b": b}, {"first": first, "second": second})
+
+
+def nested():
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 4)), layers.Conv2D(5, 3), layers.ReLU()],
+        name="inner",
+    )
+    base = bottlenecks()
+    x = inputs = keras.Input((16, 16, 3))
+    x = base(x, training=False)
+    y = inner(layers.MaxPooling2D()(conv_norm_relu(inputs, 4)))
+    y = layers.GlobalAveragePooling2D()(y)
+    return keras.Model(inputs, layers.Concatenate()([x, y]))
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input((10, 10, 3)),
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.Dropout(0.5),
+            layers.SeparableConv2D(8, 3, padding="same"),
+            layers.PReLU(shared_axes=[1, 2]),
+            layers.Conv2DTranspose(5, 2, strides=2),
+            layers.ZeroPadding2D(1),
+            layers.Conv2D(4, 3),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+
+
+NETWORKS = (
+    wide_resnet,
+    bottlenecks,
+    dense_blocks,
+    inverted_residuals,
+    two_in_two_out,
+    nested,
+    sequential,
+)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("seed, share", [(0, 0.5), (1, 0.8)])
+def test_invariants(network, seed, share, tmp_path):
+    model = pruning.randomize(network(), seed)
+    gated = pruning.close_gates(keras_bar.gate(model), seed, share)
+    path = tmp_path / "small.keras"
+    pruning.assert_invariants(gated, pruning.BOTH, path=path)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("connectivity", ["mixed", "regular"])
+def test_open_gates_change_nothing(network, connectivity):
+    model = pruning.randomize(network())
+    gated = keras_bar.gate(model, connectivity=connectivity)
+    pruning.open_gates(gated)
+    x = pruning.inputs_for(model)
+    assert pruning.difference(gated, model, x) < 1e-5
+    hard, small = pruning.assert_invariants(gated)
+    assert not keras_bar.explain(small).mixed
+    full = pruning.numbers(keras_bar.measure_cost(model))
+    assert pruning.numbers(keras_bar.measure_cost(small)) == full
+
+
+@pytest.mark.parametrize("network", [wide_resnet, bottlenecks])
+def test_regular_gates_leave_no_mixed_addition(network):
+    model = pruning.randomize(network())
+    gated = keras_bar.gate(model, connectivity="regular")
+    pruning.close_gates(gated)
+    _, small = pruning.assert_invariants(gated, pruning.BOTH)
+    assert not keras_bar.explain(small).mixed
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_convolution_is_gated_or_explained(network):
+    model = network()
+    told = keras_bar.explain(keras_bar.gate(model))
+    names = {*told.gated, *told.ungated}
+    found = [x for x in model._flatten_layers() if "Conv" in type(x).__name__]
+    assert all(any(n.endswith(x.name) for n in names) for x in found)
+    assert len(names) == len(found)
+    assert all(told.ungated.values()) and not {*told.gated} & {*told.ungated}
+
+
+def test_a_block_without_alive_channels_disappears():
+    model = pruning.randomize(wide_resnet())
+    gated = keras_bar.gate(model)
+    dead = {"group2_block1_conv2_gate"}
+    pruning.close_gates(gated, dead=dead)
+    _, small = pruning.assert_invariants(gated)
+    removed = keras_bar.explain(small).removed
+    assert {"group2_block1_conv1", "group2_block1_conv2"} <= {*removed}
+    assert "group2_block1_shortcut" not in removed
+
+
+def test_hard_pruning_changes_only_what_explain_names():
+    gated = keras_bar.gate(pruning.randomize(wide_resnet()))
+    pruning.close_gates(gated)
+    hard = keras_bar.hard_prune(gated)
+    told = keras_bar.explain(hard).adjustments
+    assert told and all(x.layer.endswith("conv1") for x in told)
+    assert all(x.moved > 0 and x.error > 0 for x in told)
+
+
+def test_unknown_picture_size():
+    x = inputs = keras.Input((None, None, 3))
+    x = conv_norm_relu(conv_norm_relu(x, 6), 8)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    gated = pruning.close_gates(keras_bar.gate(pruning.randomize(model)))
+    pruning.assert_invariants(gated, measure=False)
+    with pytest.raises(ValueError, match="known size.*Received"):
+        keras_bar.measure_cost(gated)
+
+
+def test_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = pruning.randomize(wide_resnet())
+        gated = pruning.close_gates(keras_bar.gate(model))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    pruning.assert_invariants(gated, tolerance=0.05)
+    gates = pruning.gates_of(gated)
+    assert {x.log_alpha.dtype for x in gates} == {"float32"}
+
+
+def test_the_model_is_left_as_it_was():
+    model = pruning.randomize(bottlenecks())
+    before = [x.numpy().copy() for x in model.weights]
+    gated = pruning.close_gates(keras_bar.gate(model))
+    state = [x.numpy().copy() for x in gated.weights]
+    keras_bar.compact(gated).predict(pruning.inputs_for(model), verbose=0)
+    for x, y in zip(model.weights + gated.weights, before + state, strict=True):
+        np.testing.assert_array_equal(x.numpy(), y)
+
+
+def test_a_compact_model_is_gated_and_compacted_again():
+    gated = keras_bar.gate(pruning.randomize(wide_resnet()))
+    small = keras_bar.compact(pruning.close_gates(gated, share=0.3))
+    again = keras_bar.gate(small)
+    assert len(pruning.gates_of(again)) == len(pruning.gates_of(gated))
+    pruning.assert_invariants(pruning.close_gates(again, seed=5, share=0.3))
+
+
+def test_a_frozen_teacher_gives_a_student_that_learns():
+    model = bottlenecks()
+    model.trainable = False
+    assert keras_bar.gate(model).trainable_variables
+
+
+LOAD = """
+import sys
+import keras
+keras.models.load_model(sys.argv[1])
+assert "keras_bar" not in sys.modules
+"""
+
+
+def test_plain_keras_loads_a_model_without_mixed_additions(tmp_path):
+    gated = pruning.close_gates(
+        keras_bar.gate(pruning.randomize(wide_resnet()))
+    )
+    path = tmp_path / "small.keras"
+    keras_bar.compact(gated, connectivity="regular").save(path)
+    subprocess.run([sys.executable, "-c", LOAD, path], check=True)
+
+
+def disconnected():
+    gated = keras_bar.gate(bottlenecks())
+    for gate in pruning.gates_of(gated):
+        gate.set_alive(np.zeros(gate.log_alpha.shape[0], bool))
+    return gated
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "act, message",
+    [
+        (lambda: keras_bar.compact(disconnected()), "is disconnected"),
+        (lambda: keras_bar.compact(bottlenecks()), "nothing to prune"),
+        (lambda: keras_bar.gate(Subclassed()), "no graph of layers"),
+        (lambda: keras_bar.gate("model"), "Only a Keras model"),
+        (
+            lambda: keras_bar.gate(keras.Sequential([layers.Conv2D(3, 3)])),
+            "no graph of layers yet",
+        ),
+        (lambda: keras_bar.gate(bottlenecks(), skip="x"), "Cannot skip"),
+        (
+            lambda: keras_bar.gate(bottlenecks(), connectivity="odd"),
+            "Unknown connectivity",
+        ),
+        (
+            lambda: keras_bar.compact(
+                keras_bar.gate(bottlenecks()), connectivity="odd"
+            ),
+            "Unknown connectivity",
+        ),
+    ],
+)
+def test_errors(act, message):
+    with pytest.raises(ValueError, match=f"(?s){message}.*Expected.*Received"):
+        act()
+
+
+def test_gates_in_odd_places():
+    """Before normalization, behind the activation, two in a row."""
+    x = inputs = keras.Input((10, 10, 3))
+    x = HardConcreteGate(name="early")(layers.Conv2D(6, 3)(x))
+    x = layers.Activation("sigmoid")(layers.BatchNormalization()(x))
+    x = HardConcreteGate(name="late")(x)
+    x = HardConcreteGate(name="later")(x)
+    y = layers.DepthwiseConv2D(3, padding="same")(x)
+    x = layers.Maximum()([x, HardConcreteGate(name="deep")(y)])
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    pruning.close_gates(pruning.randomize(model), share=0.4)
+    pruning.assert_invariants(model)
