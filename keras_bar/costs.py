@@ -152,7 +152,9 @@ class CostModel:
         product = ops.ones(())
         for column in itertools.zip_longest(*rows, fillvalue=0):
             product = product * ops.take(vector, np.array(column))
-        coefficients = np.array([t.coefficient for t in terms], "float32")
+        coefficients = ops.convert_to_tensor(
+            [float(t.coefficient) for t in terms], dtype="float32"
+        )
         return ops.sum(product * coefficients)
 
     def layers(self, masks, own=None):

@@ -22,8 +22,6 @@ from tests.pruning import inputs_for
 from tests.pruning import open_gates
 from tests.pruning import randomize
 
-pytestmark = pytest.mark.core
-
 CHANNELS = 6
 
 

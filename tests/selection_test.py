@@ -116,7 +116,7 @@ def test_smallest_is_connected_and_nothing_below_it_is(network, metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 1.0])
 def test_strongest_is_within_budget_and_uses_it(metric, share):
     model, _ = cost_model(tiny.network(32))
     target = share * model.full[metric]
