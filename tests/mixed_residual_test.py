@@ -90,7 +90,7 @@ def test_symbolic_call_and_file_round_trip(tmp_path):
     np.testing.assert_array_equal(numpy(model(x))[0, 0, 0], [2, 2, 2, 1, 3])
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
 def test_dtype(policy):
     layer = MixedResidual([None, [1]], constant=[0.5] * 3, dtype=policy)
     x = [np.ones((1, 2, 2, n)) for n in (3, 1)]
