@@ -1,0 +1,168 @@
+"""Two replicas, on two logical CPU devices.
+
+They must be configured before TensorFlow starts, and one process can use one
+strategy only: this file runs itself as a script and looks at what it found.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_bar
+from keras_bar.callbacks import BudgetRegularizer
+from tests import tiny
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute"
+)
+
+EPOCHS = 12
+MODES = {"tracking": None, "penalty": 1e-6}
+
+
+def network():
+    """Without batch normalization, whose statistics replicas do not share."""
+    x = inputs = keras.Input((6, 6, 2))
+    for name in ("stem", "branch"):
+        x = layers.Conv2D(tiny.WIDTH, 3, padding="same", name=name)(x)
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, name="logits")(x))
+
+
+def train(strength, distill=False):
+    """A short training. Returns the student and the logs."""
+    keras.utils.set_random_seed(0)
+    student = keras_bar.gate(network(), seed=0)
+    model = student
+    if distill:
+        model = keras_bar.distillation.Distiller(
+            network(), student, keras_bar.distillation.LogitsDistillation()
+        )
+    tiny.prepare(model, keras.optimizers.Adam(1e-2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        regularizer = BudgetRegularizer(0.5, strength=strength)
+        x, y = tiny.data()
+        logs = model.fit(
+            x,
+            y,
+            batch_size=8,
+            epochs=EPOCHS,
+            shuffle=False,
+            verbose=0,
+            callbacks=[regularizer],
+        )
+    return student, logs.history
+
+
+def measure(student, logs):
+    """What can be compared, as JSON knows it."""
+    return {
+        "logs": logs,
+        "steps": tiny.steps_done(student),
+        "volume": keras_bar.measure_cost(student).volume,
+    }
+
+
+def replicas(strategy, model):
+    """Name of every variable, and how much it differs between replicas."""
+    result = {}
+    for variable in model.variables:
+        values = [
+            x.numpy().astype("float64")
+            for x in strategy.experimental_local_results(variable.value)
+        ]
+        gap = np.max(np.abs(values[0] - values[-1]))
+        result[variable.path] = [len(values), float(gap)]
+    return result
+
+
+def main():
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    found = {}
+    for mode, strength in MODES.items():
+        with strategy.scope():
+            student, logs = train(strength)
+        found[mode] = measure(student, logs)
+        found[mode]["replicas"] = replicas(strategy, student)
+    with strategy.scope():
+        found["distilled"] = measure(*train(MODES["penalty"], distill=True))
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found():
+    root = pathlib.Path(__file__).parents[1]
+    process = subprocess.run(
+        [sys.executable, __file__],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert process.returncode == 0, process.stderr[-5000:]
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_replicas_agree(found, mode):
+    assert found[mode]["steps"] == EPOCHS * tiny.BATCHES
+    variables = found[mode]["replicas"]
+    assert any("pressure" in name for name in variables)
+    for name, (count, gap) in variables.items():
+        assert count == 2, name
+        assert gap == 0, name
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_budget_is_kept(found, mode):
+    assert 0.95 * 0.5 <= found[mode]["volume"] / tiny.VOLUME <= 0.5
+    assert found[mode]["logs"]["budget"][-1] == pytest.approx(0.5)
+
+
+def test_tracking_follows_the_budget(found):
+    logs = found["tracking"]["logs"]
+    assert logs["expected"][-1] == pytest.approx(0.5, abs=0.1)
+
+
+def assert_alike(found, expected, names):
+    """In the first epochs, before rounding errors have grown."""
+    for name in names:
+        np.testing.assert_allclose(
+            found["logs"][name][:3],
+            expected["logs"][name][:3],
+            rtol=1e-2,
+            err_msg=name,
+        )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_replicas_train_like_one(found, mode):
+    one = measure(*train(MODES[mode]))
+    assert_alike(found[mode], one, one["logs"])
+
+
+def test_distilled_penalty_is_that_of_one_replica(found):
+    one = measure(*train(MODES["penalty"], distill=True))
+    # Keras's metrics of the parts of the loss are those of one replica.
+    names = {"loss", "penalty", "expected"}
+    assert_alike(found["distilled"], one, names)
+
+
+if __name__ == "__main__":
+    main()
