@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs every check in a virtual environment, which it makes if it is missing.
+# Runs every check in a virtual environment, which it makes if it is missing,
+# the tests in two processes.
 # Arguments go to pytest: sh scripts/test.sh tests/schedules_test.py
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,4 +13,4 @@ VENV=${VENV:-.venv}
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
 "$VENV/bin/lint-imports"
-"$VENV/bin/python" -m pytest "$@"
+"$VENV/bin/python" -m pytest -n 2 --dist loadscope "$@"
