@@ -124,8 +124,8 @@ def whole_streams(flow, placements):
             writers = sources[streams.of(x.value)]
             free = [node for node in writers if node not in closed]
             if free:
-                name = free[0].name if free[0] else "the model's input"
-                reason = f"{name!r} writes the same stream without a gate"
+                name = repr(free[0].name) if free[0] else "the model's input"
+                reason = f"{name} writes the same stream without a gate"
                 x = dataclasses.replace(x, value=None, reason=reason)
         checked.append(x)
     return checked

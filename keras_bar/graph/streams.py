@@ -72,7 +72,9 @@ class Streams:
     def _alike(self, value, node):
         channels = self._flow.channels
         a, b = channels[value], channels[node.output]
-        if a.axis is None or b.axis is None or a.size != b.size:
+        if a.axis is None:  # An input of the model, or from a boundary.
+            return b.axis is not None and merging.has_full_shape(value, node)
+        if b.axis is None or a.size != b.size:
             return False
         # A factor that is smaller, as in squeeze-and-excitation, only scales.
         merges = isinstance(self._flow.rules[node], merging.Merge)
