@@ -200,3 +200,32 @@ def test_backends_agree_with_numpy(algebra):
         value(expression, **p),
         rtol=1e-5,
     )
+
+
+def test_vectors_without_gates_are_one_expression(algebra):
+    left, right = algebra.constant([1, 1, 0, 0]), algebra.constant([0, 1, 1, 0])
+    values = evaluate(
+        [
+            both := algebra.conjunction(left, right),
+            either := algebra.disjunction(left, right),
+            algebra.any(left),
+            groups := algebra.any_of(either, 2),
+            row := algebra.concatenate([left, algebra.full], [4, 2]),
+            moved := algebra.take(either, [3, ABSENT, 0]),
+        ],
+        {},
+    )
+    assert list(values[both]) == [0, 1, 0, 0]
+    assert list(values[either]) == [1, 1, 1, 0]
+    assert list(values[row]) == [1, 1, 0, 0, 1, 1]
+    assert list(values[moved]) == [0, 0, 1]
+    assert algebra.any(left) is groups is algebra.full
+    assert either is algebra.constant([1, 1, 1, 0])
+    assert algebra.disjunction(either, algebra.constant([0, 0, 0, 1])) is (
+        algebra.full
+    )
+    gate = algebra.gate("a", 4)
+    mixed = algebra.disjunction(left, gate, right)
+    assert len(mixed.operands) == 2
+    alive = evaluate([mixed], {"a": np.array([0, 0, 0, 1])})[mixed]
+    assert list(alive) == [1, 1, 1, 1]

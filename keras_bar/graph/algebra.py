@@ -14,6 +14,8 @@ keeps the soft version honest: a gate that reaches a channel along two paths
 counts once, not squared.
 """
 
+import functools
+
 import numpy as np
 
 # Stands for 0 under the logarithm. exp(log(TINY)) vanishes beside 1 in
@@ -72,6 +74,7 @@ class Algebra:
     def conjunction(self, *operands):
         """Alive where all operands are."""
         parts = _absorb("or", _flatten("and", operands) - {self.full})
+        parts = self._merge(parts, np.logical_and)
         vectors = {x for x in parts if x.size > 1}
         parts = {x for x in parts if not _follows(x, vectors)}
         return self._join("and", parts) if parts else self.full
@@ -79,14 +82,42 @@ class Algebra:
     def disjunction(self, *operands):
         """Alive where any operand is."""
         parts = _flatten("or", operands)
+        parts = self._merge(parts, np.logical_or)
         if self.full in parts:
             return self.full
         return self._join("or", _absorb("and", parts))
+
+    def constant(self, mask):
+        """A vector that depends on no gate, from booleans `(size,)`."""
+        if np.all(mask):
+            return self.full
+        index = np.where(mask, 0, ABSENT)
+        return self._make("take", (self.full,), _pack(index), len(index))
+
+    def _mask(self, x):
+        """The booleans `(size,)` of a constant vector; None of another."""
+        if x is self.full:
+            return np.ones(1, bool)
+        if x.kind == "take" and x.operands[0] is self.full:
+            return _unpack(x.data) != ABSENT
+        return None
+
+    def _merge(self, parts, join):
+        """Makes one of the constant vectors among some expressions."""
+        masks = {x: self._mask(x) for x in parts}
+        constants = {x for x in parts if masks[x] is not None}
+        if len(constants) < 2:
+            return parts
+        mask = functools.reduce(join, (masks[x] for x in constants))
+        return (parts - constants) | {self.constant(mask)}
 
     def any(self, operand):
         """A single value: whether any channel is alive."""
         if operand.size == 1:
             return operand
+        mask = self._mask(operand)
+        if mask is not None:
+            return self.constant(mask.any(keepdims=True))
         if operand.kind == "or":
             return self.disjunction(*map(self.any, operand.operands))
         if operand.kind == "concat":
@@ -102,6 +133,9 @@ class Algebra:
         """Per group of `times` neighbours, whether any is alive."""
         if operand.size == 1 or times == 1:
             return operand
+        mask = self._mask(operand)
+        if mask is not None:
+            return self.constant(mask.reshape(-1, times).any(axis=1))
         factors = operand.operands if operand.kind == "and" else (operand,)
         same = {x: self._one_of(x, times) for x in factors}
         mixed = [x for x in factors if same[x] is None]
@@ -117,7 +151,7 @@ class Algebra:
         if operand.size == 1:
             return operand
         if operand.kind == "take":
-            groups = np.reshape(operand.data, (-1, times))
+            groups = np.reshape(_unpack(operand.data), (-1, times))
             if np.all(groups == groups[:, :1]):
                 return self.take(operand.operands[0], groups[:, 0])
         return None
@@ -131,10 +165,14 @@ class Algebra:
 
     def concatenate(self, operands, sizes):
         """Channel vectors one after the other."""
-        if all(x is self.full for x in operands):
-            return self.full
         if len(operands) == 1:
             return operands[0]
+        masks = [self._mask(x) for x in operands]
+        if all(mask is not None for mask in masks):
+            pairs = zip(masks, sizes, strict=True)
+            return self.constant(
+                np.concatenate([np.broadcast_to(x, size) for x, size in pairs])
+            )
         parts = tuple(operands)
         return self._make("concat", parts, tuple(sizes), sum(sizes))
 
@@ -157,7 +195,7 @@ class Algebra:
             joins = {"and": self.conjunction, "or": self.disjunction}
             return joins[operand.kind](*parts)
         if operand.kind == "take":
-            inner = np.append(operand.data, ABSENT)
+            inner = np.append(_unpack(operand.data), ABSENT)
             return self.take(operand.operands[0], inner[index])
         if operand.kind == "concat":
             start = 0
@@ -165,14 +203,22 @@ class Algebra:
                 if np.all((index >= start) & (index < start + size)):
                     return self.take(part, index - start)
                 start += size
-        data = tuple(index.tolist())
-        return self._make("take", (operand,), data, len(data))
+        return self._make("take", (operand,), _pack(index), len(index))
 
     def _join(self, kind, parts):
         if len(parts) == 1:
             return next(iter(parts))
         ordered = tuple(sorted(parts, key=lambda x: x.order))
         return self._make(kind, ordered, None, max(x.size for x in ordered))
+
+
+def _pack(index):
+    """An index as bytes: hashable, and small where there are many."""
+    return np.asarray(index, "int32").tobytes()
+
+
+def _unpack(data):
+    return np.frombuffer(data, "int32")
 
 
 def _flatten(kind, operands):
@@ -297,7 +343,7 @@ def _concat(x, values, gates, xp):
 
 def _take(x, values, gates, xp):
     source = values[x.operands[0]]
-    index = np.array(x.data)
+    index = _unpack(x.data)
     if np.all(index != ABSENT):
         return xp.take(source, index)
     index = np.where(index == ABSENT, x.operands[0].size, index)
