@@ -1,5 +1,6 @@
 """keras_bar: prune convolutional networks to a budget while they train."""
 
+from keras_bar import baselines
 from keras_bar import callbacks
 from keras_bar import distillation
 from keras_bar import hard_concrete
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
+    "baselines",
     "callbacks",
     "compact",
     "distillation",

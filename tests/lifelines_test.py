@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_bar
+from keras_bar import selection
 from keras_bar.callbacks import BudgetRegularizer
-from keras_bar.callbacks import selection
 from keras_bar.costs import CostModel
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace

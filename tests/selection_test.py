@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_bar
-from keras_bar.callbacks import selection
+from keras_bar import selection
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
 from keras_bar.graph.flow import Flow

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_bar import selection
 from keras_bar.callbacks import checks
 from keras_bar.callbacks import control
-from keras_bar.callbacks import selection
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
@@ -117,7 +117,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
             checks.check_penalty_counts(self.model)
         gates = self._cost_model.gates
         checks.check_learning(gates, self._model_name)
-        checks.check_budget(self._make_budget(steps=1), self._model_name)
+        selection.target_cost(
+            self._cost_model, self.metric, self.budget, self._model_name
+        )
         if isinstance(self.steps, float) and not self.params.get("steps"):
             raise ValueError(
                 "The length of the training is unknown, so the budget cannot "

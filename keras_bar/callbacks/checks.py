@@ -1,42 +1,32 @@
 """What a budget regularizer needs, and the errors where it is missing."""
 
 import keras
-import numpy as np
 
-from keras_bar.callbacks import selection
-from keras_bar.costs import METRICS
+from keras_bar import selection
 from keras_bar.layers import BudgetState
 from keras_bar.layers import HardConcreteGate
 
 
 def check_arguments(budget, metric, steps, hardness, strength):
     """Raises a ValueError for arguments that are wrong for any model."""
-    if metric not in METRICS:
-        raise ValueError(
-            "Unknown metric. Expected one of "
-            f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
-        )
-    if not _is_number(budget) or not budget > 0:
-        raise ValueError(
-            "Invalid budget. Expected a fraction of the full cost in "
-            "(0, 1], or a number above 1 in units of the metric. "
-            f"Received: budget={budget!r}"
-        )
+    selection.check_budget_argument(budget, metric)
     fraction = isinstance(steps, float) and 0 < steps <= 1
     if not fraction and (
-        not _is_number(steps) or int(steps) != steps or steps < 1
+        not selection.is_number(steps) or int(steps) != steps or steps < 1
     ):
         raise ValueError(
             "Invalid number of pruning steps. Expected a positive integer, or "
             "a float in (0, 1] as the fraction of all steps of `fit`. "
             f"Received: steps={steps!r}"
         )
-    if not _is_number(hardness) or not hardness >= 0:
+    if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(
             "Invalid hardness of the transition. Expected a number of 0 "
             f"or more. Received: hardness={hardness!r}"
         )
-    if strength is not None and (not _is_number(strength) or not strength > 0):
+    if strength is not None and (
+        not selection.is_number(strength) or not strength > 0
+    ):
         raise ValueError(
             "Invalid strength of the penalty. Expected a positive number, or "
             f"None to track the budget. Received: strength={strength!r}"
@@ -46,13 +36,15 @@ def check_arguments(budget, metric, steps, hardness, strength):
 def check_tracking(indecision, openness, price_exponent):
     """Raises a ValueError for wrong settings of `ThresholdTracking`."""
     shares = tuple(indecision)
-    if len(shares) != 2 or not all(_is_number(x) and 0 < x < 1 for x in shares):
+    if len(shares) != 2 or not all(
+        selection.is_number(x) and 0 < x < 1 for x in shares
+    ):
         raise ValueError(
             "Invalid undecided shares. Expected two numbers in (0, 1), at the "
             f"start and at the end. Received: indecision={indecision!r}"
         )
     for name, x in (("openness", openness), ("price_exponent", price_exponent)):
-        if not _is_number(x) or not 0 <= x < float("inf"):
+        if not selection.is_number(x) or not 0 <= x < float("inf"):
             raise ValueError(
                 f"Invalid {name}. Expected a finite number of 0 or more. "
                 f"Received: {name}={x!r}"
@@ -111,36 +103,3 @@ def check_learning(gates, name):
             "gates that can learn; to prune further, gate the compact "
             f"model anew. Received: {name!r}"
         )
-
-
-def check_budget(budget, name):
-    """Raises a ValueError if no connected network has this cost.
-
-    Args:
-        budget: `keras_bar.callbacks.control.Budget`.
-        name: Name of the model.
-    """
-    full = budget.full_cost
-    if not np.isfinite(full):
-        raise ValueError(
-            "The cost of the model depends on the size of its input. "
-            "Expected inputs of known size, or the metric 'params'. "
-            f"Received: {name!r} and metric={budget.metric!r}"
-        )
-    if budget.target > full:
-        raise ValueError(
-            f"The budget exceeds the full network's {budget.metric}. "
-            f"Expected at most {full:.0f}. Received: {budget.target:.0f}"
-        )
-    least = selection.smallest_cost(budget.cost_model, budget.metric)
-    if budget.target < least:
-        raise ValueError(
-            "The budget is too small for any connected network. Expected "
-            f"at least {least} ({least / full:.4g} of the full "
-            f"{budget.metric}). Received: {budget.target:.1f} "
-            f"({budget.target / full:.4g})"
-        )
-
-
-def _is_number(x):
-    return isinstance(x, int | float | np.number) and not isinstance(x, bool)

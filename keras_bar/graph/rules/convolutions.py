@@ -121,6 +121,11 @@ class DepthwiseConvolution(Kernel):
         """Configuration entries of the layer that reads only `reads`."""
         return {}
 
+    def filters(self, layer):
+        kernel = to_numpy(layer.kernel)
+        channels = kernel.shape[-2] * kernel.shape[-1]
+        return kernel.reshape(-1, channels)
+
     def part(self, kernel, reads, made):
         """The kernel that makes the channels `made` from `reads`."""
         return kernel[..., reads, :]

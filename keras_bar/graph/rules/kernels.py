@@ -106,6 +106,19 @@ class Kernel(Rule):
             return np.zeros(node.output.shape[self.axis(node, node.output)])
         return self.response(node, numbers).mean(axis=0)
 
+    # Axis of the output channels in the kernel that writes them.
+    output_axis = -1
+
+    def output_kernel(self, layer):
+        """The weight that tells one output channel from another."""
+        return layer.kernel
+
+    def filters(self, layer):
+        """What makes each output channel, array `(weights, channels)`."""
+        kernel = to_numpy(self.output_kernel(layer))
+        kernel = np.moveaxis(kernel, self.output_axis, -1)
+        return kernel.reshape(-1, kernel.shape[-1])
+
     def forget(self, layer, dead):
         """Makes a layer blind for the input channels `dead`."""
         kernel = to_numpy(layer.kernel)
@@ -194,12 +207,6 @@ class Mixing(Kernel):
             return []
         bias = [(layer.bias, -1)] if layer.use_bias else []
         return [(self.output_kernel(layer), self.output_axis), *bias]
-
-    # Axis of the output channels in the kernel that writes them.
-    output_axis = -1
-
-    def output_kernel(self, layer):
-        return layer.kernel
 
 
 class Dense(Mixing):

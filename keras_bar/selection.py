@@ -1,9 +1,70 @@
-"""Which channels stay: sets of gates that are within budget and connected."""
+"""Which channels stay: sets that are within budget and connected."""
 
 import numpy as np
 
+from keras_bar.costs import METRICS
+
 # The share of a budget from which on it counts as used.
 WELL_USED = 0.95
+
+
+def check_budget_argument(budget, metric):
+    """Raises a ValueError for a budget that is wrong for any model."""
+    if metric not in METRICS:
+        raise ValueError(
+            "Unknown metric. Expected one of "
+            f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
+        )
+    if not is_number(budget) or not budget > 0:
+        raise ValueError(
+            "Invalid budget. Expected a fraction of the full cost in "
+            "(0, 1], or a number above 1 in units of the metric. "
+            f"Received: budget={budget!r}"
+        )
+
+
+def target_cost(cost_model, metric, budget, name):
+    """A budget in units of its metric.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        budget: Float in (0, 1], a fraction of the full cost; or a number above
+            1, in units of the metric.
+        name: String, what to call the model in errors.
+
+    Returns:
+        Number.
+
+    Raises:
+        ValueError: If no connected network has this cost.
+    """
+    full = cost_model.full[metric]
+    if not np.isfinite(full):
+        raise ValueError(
+            "The cost of the model depends on the size of its input. "
+            "Expected inputs of known size, or the metric 'params'. "
+            f"Received: {name!r} and metric={metric!r}"
+        )
+    target = budget * full if budget <= 1 else budget
+    if target > full:
+        raise ValueError(
+            f"The budget exceeds the full network's {metric}. "
+            f"Expected at most {full:.0f}. Received: {target:.0f}"
+        )
+    least = smallest_cost(cost_model, metric)
+    if target < least:
+        raise ValueError(
+            "The budget is too small for any connected network. Expected "
+            f"at least {least} ({least / full:.4g} of the full "
+            f"{metric}). Received: {target:.1f} ({target / full:.4g})"
+        )
+    return target
+
+
+def is_number(x):
+    """Whether something is a number, and not a boolean."""
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
 
 
 def lifelines(cost_model, metric="flops"):

@@ -1,0 +1,117 @@
+"""One-shot pruning: close the weakest channels of a trained network."""
+
+import numpy as np
+
+from keras_bar import selection
+from keras_bar.baselines.criteria import Channels
+from keras_bar.compaction import compact
+from keras_bar.costs import CostModel
+from keras_bar.gating import gate
+from keras_bar.graph.flow import Flow
+from keras_bar.graph.rules.gates import Gate
+from keras_bar.graph.rules.kernels import Kernel
+from keras_bar.graph.trace import trace
+
+SCOPES = ("layer", "global")
+
+
+def prune(
+    model,
+    criterion,
+    budget,
+    metric="volume",
+    *,
+    scope="layer",
+    connectivity="regular",
+    skip=(),
+):
+    """Removes the weakest channels of a model at once, without training.
+
+    Train the result, and call this again: that is the iterative scheme in
+    section 3.2 of the supplement, which removes half of the volume each time.
+
+    Args:
+        model: Functional or built Sequential `keras.Model`. It is left as it
+            is.
+        criterion: Function of `baselines.Channels` that returns a score per
+            channel, such as `baselines.weight_magnitude`.
+        budget: Float in (0, 1], the fraction of the model's cost that may
+            remain; or a number above 1, in units of the metric.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        scope: `"layer"` removes the same share of every layer; `"global"`
+            compares the scores of all layers.
+        connectivity: `"regular"` or `"mixed"`, as in `keras_bar.gate`.
+        skip: Names of layers that keep all channels.
+
+    Returns:
+        A Functional `keras.Model`, compact, connected and within the budget.
+
+    Raises:
+        ValueError: If an argument is wrong, nothing in the model can be
+            pruned, or the budget is too small for any connected network.
+    """
+    selection.check_budget_argument(budget, metric)
+    if scope not in SCOPES:
+        raise ValueError(
+            f"Unknown scope. Expected one of {', '.join(map(repr, SCOPES))}. "
+            f"Received: scope={scope!r}"
+        )
+    student = gate(model, connectivity=connectivity, skip=skip, seed=0)
+    cost_model = CostModel(Flow(trace(student)))
+    target = selection.target_cost(cost_model, metric, budget, model.name)
+    scores = {
+        key: _checked(criterion(channels), channels)
+        for key, channels in _channels(cost_model).items()
+    }
+    if scope == "layer":
+        scores = {key: _shares(x) for key, x in scores.items()}
+    chosen = selection.strongest(cost_model, metric, target, scores)
+    for key, mask in chosen.items():
+        # One that was dead is opened at 1, so that no factor remains.
+        key.set_alive(np.zeros_like(mask))
+        key.set_alive(mask)
+    return compact(student, connectivity=connectivity)
+
+
+def _channels(cost_model):
+    """Dict from gate to `Channels`."""
+    writers: dict = {gate: [] for gate in cost_model.gates}
+    flow = cost_model.flow
+    for node, rule in flow.rules.items():
+        if isinstance(rule, Gate):
+            writers[rule.gate(node)].append(_writer(rule.gated(node), flow))
+    return {
+        gate: Channels(
+            name=nodes[0].name,
+            filters=[flow.rules[x].filters(x.op) for x in nodes],
+            index=index,
+        )
+        for index, (gate, nodes) in enumerate(writers.items())
+    }
+
+
+def _writer(value, flow):
+    """The layer with a kernel that writes a tensor, behind its norm or not."""
+    node = value.producer
+    while not isinstance(flow.rules[node], Kernel):
+        node = node.inputs[0].producer
+    return node
+
+
+def _shares(scores):
+    """The share of a layer's channels that are at most as strong."""
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    return (ranks + 1) / len(scores)
+
+
+def _checked(scores, channels):
+    scores = np.asarray(scores, "float64")
+    if scores.shape != (channels.size,) or np.isnan(scores).any():
+        raise ValueError(
+            "A criterion gave wrong scores. Expected a number per channel, "
+            f"shape ({channels.size},), for {channels.name!r}. "
+            f"Received: shape {scores.shape}"
+            + (", with NaN in it" if np.isnan(scores).any() else "")
+        )
+    return scores

@@ -1,0 +1,191 @@
+"""One-shot pruning: the criteria, and what is left."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar import baselines
+from keras_bar.costs import METRICS
+from tests import pruning
+from tests import tiny
+
+core = pytest.mark.core
+
+
+def residual():
+    """One residual block of 8 channels, as after training."""
+    return pruning.randomize(tiny.network(8))
+
+
+def every_kernel():
+    """A layer of each kind that writes channels, one after the other."""
+    x = inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(6, 3, name="plain")(x)
+    x = layers.Conv2DTranspose(4, 2, name="transposed")(layers.ReLU()(x))
+    x = layers.BatchNormalization()(layers.SeparableConv2D(6, 3, name="sep")(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return pruning.randomize(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+def seen_by(criterion, model, **options):
+    """The channels that a criterion is asked about, by name."""
+    seen = {}
+
+    def remember(channels):
+        seen[channels.name] = channels
+        return criterion(channels)
+
+    baselines.prune(model, remember, 0.5, **options)
+    return seen
+
+
+@core
+def test_filters_make_the_channels():
+    model = every_kernel()
+    seen = seen_by(baselines.weight_magnitude, model)
+    for name, kernel, axis in (
+        ("plain", model.get_layer("plain").kernel, 3),
+        ("transposed", model.get_layer("transposed").kernel, 2),
+        ("sep", model.get_layer("sep").pointwise_kernel, 3),
+    ):
+        kernel = np.moveaxis(ops.convert_to_numpy(kernel), axis, -1)
+        norms = np.sqrt(np.square(kernel).sum((0, 1, 2)))
+        found = baselines.weight_magnitude(seen[name])
+        np.testing.assert_allclose(found, norms, rtol=1e-5)
+        assert seen[name].size == len(norms)
+
+
+@core
+def test_depthwise_filters():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=3, name="deep")(inputs)
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    model = pruning.randomize(keras.Model(inputs, x))
+    seen = seen_by(baselines.weight_magnitude, model)["deep"]
+    kernel = ops.convert_to_numpy(model.get_layer("deep").kernel)
+    # Output channel 3 i + j is made from input channel i by kernel j.
+    expected = [kernel[:, :, c // 3, c % 3].reshape(-1) for c in range(6)]
+    np.testing.assert_array_equal(seen.filters[0].T, expected)
+
+
+@core
+def test_writers_of_a_stream_are_judged_together():
+    model = residual()
+    seen = seen_by(baselines.weight_magnitude, model)
+    assert set(seen) == {"stem"}
+    assert len(seen["stem"].filters) == 2
+    own = seen_by(baselines.weight_magnitude, model, connectivity="mixed")
+    assert set(own) == {"stem", "branch"}
+    squares = [np.square(baselines.weight_magnitude(x)) for x in own.values()]
+    np.testing.assert_allclose(
+        np.square(baselines.weight_magnitude(seen["stem"])),
+        sum(squares),
+        rtol=1e-5,
+    )
+
+
+@core
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("connectivity", ["mixed", "regular"])
+def test_channels_without_weights_are_those_that_go(scope, connectivity):
+    """A network with redundant channels computes the same without them."""
+    model = residual()
+    for name in ("stem", "branch"):
+        kernel = ops.convert_to_numpy(model.get_layer(name).kernel).copy()
+        kernel[..., [0, 3, 4, 6]] = 0.0
+        model.get_layer(name).kernel.assign(kernel)
+        norm = model.get_layer(f"{name}_norm")
+        for weight in (norm.beta, norm.moving_mean):
+            value = ops.convert_to_numpy(weight).copy()
+            value[[0, 3, 4, 6]] = 0.0
+            weight.assign(value)
+    small = baselines.prune(
+        model,
+        baselines.weight_magnitude,
+        0.5,
+        scope=scope,
+        connectivity=connectivity,
+    )
+    assert small.get_layer("stem").filters == 4
+    x = pruning.inputs_for(model)
+    assert pruning.difference(small, model, x) < 1e-5
+
+
+@core
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_budgets_are_met(metric, scope):
+    model = keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
+    full = getattr(keras_bar.measure_cost(model), metric)
+    for budget in (0.5, full // 4):
+        small = baselines.prune(
+            model, baselines.random(0), budget, metric, scope=scope
+        )
+        limit = budget * full if budget <= 1 else budget
+        used = getattr(keras_bar.measure_cost(small), metric)
+        assert 0.85 * limit <= used <= limit
+
+
+def test_layers_lose_the_same_share():
+    """Half of the volume four times: the uniformly narrowed network, whose
+    FLOPs fall by the square (supplement, section 6)."""
+    model = keras_bar.models.WideResNet(10, 2, (8, 8, 3))
+    full = keras_bar.measure_cost(model)
+    small = model
+    for factor in (2, 4, 8, 16):
+        small = baselines.prune(small, baselines.weight_magnitude, 0.5)
+        narrow = keras_bar.models.WideResNet(10, 2, (8, 8, 3), narrow=factor)
+        cost = keras_bar.measure_cost(small)
+        assert cost.volume == full.volume // factor
+        assert cost.flops == keras_bar.measure_cost(narrow).flops
+
+
+@core
+def test_random_is_seeded():
+    model = residual()
+
+    def stem(seed):
+        small = baselines.prune(model, baselines.random(seed), 0.5)
+        return ops.convert_to_numpy(small.get_layer("stem").kernel)
+
+    np.testing.assert_array_equal(stem(1), stem(1))
+    assert not np.array_equal(stem(1), stem(2))
+
+
+@core
+def test_the_model_is_left_as_it_was():
+    model = residual()
+    before = [ops.convert_to_numpy(x).copy() for x in model.weights]
+    baselines.prune(model, baselines.weight_magnitude, 0.5)
+    for x, y in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(x), y)
+
+
+def test_skip():
+    small = baselines.prune(
+        every_kernel(), baselines.weight_magnitude, 0.7, skip="plain"
+    )
+    assert small.get_layer("plain").filters == 6
+
+
+@pytest.mark.parametrize(
+    "arguments, options, match",
+    [
+        ((baselines.random(0), 0), {}, "Invalid budget"),
+        ((baselines.random(0), 1e9), {}, "exceeds the full"),
+        ((baselines.random(0), 1e-4), {}, "too small"),
+        ((baselines.random(0), 0.5, "size"), {}, "Unknown metric"),
+        ((baselines.random(0), 0.5), {"scope": "all"}, "Unknown scope"),
+        ((baselines.random(0), 0.5), {"connectivity": "x"}, "connectivity"),
+        ((lambda c: np.ones(3), 0.5), {}, r"Expected a number per channel"),
+        ((lambda c: np.full(8, np.nan), 0.5), {}, "NaN"),
+    ],
+)
+def test_errors_have_three_beats(arguments, options, match):
+    with pytest.raises(ValueError, match=match) as error:
+        baselines.prune(residual(), *arguments, **options)
+    assert "Expected" in str(error.value)
+    assert "Received" in str(error.value)
