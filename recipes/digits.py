@@ -32,11 +32,10 @@ import keras_bar
 from keras_bar import reports
 from recipes import digits_data
 from recipes import resuming
+from recipes import training
 
 # Parts of `--epochs`; the rest fine-tunes.
 TEACHER_PART, PRUNE_PART = 0.25, 0.5
-# On a CPU, TensorFlow's kernels are faster than XLA's for such pictures.
-JIT = False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def main(arguments=None):
@@ -66,9 +65,9 @@ def train_teacher(run, digits):
             keras.optimizers.schedules.CosineDecay(2e-3, epochs * len(batches)),
             weight_decay=5e-3,
         ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        training.CROSSENTROPY,
         metrics=["accuracy"],
-        jit_compile=JIT,
+        jit_compile=training.JIT,
     )
     run.fit("teacher", model, batches, epochs)
     # Without the optimizer, whose state would triple the file.
@@ -82,7 +81,7 @@ def prune(run, digits, teacher):
         run.settings[x] for x in ("seed", "budget", "metric")
     )
     student = keras_bar.gate(teacher, seed=seed)
-    model = distiller(teacher, student, rate=1e-3)
+    model = training.distiller(teacher, student, rate=1e-3)
     run.fit(
         "prune",
         model,
@@ -98,34 +97,14 @@ def finetune(run, digits, teacher, student):
     batches = digits_data.Batches(digits, run.settings["seed"] + 2)
     epochs = epochs_of(run, 1 - TEACHER_PART - PRUNE_PART)
     steps = epochs * len(batches)
-    rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [2 * steps // 3], [1e-3, 1e-4]
-    )
-    run.fit("fine-tune", distiller(teacher, small, rate), batches, epochs)
+    rate = training.high_then_low(steps, steps // 3)
+    model = training.distiller(teacher, small, rate)
+    run.fit("fine-tune", model, batches, epochs)
     return small
 
 
 def build_network():
     return keras_bar.models.WideResNet(16, 2, digits_data.input_shape())
-
-
-def distiller(teacher, student, rate):
-    model = keras_bar.distillation.Distiller(
-        teacher=teacher,
-        student=student,
-        distillation_losses=keras_bar.distillation.LogitsDistillation(
-            temperature=4.0
-        ),
-        student_loss_weight=0.1,
-    )
-    model.compile(
-        optimizer=keras.optimizers.Adam(rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=JIT,
-    )
-    model.build(student.input_shape)  # For `BackupAndRestore`.
-    return model
 
 
 def epochs_of(run, part):

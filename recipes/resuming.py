@@ -12,7 +12,15 @@ import time
 
 import keras
 
-SHOWN = ("accuracy", "loss", "budget", "volume", "flops", "params")
+SHOWN = (
+    "accuracy",
+    "val_accuracy",
+    "loss",
+    "budget",
+    "volume",
+    "flops",
+    "params",
+)
 
 
 class Run:
@@ -55,16 +63,23 @@ class Run:
             return keras.models.load_model(path, compile=False)
         self._scratch.mkdir(exist_ok=True)
         model = make()
-        unfinished = self._scratch / path.name
-        model.save(unfinished)
-        os.replace(unfinished, path)
+        self.save(name, model)
         return model
+
+    def save(self, name, model):
+        """Writes a network that is never seen half written."""
+        self._scratch.mkdir(exist_ok=True)
+        unfinished = self._scratch / f"{name}.keras"
+        model.save(unfinished)
+        os.replace(unfinished, self.path(name))
 
     def path(self, name):
         """Where the network of a part is, or will be."""
         return self.folder / f"{name}.keras"
 
-    def fit(self, name, model, batches, epochs, callbacks=()):
+    def fit(
+        self, name, model, batches, epochs, callbacks=(), validation_data=None
+    ):
         """Trains, with a progress bar, from where it was interrupted.
 
         Args:
@@ -73,7 +88,9 @@ class Run:
             batches: `keras.utils.PyDataset` with an attribute `epoch`.
             epochs: Integer.
             callbacks: Callbacks that add to the logs.
+            validation_data: Pictures and classes to validate on, or None.
         """
+        self._scratch.mkdir(exist_ok=True)
         progress = Progress(name, batches, self._scratch / f"{name}.json")
         backup = keras.callbacks.BackupAndRestore(
             self._scratch / name,
@@ -86,6 +103,7 @@ class Run:
             callbacks=[*callbacks, progress, backup],
             shuffle=False,
             verbose=0,
+            validation_data=validation_data,
         )
 
     def history(self, name):

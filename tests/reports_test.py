@@ -29,13 +29,13 @@ def texts(axes):
 def drawn(monkeypatch):
     """The axes of the pictures that were saved."""
     saved = []
-    save = pictures._save
+    save = pictures.save
 
     def keep(figure, path):
         saved.append(figure.axes[0])
         save(figure, path)
 
-    monkeypatch.setattr(pictures, "_save", keep)
+    monkeypatch.setattr(pictures, "save", keep)
     return saved
 
 
@@ -132,3 +132,21 @@ def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         reports.plot_budget({"volume": [1], "budget": [1]}, tmp_path / "x.png")
+
+
+def test_accuracies_per_method(drawn, tmp_path):
+    rows = [
+        {"method": m, "factor": f, "accuracy": a + s / 100, "teacher": 0.9}
+        for m, a in (("bar", 0.8), ("own", 0.6))
+        for f in (2.0, 16.0, 4.0)
+        for s in (-1, 0, 1)
+    ]
+    reports.plot_accuracies(rows, tmp_path / "accuracy.svg")
+    teacher, bar, own = drawn[0].get_lines()
+    assert list(teacher.get_ydata()) == [90, 90]
+    assert list(bar.get_xdata()) == [2, 4, 16]
+    assert list(bar.get_ydata()) == pytest.approx([80] * 3)
+    assert list(own.get_ydata()) == pytest.approx([60] * 3)
+    band = drawn[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((79, 81))
+    assert (tmp_path / "accuracy.svg").stat().st_size > 0

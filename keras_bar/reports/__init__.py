@@ -1,5 +1,6 @@
 """Pictures, tables and timings of what pruning did."""
 
+from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
 from keras_bar.reports.tables import comparison_table
@@ -10,6 +11,7 @@ __all__ = [
     "comparison_table",
     "format_table",
     "measure_latency",
+    "plot_accuracies",
     "plot_budget",
     "plot_channels",
 ]

@@ -21,7 +21,7 @@ def plot_budget(history, path, metric="volume"):
             tells the format.
         metric: `"volume"`, `"flops"` or `"params"`, what the budget is for.
     """
-    figure, axes = _figure(5.5, 3.4)
+    figure, axes = new_figure(5.5, 3.4)
     # The wider ones first: where the curves meet, all remain visible.
     curves = {
         "expected": ("expected cost of the noisy gates", _EXPECTED, "-", 4),
@@ -52,7 +52,7 @@ def plot_budget(history, path, metric="volume"):
     axes.set_ylabel(f"{_NAMES[metric]}, fraction of the full network")
     axes.grid(axis="y", color=_FULL, linewidth=0.6)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_channels(costs, path):
@@ -73,7 +73,7 @@ def plot_channels(costs, path):
     }
     first = next(iter(layers.values()))
     places = range(len(first))
-    figure, axes = _figure(max(5.5, 1.2 + 0.38 * len(first)), 3.6)
+    figure, axes = new_figure(max(5.5, 1.2 + 0.38 * len(first)), 3.6)
     full = [x.channels[1] for x in first]
     axes.bar(places, full, 0.86, color=_FULL, label="full network")
     for index, (label, rows) in enumerate(layers.items()):
@@ -88,7 +88,7 @@ def plot_channels(costs, path):
     _draw_blocks(axes, blocks)
     _mark_removed(axes, blocks, layers.values())
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_bars(axes, channels, index, label, count):
@@ -162,7 +162,8 @@ def _mark_removed(axes, blocks, networks):
             )
 
 
-def _figure(width, height):
+def new_figure(width, height):
+    """Figure and axes of a size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -177,5 +178,6 @@ def _figure(width, height):
     return figure, axes
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Writes a figure in the format that the ending tells."""
     figure.savefig(path, dpi=160)

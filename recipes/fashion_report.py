@@ -1,0 +1,119 @@
+"""The table of `fashion_mnist.py`: rows, CSV, Markdown, picture."""
+
+import csv
+import io
+import statistics
+
+import keras_bar
+from keras_bar import reports
+from keras_bar.costs import METRICS
+from recipes import fashion_data
+from recipes import resuming
+
+# What makes cells differ in more than their seed.
+KEYS = ("network", "start", "method", "metric", "factor")
+# The table that has all methods.
+PLAIN = {"network": "wide_resnet", "start": "teacher", "metric": "volume"}
+
+
+def cell_row(cell, teacher, small, data):
+    """Which cell it is, how good its network is, and what that costs."""
+    full, cost = map(keras_bar.measure_cost, (teacher, small))
+    accuracies = [
+        fashion_data.accuracy(model, data.x_test, data.y_test)
+        for model in (small, teacher)
+    ]
+    return {
+        **{key: getattr(cell, key) for key in KEYS},
+        "seed": cell.seed,
+        "accuracy": accuracies[0],
+        "teacher": accuracies[1],
+        **{x: getattr(cost, x) / getattr(full, x) for x in METRICS},
+        "full_volume": full.volume,
+        "full_flops": full.flops,
+    }
+
+
+def pruning_row(history, metric, gated, data):
+    """How pruning went.
+
+    Args:
+        history: Dict from log to its values, one per epoch.
+        metric: What the budget limited.
+        gated: The hard-pruned network, before any fine-tuning.
+        data: `Fashion`.
+
+    Returns:
+        Dict. `stochastic` is the accuracy in training mode, with the gates'
+        noise, over the last epoch; `pruned_train` and `pruned` that of the
+        hard-pruned network on the same pictures and on those of the test;
+        `validation` that of the last epoch. `expected` and `hard` are the cost
+        at the end; `worst_drop` the largest fall of it within an epoch;
+        `worst_excess` how far it was above the moving budget at most, after
+        the first tenth.
+    """
+    costs, budgets = history[metric], history["budget"]
+    later = range(-(-len(costs) // 10), len(costs))
+    falls = zip([1.0, *costs], costs, strict=False)
+    return {
+        "stochastic": history["accuracy"][-1],
+        "pruned_train": fashion_data.accuracy(gated, data.x, data.y),
+        "validation": history["val_accuracy"][-1],
+        "pruned": fashion_data.accuracy(gated, data.x_test, data.y_test),
+        "expected": history["expected"][-1],
+        "hard": costs[-1],
+        "worst_drop": max(a - b for a, b in falls),
+        "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),
+    }
+
+
+def write(rows, folder):
+    """Writes `results.csv`, `table.md` and the picture `accuracy`."""
+    rows = sorted(rows, key=lambda x: [x[key] for key in (*KEYS, "seed")])
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    resuming.write(folder / "results.csv", text.getvalue())
+    resuming.write(folder / "table.md", markdown(rows))
+    plain = [
+        x for x in rows if (x["network"], x["start"], x["metric"]) == PLAIN
+    ]
+    if plain:
+        for ending in ("png", "svg"):
+            reports.plot_accuracies(plain, folder / f"accuracy.{ending}")
+
+
+def markdown(rows):
+    """A line per cell, its seeds together: mean and standard deviation."""
+    groups: dict = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    lines = [
+        "| network | start | method | metric | factor | seeds | accuracy | "
+        "minus teacher | before fine-tuning | volume | FLOPs | params |",
+        "|" + " --- |" * 12,
+    ]
+    for key, group in groups.items():
+        lines.append("| " + " | ".join(_cells(key, group)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(key, group):
+    def spread(values):
+        values = [100 * x for x in values]
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+
+    gaps = [x["accuracy"] - x["teacher"] for x in group]
+    before = [x["pruned"] for x in group if "pruned" in x]
+    return [
+        *map(str, key[:-1]),
+        f"{key[-1]:g}",
+        str(len(group)),
+        spread([x["accuracy"] for x in group]),
+        f"{100 * statistics.mean(gaps):+.2f}",
+        spread(before) if before else "",
+        *(f"1/{1 / statistics.mean(x[m] for x in group):.1f}" for m in METRICS),
+    ]

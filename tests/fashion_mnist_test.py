@@ -1,0 +1,198 @@
+"""The recipe of the small budgets, on a small network and made-up pictures."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bar
+from recipes import fashion_data
+from recipes import fashion_mnist
+from recipes import fashion_networks
+from recipes import fashion_report
+from recipes import resuming
+
+EPOCHS = {"TEACHER": 2, "LOW": 1, "PRUNE": 4, "FINETUNE": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """A narrow network, few epochs, few pictures."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(
+        fashion_networks.NETWORKS,
+        "wide_resnet",
+        lambda narrow: keras_bar.models.WideResNet(
+            10, 0.5, (14, 14, 1), narrow=narrow
+        ),
+    )
+    for name, value in EPOCHS.items():
+        patch.setattr(fashion_mnist, name, value)
+    load = fashion_data.load_fashion
+    patch.setattr(
+        fashion_data, "load_fashion", lambda *args: load(*args, tests=100)
+    )
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A file of pictures whose brightness tells the class."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 400).astype("uint8")
+    images = rng.integers(0, 30, (400, 28, 28)) + 20 * labels[:, None, None]
+    path = tmp_path_factory.mktemp("data") / "pictures.npz"
+    np.savez(path, images=images.astype("uint8"), labels=labels)
+    return path
+
+
+def run(pictures, folder, *arguments):
+    fashion_mnist.main(
+        ["--data", str(pictures), "--output", str(folder)]
+        + ["--pictures", "256", "--factors", "4", "--seeds", "0"]
+        + list(arguments)
+    )
+
+
+def rows_of(folder):
+    with open(folder / "results.csv", newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    run(pictures, folder)
+    return folder
+
+
+def test_a_row_per_method_within_the_budget(finished):
+    rows = rows_of(finished)
+    assert set(rows) == {"bar", "narrow", "wm"}
+    for row in rows.values():
+        assert 0.2 < float(row["volume"]) <= 0.25
+        assert 0 <= float(row["accuracy"]) <= 1
+    assert (finished / "accuracy.png").stat().st_size > 0
+    assert (finished / "table.md").read_text().count("\n") == 5
+
+
+def test_compact_networks_are_those_of_the_row(finished, pictures):
+    data = fashion_data.load_fashion(pictures, 256)
+    for method, row in rows_of(finished).items():
+        cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
+        small = keras.models.load_model(cell / "compact.keras", compile=False)
+        found = fashion_data.accuracy(small, data.x_test, data.y_test)
+        assert found == float(row["accuracy"])
+
+
+def test_wm_halves_the_volume_in_each_round(finished):
+    cell = finished / "wide_resnet-teacher-wm-volume-4-seed0"
+    first = keras.models.load_model(cell / "round1.keras", compile=False)
+    full = fashion_networks.build("wide_resnet")
+    volumes = [keras_bar.measure_cost(x).volume for x in (first, full)]
+    assert volumes[0] * 2 == volumes[1]
+
+
+def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("trains again")
+
+    monkeypatch.setattr(keras.Model, "fit", refuse)
+    before = (finished / "results.csv").read_text()
+    run(pictures, finished)
+    assert (finished / "results.csv").read_text() == before
+
+
+def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
+    class Stop(KeyboardInterrupt):
+        pass
+
+    patch = pytest.MonkeyPatch()
+    write = resuming.Progress.on_epoch_end
+
+    def stop(self, epoch, logs=None):
+        write(self, epoch, logs)
+        if self.name == "prune" and epoch == 2:
+            raise Stop
+
+    patch.setattr(resuming.Progress, "on_epoch_end", stop)
+    with pytest.raises(Stop):
+        run(pictures, tmp_path, "--methods", "bar")
+    patch.undo()
+    run(pictures, tmp_path, "--methods", "bar")
+    for name, value in rows_of(tmp_path)["bar"].items():
+        expected = rows_of(finished)["bar"][name]
+        if name not in fashion_report.KEYS:
+            value, expected = float(value), pytest.approx(float(expected))
+        assert value == expected, name
+
+
+def test_other_settings_need_another_folder(finished, pictures):
+    with pytest.raises(SystemExit):
+        run(pictures, finished, "--scale", "2")
+
+
+def test_rows_of_pruning():
+    history = {
+        "accuracy": [0.9, 0.8],
+        "val_accuracy": [0.7, 0.6],
+        "volume": [0.9, 0.3],
+        "budget": [0.85, 0.25],
+        "expected": [0.9, 0.35],
+    }
+    data = fashion_data.Fashion(
+        np.zeros((1, 14, 14, 1)), [0], np.zeros((1, 14, 14, 1)), [0]
+    )
+    model = fashion_networks.build("wide_resnet")
+    row = fashion_report.pruning_row(history, "volume", model, data)
+    assert row["stochastic"] == 0.8 and row["validation"] == 0.6
+    assert row["worst_drop"] == pytest.approx(0.6)
+    # The first epoch is within the first tenth, rounded up.
+    assert row["worst_excess"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("network", fashion_networks.NETWORKS)
+def test_networks_can_be_narrowed(network):
+    full = keras_bar.measure_cost(fashion_networks.build(network))
+    narrow = keras_bar.measure_cost(fashion_networks.build(network, 4))
+    assert narrow.volume * 4 == full.volume
+
+
+def test_pictures_are_halved_and_normalised(pictures):
+    data = fashion_data.load_fashion(pictures, 256)
+    with np.load(pictures) as arrays:
+        mean = arrays["images"][0, :2, :2].mean() / 255
+    assert data.x.shape == (256, 14, 14, 1)
+    assert len(data.x_test) == 100
+    normalised = (mean - fashion_data.MEAN) / fashion_data.DEVIATION
+    assert data.x[0, 0, 0, 0] == pytest.approx(normalised, rel=1e-5)
+
+
+def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
+    data = fashion_data.load_fashion(pictures, 256)
+    batches = fashion_data.Batches(data, [0])
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches.epoch = epoch
+        epochs.append(np.concatenate([batches[i][1] for i in range(4)]))
+    np.testing.assert_array_equal(epochs[0], epochs[2])
+    assert not np.array_equal(epochs[0], epochs[1])
+    np.testing.assert_array_equal(np.sort(epochs[1]), np.sort(data.y))
+
+
+def test_wrong_files_are_refused(tmp_path, pictures, capsys):
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    (tmp_path / "no.npz").write_text("no")
+    for path, why in (
+        (tmp_path / "other.npz", "holds no Fashion-MNIST"),
+        (tmp_path / "absent.npz", "No such file"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            run(path, tmp_path / "out")
+        assert error.value.code == 2
+        assert why in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(pictures, tmp_path / "out", "--factors", "0.5")
+    assert "factors of 1 or more" in capsys.readouterr().err
