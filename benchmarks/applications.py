@@ -1,15 +1,18 @@
 """Every model of `keras.applications`, gated, half closed, compacted.
 
     python benchmarks/applications.py            # all 40
-    python benchmarks/applications.py VGG16 ...  # some
+    python benchmarks/applications.py VGG16 ...  # some, beside those found
 
-Writes `docs/applications.csv` and `docs/applications.md`. Weights are random,
+Writes `docs/applications.csv` and `docs/applications.md`, every model in a
+process of its own. Weights are random,
 pictures as small as the models allow; half of the channels of every gate are
 closed at random. FLOPs behind gates: those of the convolutions with a gate.
 """
 
 import argparse
+import ast
 import csv
+import multiprocessing
 import pathlib
 import time
 
@@ -96,6 +99,19 @@ def measure(name):
     }
 
 
+def read(folder):
+    """Dict from model to its row in the table that is there."""
+    path = folder / "applications.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for key in FIELDS.keys() - {"model"}:
+            row[key] = ast.literal_eval(row[key])
+    return {row["model"]: row for row in rows}
+
+
 def write(rows, folder):
     """Writes the table as CSV and as Markdown."""
     with open(folder / "applications.csv", "w", newline="") as file:
@@ -134,14 +150,17 @@ def cells(row):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", help="by default all of them")
-    parser.add_argument("--output", type=pathlib.Path, default="docs")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=pathlib.Path("docs")
+    )
     arguments = parser.parse_args()
-    rows = []
+    rows = read(arguments.output) if arguments.models else {}
     for name in arguments.models or names():
-        keras.backend.clear_session()
-        rows.append(measure(name))
-        print(*cells(rows[-1]), flush=True)
-        write(rows, arguments.output)
+        # The memory that TensorFlow keeps of one model is given back.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows[name] = pool.apply(measure, [name])
+        print(*cells(rows[name]), flush=True)
+        write([rows[x] for x in sorted(rows)], arguments.output)
 
 
 if __name__ == "__main__":
