@@ -7,6 +7,7 @@ import statistics
 import keras_bar
 from keras_bar import reports
 from keras_bar.costs import METRICS
+from keras_bar.reports import paper
 from recipes import fashion_data
 from recipes import resuming
 
@@ -76,7 +77,8 @@ def write(rows, folder):
     writer.writeheader()
     writer.writerows(rows)
     resuming.write(folder / "results.csv", text.getvalue())
-    resuming.write(folder / "table.md", markdown(rows))
+    text = "\n".join([markdown(rows), connectivity_markdown(rows)])
+    resuming.write(folder / "table.md", text)
     plain = [
         x for x in rows if (x["network"], x["start"], x["metric"]) == PLAIN
     ]
@@ -98,6 +100,43 @@ def markdown(rows):
     for key, group in groups.items():
         lines.append("| " + " | ".join(_cells(key, group)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def connectivity_markdown(rows):
+    """What the same gates cost with regular and with mixed blocks, as in
+    section 5 of the supplement: fractions of the full network, mean of the
+    seeds; beside it the supplement's differences, as far as it has the
+    factor."""
+    lines = [
+        "| factor | seeds | volume, regular | mixed | difference | FLOPs, "
+        "regular | mixed | difference | CIFAR-10 | CIFAR-100 | Mio-TCD |",
+        "|" + " --- |" * 11,
+    ]
+    groups: dict = {}
+    for row in rows:
+        if row["method"] == "bar" and PLAIN.items() <= row.items():
+            groups.setdefault(row["factor"], []).append(row)
+    for factor, group in groups.items():
+        cells = [f"{factor:g}", str(len(group))]
+        for metric in ("volume", "flops"):
+            mixed = statistics.mean(x[metric] for x in group)
+            regular = statistics.mean(
+                x[f"regular_{metric}"] / x[f"full_{metric}"] for x in group
+            )
+            change = f"{mixed / regular - 1:+.0%}"
+            cells += [f"{regular:.4f}", f"{mixed:.4f}", change]
+        lines.append("| " + " | ".join(cells + _of_paper(factor)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _of_paper(factor):
+    """The supplement's differences of the volume and of the FLOPs."""
+    return [
+        f"{x['mixed_volume'] / x['regular_volume'] - 1:+.0%}, "
+        f"{x['mixed_flops'] / x['regular_flops'] - 1:+.0%}"
+        for x in paper.load("connectivity")
+        if x["pruning_factor"] == factor
+    ] or [""] * 3
 
 
 def _cells(key, group):

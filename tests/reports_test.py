@@ -150,3 +150,22 @@ def test_accuracies_per_method(drawn, tmp_path):
     band = drawn[0].collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((79, 81))
     assert (tmp_path / "accuracy.svg").stat().st_size > 0
+
+
+def test_tables_of_the_supplement():
+    (row,) = (
+        x
+        for x in reports.paper.load("connectivity")
+        if x["dataset"] == "cifar10" and x["pruning_factor"] == 16
+    )
+    # Section 5.1: 58 % less volume, 48 % fewer FLOPs.
+    assert 1 - row["mixed_volume"] / row["regular_volume"] == pytest.approx(
+        0.58, abs=0.005
+    )
+    assert 1 - row["mixed_flops"] / row["regular_flops"] == pytest.approx(
+        0.48, abs=0.005
+    )
+    methods = {x["method"] for x in reports.paper.load("results")}
+    assert len(methods) == 9
+    with pytest.raises(ValueError, match=r"Expected one of .* Received"):
+        reports.paper.load("figures")

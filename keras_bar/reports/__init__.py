@@ -1,5 +1,6 @@
 """Pictures, tables and timings of what pruning did."""
 
+from keras_bar.reports import paper
 from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
@@ -11,6 +12,7 @@ __all__ = [
     "comparison_table",
     "format_table",
     "measure_latency",
+    "paper",
     "plot_accuracies",
     "plot_budget",
     "plot_channels",
