@@ -117,8 +117,16 @@ def test_channels_without_weights_are_those_that_go(scope, connectivity):
 @core
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_budgets_are_met(metric, scope):
-    model = keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras_bar.models.WideResNet(10, 0.5, (8, 8, 3)),
+        pruning.squeezed,
+    ],
+    ids=["wide_resnet", "squeezed"],
+)
+def test_budgets_are_met(make, metric, scope):
+    model = make()
     full = getattr(keras_bar.measure_cost(model), metric)
     for budget in (0.5, full // 4):
         small = baselines.prune(
@@ -127,6 +135,7 @@ def test_budgets_are_met(metric, scope):
         limit = budget * full if budget <= 1 else budget
         used = getattr(keras_bar.measure_cost(small), metric)
         assert 0.85 * limit <= used <= limit
+        assert not keras_bar.explain(small).mixed
 
 
 def test_layers_lose_the_same_share():
@@ -162,6 +171,20 @@ def test_the_model_is_left_as_it_was():
     baselines.prune(model, baselines.weight_magnitude, 0.5)
     for x, y in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(x), y)
+
+
+def test_pruned_again_and_again():
+    model = pruning.squeezed()
+    full = keras_bar.measure_cost(model).flops
+    for factor in (2, 4, 8):
+        model = baselines.prune(model, baselines.random(0), 0.5, "flops")
+        assert keras_bar.measure_cost(model).flops <= full / factor
+
+
+def test_a_model_with_gates_is_refused():
+    gated = keras_bar.gate(residual())
+    with pytest.raises(ValueError, match=r"Expected one without.* Received"):
+        baselines.prune(gated, baselines.random(0), 0.5)
 
 
 def test_skip():

@@ -20,6 +20,7 @@ from tests.pruning import numbers
 from tests.pruning import open_gates
 from tests.pruning import outputs_of
 from tests.pruning import randomize
+from tests.pruning import squeezed
 
 pytestmark = pytest.mark.core
 
@@ -205,6 +206,16 @@ def test_regular_connectivity_shares_a_gate_per_stream():
     assert not keras_bar.explain(small).mixed
     filters = {x.name: x.filters for x in small.layers if hasattr(x, "filters")}
     assert filters["stem"] == filters["outer"]
+
+
+def test_regular_gates_cost_what_they_say_behind_squeeze_and_excitation():
+    gated = close_gates(keras_bar.gate(squeezed(), connectivity="regular"))
+    cost = keras_bar.measure_cost(gated)
+    assert numbers(cost) == numbers(cost.regular)
+    assert_invariants(gated, ("mixed", "regular"))
+    mixed = close_gates(keras_bar.gate(squeezed()))
+    _, small = assert_invariants(mixed, ("mixed", "regular"))
+    assert not keras_bar.explain(small).mixed
 
 
 def test_shared_factors_are_one_sample():

@@ -144,3 +144,20 @@ def conv_norm_relu(x, filters, kernel_size=3, strides=1, **kwargs):
         x
     )
     return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def squeezed(filters=8):
+    """An inverted residual block with squeeze-and-excitation behind the
+    depthwise convolution, as MobileNetV3 has it."""
+    inputs = keras.Input((8, 8, 3))
+    stem = conv_norm_relu(inputs, filters, name="stem")
+    x = conv_norm_relu(stem, 3 * filters, 1, name="expand")
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(filters, 1, activation="relu", name="squeeze")(y)
+    y = layers.Conv2D(3 * filters, 1, activation="sigmoid", name="excite")(y)
+    x = layers.Conv2D(filters, 1, name="project")(layers.Multiply()([x, y]))
+    x = layers.Add()([stem, layers.BatchNormalization()(x)])
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    return randomize(keras.Model(inputs, x))

@@ -11,6 +11,7 @@ from keras_bar.graph.flow import Flow
 from keras_bar.graph.rules.gates import Gate
 from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.trace import trace
+from keras_bar.layers import HardConcreteGate
 
 SCOPES = ("layer", "global")
 
@@ -56,6 +57,12 @@ def prune(
             f"Unknown scope. Expected one of {', '.join(map(repr, SCOPES))}. "
             f"Received: scope={scope!r}"
         )
+    if any(isinstance(x.op, HardConcreteGate) for x in trace(model).nodes):
+        raise ValueError(
+            "The model has gates already. Expected one without, such as "
+            "`keras_bar.compact` returns of this one. "
+            f"Received: {model.name!r}"
+        )
     student = gate(model, connectivity=connectivity, skip=skip, seed=0)
     cost_model = CostModel(Flow(trace(student)))
     target = selection.target_cost(cost_model, metric, budget, model.name)
@@ -70,7 +77,9 @@ def prune(
         # One that was dead is opened at 1, so that no factor remains.
         key.set_alive(np.zeros_like(mask))
         key.set_alive(mask)
-    return compact(student, connectivity=connectivity)
+    # The writers that regular connectivity ties share a gate, so that they
+    # agree; what is left is what the budget was compared with.
+    return compact(student)
 
 
 def _channels(cost_model):

@@ -68,7 +68,7 @@ def hard_prune(model):
     if not gates:
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
-            "`keras_bar.gate`; a compact model has none left. "
+            "`keras_bar.gate`, also to prune a compact model further. "
             f"Received: {model.name!r}, which has no `HardConcreteGate`"
         )
     masks = alive_masks(gates)

@@ -16,7 +16,7 @@ _TYING = (
     merging.Minimum,
     merging.Multiply,
 )
-
+_ADDING = (merging.Sum, merging.Maximum, merging.Minimum)
 
 CONNECTIVITIES = ("mixed", "regular")
 
@@ -62,6 +62,19 @@ class Streams:
                 sources.setdefault(self.of(value), []).append(producer)
         return sources
 
+    def kept_by(self, value):
+        """Whether a stream has to keep the channels of a tensor: one that is
+        written to it, or that is added in it. A product may hold a constant
+        that varies only with the other factor, as behind a dead channel that
+        squeeze-and-excitation scales; nobody adds to that."""
+        producer = value.producer
+        written = producer is None or not self._tied(producer)
+        return written or any(
+            isinstance(self._flow.rules[node], _ADDING)
+            and value in self._tied(node)
+            for node in value.consumers
+        )
+
     def _tied(self, node):
         """The inputs of a node that keep the same channels as its output."""
         rule = self._flow.rules[node]
@@ -93,7 +106,11 @@ def unite(flow, masks):
         Dict like `masks`.
     """
     streams, united = Streams(flow), dict(masks)
-    values = [x for x in flow.graph.values if flow.channels[x].axis is not None]
+    values = [
+        x
+        for x in flow.graph.values
+        if flow.channels[x].axis is not None and streams.kept_by(x)
+    ]
     gates = [
         (rule.gate(node), streams.of(node.output))
         for node, rule in flow.rules.items()
