@@ -39,6 +39,30 @@ def _mend_divergence(loss):
     return loss
 
 
+def _mean_of(loss):
+    """A loss that returns a scalar: outputs may differ in shape."""
+    return lambda y, y_pred: keras.ops.mean(loss(y, y_pred))
+
+
+def _match(losses, values, name):
+    """Targets or outputs in a container like that of the losses."""
+    named = isinstance(losses, dict)
+    expected = set(losses) if named else set(range(len(losses)))
+    if not isinstance(values, dict | list | tuple):
+        values = [values]
+    if isinstance(values, tuple):
+        values = list(values)
+    keys = values if isinstance(values, dict) else range(len(values))
+    found = set(keys)
+    if found != expected or isinstance(values, dict) != named:
+        raise ValueError(
+            f"The losses do not match the {name} of the student. Expected "
+            f"{name} {sorted(expected)}, as there are losses. "
+            f"Received: {sorted(found)}"
+        )
+    return values
+
+
 @keras.saving.register_keras_serializable("keras_bar")
 class Distiller(keras.distillation.Distiller):
     """`keras.distillation.Distiller`, with the student's own losses included.
@@ -54,7 +78,9 @@ class Distiller(keras.distillation.Distiller):
     `T = 4` pass `LogitsDistillation(temperature=4.0)` and
     `student_loss_weight=0.1`; both networks then return logits.
 
-    See `keras.distillation.Distiller` for the arguments.
+    See `keras.distillation.Distiller` for the arguments. Networks with several
+    outputs take a list or a dict of losses, like the outputs. As in Keras's,
+    `sample_weight` has no effect.
     """
 
     def __init__(self, teacher, student, distillation_losses, **kwargs):
@@ -68,13 +94,25 @@ class Distiller(keras.distillation.Distiller):
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
         super().compile(optimizer, loss, metrics, **kwargs)
-        self._loss_for_saving = loss
+        # In a tuple, or Keras would track what it holds.
+        self._loss_for_saving = (loss,)
+        losses = self._student_loss
+        if isinstance(losses, dict | list | tuple):
+            # Not as an attribute: Keras would track it, and then not find the
+            # structure of the outputs in it.
+            self.__dict__["_student_loss"] = (
+                {key: _mean_of(x) for key, x in losses.items()}
+                if isinstance(losses, dict)
+                else [_mean_of(x) for x in losses]
+            )
 
     def get_compile_config(self):
         # Keras's distiller hides its loss from the model that it is.
         return {
             **super().get_compile_config(),
-            "loss": keras.saving.serialize_keras_object(self._loss_for_saving),
+            "loss": keras.saving.serialize_keras_object(
+                self._loss_for_saving[0]
+            ),
         }
 
     def compile_from_config(self, config):
@@ -104,6 +142,10 @@ class Distiller(keras.distillation.Distiller):
             y_pred = self(x, training=training)
         # The student's losses alone: the teacher has not been called yet.
         penalties = self.losses
+        losses = self._student_loss
+        if isinstance(losses, dict | list):
+            y_pred = _match(losses, y_pred, "outputs")
+            y = y if y is None else _match(losses, y, "targets")
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         for penalty in penalties:
             loss = keras.ops.add(loss, self._aggregate_additional_loss(penalty))

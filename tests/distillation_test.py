@@ -135,6 +135,60 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn_from_it():
     assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(0, abs=1e-6)
 
 
+def two_headed(named):
+    """Two logits of the same pictures, as a list or by name."""
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, name="stem")(x)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    a, b = layers.Dense(3, name="a")(x), layers.Dense(2, name="b")(x)
+    return keras.Model(inputs, {"a": a, "b": b} if named else [a, b])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_student_of_several_outputs(named, tmp_path):
+    keras.utils.set_random_seed(0)
+    teacher, student = two_headed(named), two_headed(named)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = distillation.Distiller(
+        teacher,
+        keras_bar.gate(student, seed=0),
+        distillation.LogitsDistillation(),
+        student_loss_weight=1.0,
+    )
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        {"a": loss, "b": loss} if named else [loss, loss],
+        **QUICK,
+    )
+    x, y = tiny.data()
+    targets = {"a": y, "b": y % 2} if named else (y, y % 2)
+    found = model.evaluate(x, targets, verbose=0, batch_size=len(x))
+    found = found[0] if isinstance(found, list) else found
+    outputs = keras.tree.flatten(model.student(x))
+    expected = [
+        float(loss(t, o)) for t, o in zip((y, y % 2), outputs, strict=True)
+    ]
+    assert found == pytest.approx(sum(expected), rel=1e-5)
+    model.fit(x, targets, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(x, targets, verbose=0)
+
+
+def test_losses_that_do_not_match_the_outputs():
+    model = distillation.Distiller(
+        two_headed(False),
+        two_headed(False),
+        distillation.LogitsDistillation(),
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", {"a": loss, "b": loss}, **QUICK)
+    x, y = tiny.data()
+    with pytest.raises(ValueError, match="losses do not match") as error:
+        model.fit(x, (y, y), verbose=0)
+    assert "Expected" in str(error.value) and "Received" in str(error.value)
+
+
 # --- What the student adds to the loss -------------------------------------
 
 
