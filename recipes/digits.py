@@ -235,11 +235,7 @@ def check(budget, metric, epochs, seed):
             f"Received: {seed}"
         )
     # The budget may be too small for any network: ask an untrained one.
-    student = keras_bar.gate(build_network())
-    student.compile("sgd", "mse")
-    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
-    regularizer.set_model(student)
-    regularizer.on_train_begin()
+    training.check_budget(build_network(), budget, metric)
 
 
 if __name__ == "__main__":

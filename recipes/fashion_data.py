@@ -1,6 +1,7 @@
 """Fashion-MNIST at half its size, from Keras or from a file."""
 
 import dataclasses
+import zlib
 
 import keras
 import numpy as np
@@ -19,6 +20,10 @@ class Fashion:
     y: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+    def checksum(self):
+        """Integer that tells other pictures from these."""
+        return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
 
 
 def load_fashion(path=None, pictures=10_000, tests=10_000):
@@ -44,6 +49,11 @@ def load_fashion(path=None, pictures=10_000, tests=10_000):
         split = len(images) - tests
         x, y = images[:split], labels[:split]
         x_test, y_test = images[split:], labels[split:]
+    if len(x) < pictures:
+        raise ValueError(
+            "There are fewer pictures than asked for. Expected at most "
+            f"{len(x)} for training. Received: pictures={pictures}"
+        )
     return Fashion(
         _prepare(x[:pictures]),
         y[:pictures].astype("int32"),

@@ -10,7 +10,8 @@ distillation, with
     wm      weight-magnitude pruning by the iterative scheme in section 3.2 of
             the paper's supplement.
 
-Other methods are BAR with one default changed.
+Other methods are BAR with another setting: the paper's, the paper's with a
+stronger penalty, or one default changed.
 
     python recipes/fashion_mnist.py
     python recipes/fashion_mnist.py --methods bar --factors 8 --seeds 0
@@ -26,6 +27,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import pathlib
 import sys
@@ -170,7 +172,7 @@ def weight_magnitude(work, teacher):
     total = work.epochs(PRUNE) + work.epochs(FINETUNE)
     small = teacher
     for i in range(rounds):
-        epochs = total * (i + 1) // rounds - total * i // rounds
+        epochs = max(1, total * (i + 1) // rounds - total * i // rounds)
         share = work.cell.factor ** (-1 / rounds)
         small = work.run.once(
             f"round{i + 1}",
@@ -190,7 +192,7 @@ def weight_magnitude(work, teacher):
     return small, {}
 
 
-# One default of `BudgetRegularizer` changed: what docs/small_budgets.md shows.
+# Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.
 PAPER = {"strength": 1e-5, "steps": 1.0}
 ABLATIONS = {
     "paper": PAPER,
@@ -213,34 +215,36 @@ METHODS = {
 }
 
 
-def open_run(cell, arguments):
-    """The folder of a cell."""
-    settings = {"pictures": arguments.pictures, "scale": arguments.scale}
-    return resuming.Run(
-        arguments.output / str(cell), {**dataclasses.asdict(cell), **settings}
-    )
-
-
 def do(cell, arguments, data):
     """One cell, unless it is done."""
-    run = open_run(cell, arguments)
+    run = resuming.Run(arguments.output / str(cell), dataclasses.asdict(cell))
     if run.report() is not None:
         print(f"{cell}: done before", flush=True)
         return
     print(f"\n{cell}", flush=True)
     keras.backend.clear_session()
+    teacher = find_teacher(cell, arguments, data)
+    # Whether the teacher was trained or loaded must not matter.
     keras.utils.set_random_seed(cell.seed)
-    original = dataclasses.replace(
-        cell, method="teacher", factor=1, metric="volume", start="scratch"
-    )
-    first = Work(original, open_run(original, arguments), data, arguments.scale)
-    teacher = first.run.once("teacher", lambda: train_teacher(first))
     work = Work(cell, run, data, arguments.scale)
     small, row = METHODS[cell.method](work, teacher)
     run.save("compact", small)
     row = fashion_report.cell_row(cell, teacher, small, data) | row
     run.finish(row)
     print(f"{cell}: accuracy {row['accuracy']:.4f}", flush=True)
+
+
+def find_teacher(cell, arguments, data):
+    """The full network of a seed, which serves all of its cells."""
+    original = dataclasses.replace(
+        cell, method="teacher", factor=1, metric="volume", start="scratch"
+    )
+    run = resuming.Run(
+        arguments.output / str(original), dataclasses.asdict(original)
+    )
+    keras.utils.set_random_seed(cell.seed)
+    work = Work(original, run, data, arguments.scale)
+    return run.once("teacher", lambda: train_teacher(work))
 
 
 def parse(arguments):
@@ -253,8 +257,7 @@ def parse(arguments):
         nargs="+",
         choices=METHODS,
         default=["bar", "narrow", "wm"],
-        help="the rest are BAR with one default changed (default: bar narrow "
-        "wm)",
+        help="the rest are BAR with other settings (default: bar narrow wm)",
     )
     parser.add_argument(
         "--factors", nargs="+", type=float, default=[2, 4, 8, 16]
@@ -300,33 +303,47 @@ def parse(arguments):
         metavar="FOLDER",
         help="where to write, and to go on from (default: runs/fashion_mnist)",
     )
-    settings = parser.parse_args(arguments)
-    if min(settings.factors) < 1 or settings.pictures < fashion_data.BATCH:
-        parser.error(
-            "Expected factors of 1 or more and at least "
-            f"{fashion_data.BATCH} pictures. Received: factors "
-            f"{settings.factors}, {settings.pictures} pictures"
+    return parser, parser.parse_args(arguments)
+
+
+def check(arguments):
+    """Raises a ValueError if a cell would fail later."""
+    factors, seeds = arguments.factors, arguments.seeds
+    if not all(1 <= x < math.inf for x in factors) or min(seeds) < 0:
+        raise ValueError(
+            "Invalid cells. Expected finite factors of 1 or more and seeds of "
+            f"0 or more. Received: --factors {factors} --seeds {seeds}"
         )
-    return parser, settings
+    if arguments.pictures < fashion_data.BATCH or not 0 < arguments.scale < 100:
+        raise ValueError(
+            f"Invalid length of the training. Expected {fashion_data.BATCH} "
+            "pictures or more and a scale in (0, 100). Received: --pictures "
+            f"{arguments.pictures} --scale {arguments.scale}"
+        )
+    training.check_budget(
+        fashion_networks.build(arguments.network),
+        1 / max(factors),
+        arguments.metric,
+    )
 
 
 def main(arguments=None):
     parser, settings = parse(arguments)
-    rest = settings.network, settings.metric, settings.start
-    cells = [
-        Cell(method, factor, seed, *rest)
-        for method, factor, seed in itertools.product(
-            settings.methods, settings.factors, settings.seeds
-        )
-    ]
     try:
+        check(settings)
         data = fashion_data.load_fashion(settings.data, settings.pictures)
-        for cell in cells:  # All of them, before time is spent on one.
-            open_run(cell, settings)
+        # One table holds one kind of training.
+        resuming.Run(
+            settings.output,
+            {"scale": settings.scale, "pictures": data.checksum()},
+        )
     except Exception as error:  # Keras raises a bare one where it downloads.
         parser.error(str(error))
-    for cell in cells:
-        do(cell, settings, data)
+    rest = settings.network, settings.metric, settings.start
+    for method, factor, seed in itertools.product(
+        settings.methods, settings.factors, settings.seeds
+    ):
+        do(Cell(method, factor, seed, *rest), settings, data)
         reports = sorted(settings.output.glob("*/report.json"))
         rows = [json.loads(path.read_text()) for path in reports]
         fashion_report.write(rows, settings.output)

@@ -79,9 +79,7 @@ def write(rows, folder):
     resuming.write(folder / "results.csv", text.getvalue())
     text = "\n".join([markdown(rows), connectivity_markdown(rows)])
     resuming.write(folder / "table.md", text)
-    plain = [
-        x for x in rows if (x["network"], x["start"], x["metric"]) == PLAIN
-    ]
+    plain = [x for x in rows if PLAIN.items() <= x.items()]
     if plain:
         for ending in ("png", "svg"):
             reports.plot_accuracies(plain, folder / f"accuracy.{ending}")
@@ -142,8 +140,10 @@ def _of_paper(factor):
 def _cells(key, group):
     def spread(values):
         values = [100 * x for x in values]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        return f"{statistics.mean(values):.2f} ± {deviation:.2f}"
+        mean = f"{statistics.mean(values):.2f}"
+        if len(values) < 2:
+            return mean
+        return f"{mean} ± {statistics.stdev(values):.2f}"
 
     gaps = [x["accuracy"] - x["teacher"] for x in group]
     before = [x["pruned"] for x in group if "pruned" in x]

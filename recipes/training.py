@@ -45,3 +45,18 @@ def high_then_low(steps, low_steps, high=1e-3, low=1e-4):
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         [max(steps - low_steps, 1)], [high, low]
     )
+
+
+def check_budget(model, budget, metric):
+    """Raises a ValueError if no connected network has this cost.
+
+    Args:
+        model: `keras.Model`, untrained, as it will be pruned.
+        budget: Float, fraction of the full cost.
+        metric: `"volume"`, `"flops"` or `"params"`.
+    """
+    student = keras_bar.gate(model)
+    student.compile("sgd", "mse")
+    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
+    regularizer.set_model(student)
+    regularizer.on_train_begin()

@@ -1,6 +1,7 @@
 """The recipe of the small budgets, on a small network and made-up pictures."""
 
 import csv
+import shutil
 
 import keras
 import numpy as np
@@ -75,7 +76,7 @@ def test_a_row_per_method_within_the_budget(finished):
         assert 0.2 < float(row["volume"]) <= 0.25
         assert 0 <= float(row["accuracy"]) <= 1
     assert (finished / "accuracy.png").stat().st_size > 0
-    assert (finished / "table.md").read_text().count("\n") == 5
+    assert (finished / "table.md").read_text().count("\n") == 9
 
 
 def test_compact_networks_are_those_of_the_row(finished, pictures):
@@ -103,6 +104,18 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     before = (finished / "results.csv").read_text()
     run(pictures, finished)
     assert (finished / "results.csv").read_text() == before
+
+
+def test_a_cell_does_not_depend_on_who_trained_the_teacher(
+    finished, pictures, tmp_path
+):
+    original = "wide_resnet-scratch-teacher-volume-1-seed0"
+    shutil.copytree(finished / original, tmp_path / original)
+    run(pictures, tmp_path, "--methods", "narrow")
+    assert (
+        rows_of(tmp_path)["narrow"]["accuracy"]
+        == (rows_of(finished)["narrow"]["accuracy"])
+    )
 
 
 def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
@@ -196,3 +209,9 @@ def test_wrong_files_are_refused(tmp_path, pictures, capsys):
     with pytest.raises(SystemExit):
         run(pictures, tmp_path / "out", "--factors", "0.5")
     assert "factors of 1 or more" in capsys.readouterr().err
+    for wrong in (("--scale", "-1"), ("--seeds", "-1"), ("--factors", "1e9")):
+        with pytest.raises(SystemExit):
+            run(pictures, tmp_path / "out", *wrong)
+        message = capsys.readouterr().err
+        assert "Expected" in message and "Received" in message
+    assert not (tmp_path / "out").exists()
