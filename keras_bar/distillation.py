@@ -18,12 +18,25 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
     Args:
         temperature: Float, the temperature `T`; 4 in the paper.
         loss: `keras.losses.Loss` between the two softened outputs; by default
-            the Kullback-Leibler divergence.
+            the Kullback-Leibler divergence. For several outputs also a list or
+            a dict of losses like them, None where there is none.
     """
 
     def __init__(self, temperature=4.0, loss=None):
         super().__init__(temperature, loss or "kl_divergence")
         self.loss: Any = keras.tree.map_structure(_mend_divergence, self.loss)
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """Scalar loss of logits `(..., classes)`, or of lists or dicts of
+        them; one loss serves all outputs."""
+        nested = keras.tree.is_nested
+        if nested(student_outputs) and not nested(self.loss):
+            each = keras.tree.map_structure(
+                lambda _: self.loss, student_outputs
+            )
+            parts = LogitsDistillation(self.temperature, each)
+            return parts.compute_loss(teacher_outputs, student_outputs)
+        return super().compute_loss(teacher_outputs, student_outputs, **kwargs)
 
     @classmethod
     def mend(cls, distillation):
