@@ -166,6 +166,40 @@ def test_rows_of_pruning():
     assert row["worst_excess"] == pytest.approx(0.05)
 
 
+def row(**changes):
+    return {
+        **fashion_report.PLAIN,
+        "method": "bar",
+        "factor": 16.0,
+        "seed": 0,
+        "accuracy": 0.8,
+        "teacher": 0.9,
+        "volume": 0.06,
+        "flops": 0.01,
+        "params": 0.02,
+        "full_volume": 1000,
+        "full_flops": 10_000,
+        "regular_volume": 120,
+        "regular_flops": 125,
+        **changes,
+    }
+
+
+def test_seeds_share_a_line_of_the_table():
+    rows = [row(), row(seed=1, accuracy=0.82), row(method="wm")]
+    _, _, both, single = fashion_report.markdown(rows).splitlines()
+    assert "| 2 | 81.00 ± 1.41 | -9.00 |  | 1/16.7 | 1/100.0 |" in both
+    assert "| 1 | 80.00 | -10.00 |" in single
+
+
+def test_regular_and_mixed_stand_beside_the_supplement():
+    rows = [row(), row(method="wm"), row(network="vgg")]
+    _, _, line = fashion_report.connectivity_markdown(rows).splitlines()
+    # Half of the volume, 20 % fewer FLOPs; the supplement's section 5.1.
+    assert line.startswith("| 16 | 1 | 0.1200 | 0.0600 | -50% |")
+    assert "| 0.0125 | 0.0100 | -20% | -58%, -48% |" in line
+
+
 @pytest.mark.parametrize("network", fashion_networks.NETWORKS)
 def test_networks_can_be_narrowed(network):
     full = keras_bar.measure_cost(fashion_networks.build(network))
