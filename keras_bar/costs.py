@@ -12,7 +12,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.evaluation import evaluate
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.streams import unite
 from keras_bar.graph.trace import trace

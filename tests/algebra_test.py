@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_bar.graph.algebra import ABSENT
 from keras_bar.graph.algebra import Algebra
-from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.evaluation import evaluate
 from tests.gradients import gradient
 
 pytestmark = pytest.mark.core

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.evaluation import evaluate
 
 
 class Numbers:

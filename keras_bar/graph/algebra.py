@@ -18,10 +18,6 @@ import functools
 
 import numpy as np
 
-# Stands for 0 under the logarithm. exp(log(TINY)) vanishes beside 1 in
-# float32, hence 0 and 1 stay exactly 0 and 1.
-TINY = 1e-30
-
 # In the index of `Algebra.take`: a channel that is dead whatever the gates do.
 ABSENT = -1
 
@@ -99,7 +95,7 @@ class Algebra:
         if x is self.full:
             return np.ones(1, bool)
         if x.kind == "take" and x.operands[0] is self.full:
-            return _unpack(x.data) != ABSENT
+            return unpack(x.data) != ABSENT
         return None
 
     def _merge(self, parts, join):
@@ -151,7 +147,7 @@ class Algebra:
         if operand.size == 1:
             return operand
         if operand.kind == "take":
-            groups = np.reshape(_unpack(operand.data), (-1, times))
+            groups = np.reshape(unpack(operand.data), (-1, times))
             if np.all(groups == groups[:, :1]):
                 return self.take(operand.operands[0], groups[:, 0])
         return None
@@ -195,7 +191,7 @@ class Algebra:
             joins = {"and": self.conjunction, "or": self.disjunction}
             return joins[operand.kind](*parts)
         if operand.kind == "take":
-            inner = np.append(_unpack(operand.data), ABSENT)
+            inner = np.append(unpack(operand.data), ABSENT)
             return self.take(operand.operands[0], inner[index])
         if operand.kind == "concat":
             start = 0
@@ -217,7 +213,8 @@ def _pack(index):
     return np.asarray(index, "int32").tobytes()
 
 
-def _unpack(data):
+def unpack(data):
+    """The index of a "take", an array."""
     return np.frombuffer(data, "int32")
 
 
@@ -261,103 +258,3 @@ def _split_by_size(operand):
         return set(), {operand}
     single = {x for x in operand.operands if x.size == 1}
     return single, set(operand.operands) - single
-
-
-def evaluate(expressions, gates, xp=np):
-    """Values of expressions at given gate vectors.
-
-    Args:
-        expressions: Iterable of `Expression`.
-        gates: Dict from gate key to a vector `(channels,)` of values in
-            [0, 1]: 0/1 for the exact answer, probabilities for the soft one.
-        xp: `numpy`, or `keras.ops` inside a training step.
-
-    Returns:
-        Dict from expression to its value, shape `(size,)`; for a single value
-        shape `(1,)`.
-    """
-    values: dict = {}
-    for x in _closure(expressions):
-        values[x] = _EVALUATORS[x.kind](x, values, gates, xp)
-    return values
-
-
-def _closure(expressions):
-    """The expressions and all they are made of, operands first."""
-    seen, stack = set(), list(expressions)
-    while stack:
-        x = stack.pop()
-        if x not in seen:
-            seen.add(x)
-            stack.extend(x.operands)
-    return sorted(seen, key=lambda x: x.order)
-
-
-def _gate(x, values, gates, xp):
-    value = gates[x.data]
-    return value.astype("float64") if xp is np else value
-
-
-def _and(x, values, gates, xp):
-    result = values[x.operands[0]]
-    for operand in x.operands[1:]:
-        result = result * values[operand]
-    return result
-
-
-def _or(x, values, gates, xp):
-    dead = 1.0 - values[x.operands[0]]
-    for operand in x.operands[1:]:
-        dead = dead * (1.0 - values[operand])
-    return 1.0 - dead
-
-
-def _none(values, xp):
-    """Product of `1 - values` along the last axis, in logarithms: a plain
-    product underflows and its gradient divides by zero."""
-    logs = xp.log(xp.maximum(1.0 - values, TINY))
-    return xp.exp(xp.sum(logs, axis=-1))
-
-
-def _any(x, values, gates, xp):
-    return 1.0 - _none(xp.reshape(values[x.operands[0]], (1, -1)), xp)
-
-
-def _any_of(x, values, gates, xp):
-    groups = xp.reshape(values[x.operands[0]], (x.size, x.data))
-    return 1.0 - _none(groups, xp)
-
-
-def _exceeds(x, values, gates, xp):
-    larger, smaller = (values[operand] for operand in x.operands)
-    return 1.0 - _none(xp.reshape(larger * (1.0 - smaller), (1, -1)), xp)
-
-
-def _concat(x, values, gates, xp):
-    parts = [
-        xp.broadcast_to(values[part], (size,))
-        for part, size in zip(x.operands, x.data, strict=True)
-    ]
-    return xp.concatenate(parts)
-
-
-def _take(x, values, gates, xp):
-    source = values[x.operands[0]]
-    index = _unpack(x.data)
-    if np.all(index != ABSENT):
-        return xp.take(source, index)
-    index = np.where(index == ABSENT, x.operands[0].size, index)
-    return xp.take(xp.concatenate([source, xp.zeros((1,))]), index)
-
-
-_EVALUATORS = {
-    "full": lambda x, values, gates, xp: xp.ones((1,)),
-    "gate": _gate,
-    "and": _and,
-    "or": _or,
-    "any": _any,
-    "any_of": _any_of,
-    "exceeds": _exceeds,
-    "concat": _concat,
-    "take": _take,
-}

@@ -11,7 +11,7 @@ import dataclasses
 
 from keras_bar.graph.algebra import Algebra
 from keras_bar.graph.algebra import Expression
-from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.evaluation import evaluate
 from keras_bar.graph.rules import Boundary
 from keras_bar.graph.rules import rule_for
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_bar.graph.algebra import evaluate
+from keras_bar.graph.evaluation import evaluate
 from keras_bar.graph.rules import merging
 from keras_bar.graph.rules.channelwise import Channelwise
 from keras_bar.graph.rules.convolutions import DepthwiseConvolution
