@@ -9,6 +9,7 @@ import pytest
 
 import keras_bar
 from recipes import fashion_data
+from recipes import fashion_methods
 from recipes import fashion_mnist
 from recipes import fashion_networks
 from recipes import fashion_report
@@ -29,7 +30,7 @@ def quick():
         ),
     )
     for name, value in EPOCHS.items():
-        patch.setattr(fashion_mnist, name, value)
+        patch.setattr(fashion_methods, name, value)
     load = fashion_data.load_fashion
     patch.setattr(
         fashion_data, "load_fashion", lambda *args: load(*args, tests=100)
