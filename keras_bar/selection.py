@@ -142,6 +142,24 @@ def strongest(cost_model, metric, target, scores):
     return _fill(cost_model, metric, target, ranks, masks)
 
 
+def completed(cost_model, metric, target, scores, masks):
+    """A set of channels that is within a budget and uses it.
+
+    Args:
+        cost_model, metric, target, scores: As of `strongest`.
+        masks: Dict from gate to booleans `(channels,)`, the channels wanted.
+
+    Returns:
+        Dict like `masks`: these channels, if they are within the budget and
+        connected, and where much of it is unused the strongest others that
+        fit; otherwise the `strongest`.
+    """
+    within = cost_model.hard(masks)[metric] <= target
+    if within and cost_model.flow.is_connected(masks):
+        return _fill(cost_model, metric, target, _rank(scores), masks)
+    return strongest(cost_model, metric, target, scores)
+
+
 def _rank(scores):
     """Dict from gate to the places of its channels in the order of all. Equal
     scores get different places; those that are no numbers come first."""

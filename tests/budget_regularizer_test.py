@@ -103,6 +103,35 @@ def test_tracking_follows_the_budget_and_learns():
     assert logs["loss"][-1] < logs["loss"][0]
 
 
+def test_what_uses_the_budget_is_left_as_it_is():
+    """Channels that nobody trained are not opened to fill the budget."""
+    seen = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen["alive"] = [gate.alive() for gate in tiny.gates(model)]
+            seen["factors"] = [
+                ops.convert_to_numpy(gate.deterministic())
+                for gate in tiny.gates(model)
+            ]
+
+    model = tiny.student()
+    # A budget of 15.5 channels, of which 15 are well within 95 %.
+    budget = 15.5 / (2 * tiny.WIDTH)
+    tiny.fit(model, BudgetRegularizer(budget), Look(), epochs=15)
+    used = sum(x.sum() for x in seen["alive"]) / 15.5
+    for gate, alive, factors in zip(
+        tiny.gates(model), seen["alive"], seen["factors"], strict=True
+    ):
+        if 0.95 <= used <= 1:
+            np.testing.assert_array_equal(gate.alive(), alive)
+        kept = alive & gate.alive()
+        found = ops.convert_to_numpy(gate.deterministic())
+        np.testing.assert_allclose(found[kept], factors[kept], rtol=1e-5)
+        opened = gate.alive() & ~alive
+        assert np.all(found[opened] < 0.6)
+
+
 def test_budget_in_units_of_the_metric():
     model = tiny.student()
     budget = round(0.5 * tiny.VOLUME)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar.layers import HardConcreteGate
@@ -139,3 +140,23 @@ def test_file_round_trip(tmp_path):
 def test_wrong_inputs(axis, shape, message):
     with pytest.raises(ValueError, match=message):
         HardConcreteGate(axis=axis).build(shape)
+
+
+@pytest.mark.core
+def test_channels_are_opened_at_a_factor_of_choice():
+    gate = gate_of([-9.0, -9.0, 9.0, 0.0])
+    alive = gate.deterministic()
+    gate.set_alive(np.array([True, False, True, True]), opened=0.25)
+    found = ops.convert_to_numpy(gate.deterministic())
+    expected = ops.convert_to_numpy(alive).copy()
+    expected[0] = 0.25
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.core
+def test_mean_factor_is_that_of_many_samples():
+    gate = gate_of([-2.0, 0.0, 1.5])
+    draws = [ops.convert_to_numpy(gate.sample()) for _ in range(4000)]
+    np.testing.assert_allclose(gate.mean(), np.mean(draws, 0), atol=0.03)
+    gate.set_alive(np.array([False, True, True]))
+    np.testing.assert_allclose(gate.mean(), gate.deterministic())

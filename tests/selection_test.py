@@ -218,3 +218,47 @@ def test_weaker_channels_fill_what_a_costly_one_leaves():
     assert masks[cheap].sum() == 13
     assert masks[cheap][[7, 39, 38, 37]].all()
     assert 0.95 * target <= model.hard(masks)["volume"] <= target
+
+
+def test_wanted_channels_stay_as_they_are_if_they_use_the_budget():
+    model, gates = cost_model(tiny.network())
+    scores = scores_of(model)
+    wanted = {gate: np.arange(tiny.WIDTH) % 2 == 0 for gate in model.gates}
+    cost = model.hard(wanted)["volume"]
+    for target in (cost, 1.04 * cost):  # More would fit into the second.
+        masks = selection.completed(model, "volume", target, scores, wanted)
+        for gate, mask in masks.items():
+            np.testing.assert_array_equal(mask, wanted[gate])
+
+
+def test_wanted_channels_are_completed_by_the_strongest():
+    model, gates = cost_model(tiny.network())
+    scores = scores_of(model)
+    wanted = {gate: np.arange(tiny.WIDTH) % 2 == 0 for gate in model.gates}
+    channel = model.full["volume"] / (2 * tiny.WIDTH)
+    target = model.hard(wanted)["volume"] + 2 * channel
+    masks = selection.completed(model, "volume", target, scores, wanted)
+    added = {gate: masks[gate] & ~wanted[gate] for gate in masks}
+    count = sum(x.sum() for x in added.values())
+    assert count == 2  # 17 channels of 18 are less than 95 %.
+    weakest = min(scores[gate][x].min() for gate, x in added.items() if x.any())
+    closed = [scores[gate][~masks[gate]] for gate in masks]
+    assert weakest > np.concatenate(closed).max()
+
+
+def test_too_many_or_disconnected_wanted_channels_give_way():
+    model, gates = cost_model(tiny.network())
+    scores = scores_of(model)
+    for wanted in (True, False):
+        masks = selection.completed(
+            model,
+            "volume",
+            model.full["volume"] / 2,
+            scores,
+            {gate: np.full(tiny.WIDTH, wanted) for gate in model.gates},
+        )
+        expected = selection.strongest(
+            model, "volume", model.full["volume"] / 2, scores
+        )
+        for gate, mask in masks.items():
+            np.testing.assert_array_equal(mask, expected[gate])

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bar import selection
@@ -15,6 +16,9 @@ from keras_bar.costs import alive_masks
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
 from keras_bar.layers import BudgetState
+
+# Of a channel that is opened when `fit` ends: it shall not be dead.
+LEAST_FACTOR = 1e-3
 
 
 class BudgetRegularizer(keras.callbacks.Callback):
@@ -231,7 +235,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
         scores = {
             gate: ops.convert_to_numpy(gate.location()) for gate in model.gates
         }
-        chosen = selection.strongest(model, self.metric, budget.target, scores)
+        chosen = selection.completed(
+            model, self.metric, budget.target, scores, masks
+        )
         if selection.WELL_USED * cost > budget.target:
             warnings.warn(
                 "The training was too short to reach the budget: at its end "
@@ -242,7 +248,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
                 stacklevel=2,
             )
         for gate, mask in chosen.items():
-            gate.set_alive(mask)
+            # What batch normalization saw of a channel that is opened now is
+            # its mean under the noise; at 1 it could drown the others.
+            gate.set_alive(mask, opened=np.fmax(gate.mean(), LEAST_FACTOR))
         self._state.limit = (self.metric, budget.target)
 
 

@@ -206,14 +206,21 @@ class HardConcreteGate(keras.layers.Layer):
         """Which channels live: NumPy booleans `(channels,)`."""
         return ops.convert_to_numpy(self.deterministic()) > 0.0
 
-    def set_alive(self, mask):
+    def mean(self):
+        """Expected factors under the noise: NumPy floats `(channels,)`."""
+        return ops.convert_to_numpy(
+            self._unless_fixed(hard_concrete.mean(self.location()))
+        )
+
+    def set_alive(self, mask, opened=1.0):
         """Closes and opens channels for good.
 
-        An open channel keeps its deterministic factor; one that was dead is
-        opened at 1.
+        An open channel keeps its deterministic factor.
 
         Args:
             mask: Booleans `(channels,)`, True for alive.
+            opened: Float or floats `(channels,)`, the factor at which one that
+                was dead is opened.
         """
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != tuple(self.log_alpha.shape):
@@ -223,7 +230,7 @@ class HardConcreteGate(keras.layers.Layer):
                 f"shape={mask.shape}"
             )
         z = ops.convert_to_numpy(self.deterministic())
-        self.fixed_value.assign(np.where(mask, np.where(z > 0, z, 1.0), 0.0))
+        self.fixed_value.assign(np.where(mask, np.where(z > 0, z, opened), 0.0))
 
     def fix(self):
         """Fixes every channel at its deterministic factor."""
