@@ -156,7 +156,7 @@ def main():
     arguments = parser.parse_args()
     rows = read(arguments.output) if arguments.models else {}
     for name in arguments.models or names():
-        # The memory that TensorFlow keeps of one model is given back.
+        # What one model needs is given back before the next.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows[name] = pool.apply(measure, [name])
         print(*cells(rows[name]), flush=True)

@@ -84,18 +84,18 @@ def prune(
 
 def _channels(cost_model):
     """Dict from gate to `Channels`."""
-    writers: dict = {gate: [] for gate in cost_model.gates}
+    writers: dict = {key: [] for key in cost_model.gates}
     flow = cost_model.flow
     for node, rule in flow.rules.items():
         if isinstance(rule, Gate):
             writers[rule.gate(node)].append(_writer(rule.gated(node), flow))
     return {
-        gate: Channels(
+        key: Channels(
             name=nodes[0].name,
             filters=[flow.rules[x].filters(x.op) for x in nodes],
             index=index,
         )
-        for index, (gate, nodes) in enumerate(writers.items())
+        for index, (key, nodes) in enumerate(writers.items())
     }
 
 
