@@ -91,7 +91,7 @@ class Run:
             validation_data: Pictures and classes to validate on, or None.
         """
         self._scratch.mkdir(exist_ok=True)
-        progress = Progress(name, batches, self._scratch / f"{name}.json")
+        progress = Progress(name, batches, self.folder / f"{name}.json")
         backup = keras.callbacks.BackupAndRestore(
             self._scratch / name,
             double_checkpoint=True,
@@ -108,7 +108,7 @@ class Run:
 
     def history(self, name):
         """Dict from log to its values in a part, one per epoch."""
-        rows = json.loads((self._scratch / f"{name}.json").read_text())
+        rows = json.loads((self.folder / f"{name}.json").read_text())
         rows = [rows[epoch] for epoch in sorted(rows, key=int)]
         return {log: [row[log] for row in rows] for log in rows[0]}
 

@@ -50,8 +50,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
         strength: None, or the factor lambda of the paper's penalty. By default
             a threshold tracks the budget instead; see
             `keras_bar.callbacks.control.ThresholdTracking`.
-        indecision: Pair of floats, the share of the cost whose gates are
-            undecided at the start and at the end.
+        indecision: Pair of floats, of the expected cost the share whose gates
+            are undecided at the start and at the end.
         openness: Float, `logit P(z > 0)` at the start.
         price_exponent: Float, how much faster channels that cost more close:
             0 treats all alike, 1 in proportion to their cost.
@@ -71,7 +71,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
         steps=0.9,
         hardness=10.0,
         strength=None,
-        indecision=(0.12, 0.003),
+        indecision=(0.12, 0.02),
         openness=3.0,
         price_exponent=1.0,
     ):

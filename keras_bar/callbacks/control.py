@@ -133,10 +133,13 @@ class ThresholdTracking:
     `slope * (score - threshold)` around the point where it closes. Every step
 
     - the threshold takes a fraction of the Newton step that brings the
-      expected cost to the moving budget;
-    - the slope grows or falls such that the share of the cost whose gates are
-      undecided, `mean 4 p (1 - p)`, follows a schedule that ends near 0. At
-      the end the noise has no say any more: expected and hard cost agree.
+      expected cost within the moving budget, or back to using it. Between
+      these bounds it rests: channels are whole, and to use a budget to the
+      last unit some gate would have to be half open for ever;
+    - the slope grows or falls such that of the expected cost the share whose
+      gates are undecided, `mean 4 p (1 - p)`, follows a schedule that ends
+      near 0. At the end the noise has no say any more: expected and hard cost
+      agree.
 
     The strongest channels of gates without which the network would fall apart
     (`lifelines`) stay open.
@@ -144,7 +147,8 @@ class ThresholdTracking:
     Args:
         budget: `Budget`.
         openness: Float, `logit P(z > 0)` of the gates at the start.
-        indecision: Pair of floats, the undecided share at start and end.
+        indecision: Pair of floats, the undecided share of the expected cost at
+            start and end.
         price_exponent: Float, the weight of a channel's cost: 1 ranks by
             benefit per cost, 0 by benefit.
         lifelines: Dict from gate to how many of its channels stay open.
@@ -156,6 +160,8 @@ class ThresholdTracking:
     MEMORY = 0.99
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
+    # The expected cost rests between these shares of the moving budget.
+    USED = (0.96, 0.99)
 
     def __init__(self, budget, openness, indecision, price_exponent, lifelines):
         self.budget = budget
@@ -182,9 +188,10 @@ class ThresholdTracking:
         gates = budget.cost_model.gates
         probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
         cost = budget.cost_model.soft(budget.metric, probabilities)
-        slope, undecided = self._next_slope(state, probabilities)
         share = cost / budget.full_cost
-        gap = share - self._wanted_share(state.step)
+        slope, undecided = self._next_slope(state, probabilities, share)
+        least, most = self._wanted_shares(state.step)
+        gap = share - ops.clip(share, least, most)
         # d share / d threshold = -slope * mean p (1 - p)
         newton = gap / (slope * undecided / 4.0)
         threshold = state.pressure + self.THRESHOLD_GAIN * newton
@@ -229,12 +236,14 @@ class ThresholdTracking:
         missing = ops.maximum(CENTER + self.openness - location, 0.0)
         return ops.where(location >= weakest, offset + missing, offset)
 
-    def _next_slope(self, state, probabilities):
-        """The slope that brings the undecided share nearer to its schedule,
-        and that share, at least what the schedule wants."""
+    def _next_slope(self, state, probabilities, share):
+        """The slope that brings the undecided part of the cost nearer to its
+        schedule, and that part, at least what the schedule wants; as fractions
+        of the full cost, like the `share` that is expected."""
         t = ops.cast(state.step, "float32") / float(self.budget.steps)
         first, last = self.indecision
         wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
+        wanted = share * wanted
         undecided = sum(
             self.weights[g] * ops.mean(4.0 * p * (1.0 - p))
             for g, p in probabilities.items()
@@ -249,12 +258,14 @@ class ThresholdTracking:
         """The threshold at present, as a float for the logs."""
         return float(state.pressure.numpy())
 
-    def _wanted_share(self, step):
-        """The moving budget as a fraction, at most that of open gates: while
-        the budget is no constraint they keep some noise, and learn."""
+    def _wanted_shares(self, step):
+        """The bounds of the expected cost, as fractions of the full one: at
+        most that of open gates, for while the budget is no constraint they
+        keep some noise, and learn."""
         ahead = step + int(self.LEAD * self.budget.steps)
         share = self.budget.moving(ahead) / self.budget.full_cost
-        return ops.minimum(share, ops.sigmoid(float(self.openness)))
+        open_share = ops.sigmoid(float(self.openness))
+        return [ops.minimum(used * share, open_share) for used in self.USED]
 
 
 def _channels(gate):
