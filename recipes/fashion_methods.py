@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import keras
 
@@ -125,7 +126,10 @@ def prune(work, teacher, settings):
 
 def narrow(work, teacher):
     """The same network, uniformly narrower, from scratch."""
-    small = fashion_networks.build(work.cell.network, work.cell.factor)
+    divisor = work.cell.factor
+    if work.cell.metric != "volume":  # They grow with the widths' square.
+        divisor = math.sqrt(divisor)
+    small = fashion_networks.build(work.cell.network, divisor)
     epochs = work.epochs(PRUNE) + work.epochs(FINETUNE)
     work.distill("train", teacher, small, epochs, work.epochs(LOW))
     return small, {}

@@ -5,8 +5,9 @@ Trains a network on 10,000 real pictures at 14x14 and prunes copies of it to
 set. Compares them, after the same number of training steps with the same
 distillation, with
 
-    narrow  the same network with all widths divided by the factor, trained
-            from scratch;
+    narrow  the same network with all widths divided by the factor (by its
+            square root where the metric is not the volume), trained from
+            scratch;
     wm      weight-magnitude pruning by the iterative scheme in section 3.2 of
             the paper's supplement.
 
