@@ -103,6 +103,42 @@ def test_tracking_follows_the_budget_and_learns():
     assert logs["loss"][-1] < logs["loss"][0]
 
 
+class Masks(keras.callbacks.Callback):
+    """Remembers, after every batch, what lives and whether that is fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.fixed = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        gates = tiny.gates(self.model)
+        self.alive.append(np.concatenate([gate.alive() for gate in gates]))
+        self.fixed.append(all(gate.is_fixed for gate in gates))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_settles_when_the_budget_has_arrived(steps_per_execution):
+    if steps_per_execution > 1 and keras.backend.backend() == "torch":
+        pytest.skip("Keras has no steps_per_execution on torch")
+    model = tiny.student(steps_per_execution=steps_per_execution)
+    masks, per_epoch = Masks(), tiny.BATCHES
+    steps = int(2.5 * per_epoch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logs = tiny.fit(
+            model, BudgetRegularizer(0.4, steps=steps), masks, epochs=4
+        )
+    calls = np.cumsum([masks.fixed])
+    assert not any(masks.fixed[: steps // steps_per_execution])
+    assert all(masks.fixed[-(per_epoch // steps_per_execution) :])
+    settled = [x for x, done in zip(masks.alive, calls, strict=True) if done]
+    assert len(settled) > 2 and all(np.all(x == settled[0]) for x in settled)
+    np.testing.assert_array_equal(masks.alive[-1], settled[0])
+    assert logs["expected"][-1] == pytest.approx(logs["volume"][-1], rel=1e-5)
+    assert_finished(model, 0.4)
+
+
 def test_what_uses_the_budget_is_left_as_it_is():
     """Channels that nobody trained are not opened to fill the budget."""
     seen = {}
@@ -568,6 +604,23 @@ def test_checkpoint_goes_on_as_the_uninterrupted(tmp_path, optimizer):
         )
     assert_same(model, expected)
     assert_same_end(logs, expected_logs)
+    assert_finished(model, 0.4)
+
+
+@pytest.mark.core
+def test_goes_on_after_it_has_settled(tmp_path):
+    path = tmp_path / "{epoch}.keras"
+    model = tiny.student()
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny.fit(model, BudgetRegularizer(0.4, steps=0.3), checkpoint, epochs=4)
+        expected = values(model)
+        model = keras.models.load_model(tmp_path / "2.keras")
+        assert tiny.gates(model)[0].is_fixed
+        again = BudgetRegularizer(0.4, steps=0.3)
+        tiny.fit(model, again, epochs=4, initial_epoch=2)
+    assert_same(model, expected)
     assert_finished(model, 0.4)
 
 

@@ -17,7 +17,7 @@ from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
 from keras_bar.layers import BudgetState
 
-# Of a channel that is opened when `fit` ends: it shall not be dead.
+# Of a channel that is opened when the gates are fixed: it shall not be dead.
 LEAST_FACTOR = 1e-3
 
 
@@ -26,9 +26,9 @@ class BudgetRegularizer(keras.callbacks.Callback):
 
     The budget moves from the full cost to its final value along a sigmoidal
     transition (supplement, section 1), and the gates are made to follow it in
-    the compiled training step. When `fit` ends, all gates are fixed, the model
-    is within the budget and connected, and `keras_bar.compact` can build the
-    small network.
+    the compiled training step. When it has arrived, all gates are fixed, the
+    model is within the budget and connected, and the rest of `fit` trains just
+    what is left. `keras_bar.compact` builds the small network.
 
     Logs of every epoch: `volume`, `flops` and `params`, the cost of the network
     if it were compacted now; `budget`, the moving budget; `expected`, the
@@ -45,7 +45,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
         steps: Integer, training steps over which the budget moves; or float
             in (0, 1], the fraction of all steps of `fit`. In the steps after
-            them the network settles in its final budget.
+            them the network settles: which channels live is decided.
         hardness: Float, hardness `d` of the transition; 0 is the line.
         strength: None, or the factor lambda of the paper's penalty. By default
             a threshold tracks the budget instead; see
@@ -88,6 +88,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
         self.price_exponent = price_exponent
         self._state: Any = None
         self._control: Any = None
+        self._settled = False
+        self._steps_left = 0
 
     @classmethod
     def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
@@ -119,8 +121,6 @@ class BudgetRegularizer(keras.callbacks.Callback):
             )
         if self.strength is not None:
             checks.check_penalty_counts(self.model)
-        gates = self._cost_model.gates
-        checks.check_learning(gates, self._model_name)
         selection.target_cost(
             self._cost_model, self.metric, self.budget, self._model_name
         )
@@ -133,7 +133,8 @@ class BudgetRegularizer(keras.callbacks.Callback):
                 f"steps={self.params.get('steps')} per epoch"
             )
         _exempt_from_weight_decay(
-            self.model.optimizer, [gate.log_alpha for gate in gates]
+            self.model.optimizer,
+            [gate.log_alpha for gate in self._cost_model.gates],
         )
 
     def on_test_begin(self, logs=None):
@@ -146,6 +147,15 @@ class BudgetRegularizer(keras.callbacks.Callback):
         if self._control is None:
             self._begin(epoch)
 
+    def on_train_batch_end(self, batch, logs=None):
+        # The variable is not read at every batch: that would hold up the next.
+        self._steps_left -= self._steps_per_call
+        if self._steps_left < 0 and not self._settled:
+            _ = self.model  # On JAX this brings the variables up to date.
+            self._steps_left = self._control.budget.steps - self._steps_done()
+            if self._steps_left < 0:
+                self._fix_gates()
+
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs.update(self._measure())
@@ -154,7 +164,10 @@ class BudgetRegularizer(keras.callbacks.Callback):
         _ = self.model  # On JAX this brings the variables up to date.
         if self._control is None:  # Not a single epoch was left to train.
             self._begin(self.params.get("epochs") or 0)
-        self._fix_gates()
+        if not self._settled:
+            self._fix_gates()
+        budget = self._control.budget
+        self._state.limit = (budget.metric, budget.target)
         self._state.control = None
         # The step without the budget is compiled anew.
         self.model.train_function = None
@@ -165,12 +178,19 @@ class BudgetRegularizer(keras.callbacks.Callback):
         interrupted = self._before[0] > 0 and not self._steps_done()
         if epoch and interrupted:
             self._restore()
+        gates = self._cost_model.gates
+        self._settled = all(gate.is_fixed for gate in gates)
+        if not (epoch and self._steps_done()):
+            checks.check_learning(gates, self._model_name)
         steps = self.steps
         if isinstance(steps, float):
             to_come = self.params["steps"] * (self.params["epochs"] - epoch)
             steps = round(steps * (self._steps_done() + to_come))
-        self._control = self._make_control(max(steps, 1))
+        steps = max(steps, 1)
+        self._control = self._make_control(steps)
         self._state.control = self._control
+        self._steps_left = steps - self._steps_done()
+        self._steps_per_call = getattr(self.model, "steps_per_execution", 1)
 
     def _restore(self):
         for x, value in zip(self._remembered(), self._before, strict=True):
@@ -251,7 +271,7 @@ class BudgetRegularizer(keras.callbacks.Callback):
             # What batch normalization saw of a channel that is opened now is
             # its mean under the noise; at 1 it could drown the others.
             gate.set_alive(mask, opened=np.fmax(gate.mean(), LEAST_FACTOR))
-        self._state.limit = (self.metric, budget.target)
+        self._settled = True
 
 
 def _exempt_from_weight_decay(optimizer, variables):

@@ -133,9 +133,7 @@ class ThresholdTracking:
     `slope * (score - threshold)` around the point where it closes. Every step
 
     - the threshold takes a fraction of the Newton step that brings the
-      expected cost within the moving budget, or back to using it. Between
-      these bounds it rests: channels are whole, and to use a budget to the
-      last unit some gate would have to be half open for ever;
+      expected cost to the moving budget, a little under it;
     - the slope grows or falls such that of the expected cost the share whose
       gates are undecided, `mean 4 p (1 - p)`, follows a schedule that ends
       near 0. At the end the noise has no say any more: expected and hard cost
@@ -160,8 +158,9 @@ class ThresholdTracking:
     MEMORY = 0.99
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
-    # The expected cost rests between these shares of the moving budget.
-    USED = (0.96, 0.99)
+    # What it follows, as a share of the moving budget: the hard cost, which
+    # fluctuates around the expected one, shall be within the budget, too.
+    USED = 0.99
 
     def __init__(self, budget, openness, indecision, price_exponent, lifelines):
         self.budget = budget
@@ -190,8 +189,7 @@ class ThresholdTracking:
         cost = budget.cost_model.soft(budget.metric, probabilities)
         share = cost / budget.full_cost
         slope, undecided = self._next_slope(state, probabilities, share)
-        least, most = self._wanted_shares(state.step)
-        gap = share - ops.clip(share, least, most)
+        gap = share - self._wanted_share(state.step)
         # d share / d threshold = -slope * mean p (1 - p)
         newton = gap / (slope * undecided / 4.0)
         threshold = state.pressure + self.THRESHOLD_GAIN * newton
@@ -258,14 +256,13 @@ class ThresholdTracking:
         """The threshold at present, as a float for the logs."""
         return float(state.pressure.numpy())
 
-    def _wanted_shares(self, step):
-        """The bounds of the expected cost, as fractions of the full one: at
-        most that of open gates, for while the budget is no constraint they
-        keep some noise, and learn."""
+    def _wanted_share(self, step):
+        """What the expected cost follows, as a fraction: at most that of open
+        gates, for while the budget is no constraint they keep some noise, and
+        learn."""
         ahead = step + int(self.LEAD * self.budget.steps)
-        share = self.budget.moving(ahead) / self.budget.full_cost
-        open_share = ops.sigmoid(float(self.openness))
-        return [ops.minimum(used * share, open_share) for used in self.USED]
+        share = self.USED * self.budget.moving(ahead) / self.budget.full_cost
+        return ops.minimum(share, ops.sigmoid(float(self.openness)))
 
 
 def _channels(gate):
