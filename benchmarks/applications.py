@@ -59,7 +59,7 @@ def close_half(gated, seed=0):
     rng = np.random.default_rng(seed)
     for layer in gated.layers:
         if isinstance(layer, HardConcreteGate):
-            channels = layer.log_alpha.shape[0]
+            channels = layer.channels
             alive = np.arange(channels) < max(1, channels // 2)
             layer.set_alive(rng.permutation(alive))
 

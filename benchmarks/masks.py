@@ -19,7 +19,7 @@ def close_at_random(model, keep, exactly=True, seed=0):
     for layer in model.layers:
         if not isinstance(layer, HardConcreteGate):
             continue
-        size = layer.log_alpha.shape[0]
+        size = layer.channels
         order = rng.permutation(size)
         kept = round(keep * size) if exactly else rng.binomial(size, keep)
         mask = np.zeros(size, bool)

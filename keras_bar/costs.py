@@ -17,7 +17,7 @@ from keras_bar.graph.flow import Flow
 from keras_bar.graph.streams import unite
 from keras_bar.graph.trace import trace
 from keras_bar.layers import BudgetState
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 
 METRICS = ("volume", "flops", "params")
 
@@ -82,7 +82,7 @@ class CostModel:
         flow: `Flow` of the graph.
 
     Attributes:
-        gates: List of the `HardConcreteGate`s, each once.
+        gates: List of the gates, each once.
         full: Dict from metric to the cost of the unpruned network.
     """
 
@@ -92,7 +92,7 @@ class CostModel:
             dict.fromkeys(
                 node.op
                 for node in flow.graph.nodes
-                if isinstance(node.op, HardConcreteGate)
+                if isinstance(node.op, ChannelGate)
             )
         )
         self._terms = [
@@ -104,10 +104,7 @@ class CostModel:
         terms = [term for _, term in self._terms]
         self._factors = _unique(t.factors for t in terms)
         self._conditions = _unique(t.conditions for t in terms)
-        everything = {
-            gate: np.ones(gate.log_alpha.shape[0], bool) for gate in self.gates
-        }
-        self.full = self.hard(everything)
+        self.full = self.hard(self._everything())
 
     def hard(self, masks, own=None):
         """Exact costs.
@@ -157,6 +154,17 @@ class CostModel:
         )
         return ops.sum(product * coefficients)
 
+    def savings(self, metric):
+        """Dict from gate to what closing one channel of it saves in the full
+        network, in units of the metric; at least 1."""
+        savings, everything = {}, self._everything()
+        for gate, mask in everything.items():
+            closed = mask.copy()
+            closed[0] = False
+            cost = self.hard({**everything, gate: closed})[metric]
+            savings[gate] = max(float(self.full[metric] - cost), 1.0)
+        return savings
+
     def layers(self, masks, own=None):
         """List of `LayerCost`, for the arguments of `hard`."""
         counts = self._hard_counts(masks, own)
@@ -175,6 +183,10 @@ class CostModel:
             for node, row in rows.items()
             if any(row.values()) or channels[node][0] == 0
         ]
+
+    def _everything(self):
+        """Dict from gate to the mask with which all channels live."""
+        return {gate: np.ones(gate.channels, bool) for gate in self.gates}
 
     def _hard_counts(self, masks, own):
         own = masks if own is None else own
@@ -253,7 +265,7 @@ def _cost(cost_model, masks, own=None):
 
 def _is_used(node, flow):
     """Gates and the budget's state leave with compaction."""
-    ours = isinstance(node.op, HardConcreteGate | BudgetState)
+    ours = isinstance(node.op, ChannelGate | BudgetState)
     return not ours and any(x in flow.needed for x in node.outputs)
 
 

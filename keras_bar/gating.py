@@ -19,7 +19,14 @@ BUDGET_NAME = "budget_state"
 MANY = 5
 
 
-def gate(model, *, connectivity="mixed", skip=(), seed=None):
+def gate(
+    model,
+    *,
+    connectivity="mixed",
+    skip=(),
+    seed=None,
+    layer=HardConcreteGate,
+):
     """Copies a model and puts a gate behind every prunable convolution.
 
     The gate multiplies the output of the convolution's batch normalization
@@ -37,6 +44,9 @@ def gate(model, *, connectivity="mixed", skip=(), seed=None):
             share one gate.
         skip: Names of layers that get no gate.
         seed: Integer seed of the gates' noise and initial values.
+        layer: Class of the gates, such as `keras_bar.layers.GaussianGate`; or
+            a function that makes one, such as
+            `functools.partial(HardConcreteGate, initializer=...)`.
 
     Returns:
         A Functional `keras.Model` with the same inputs and outputs.
@@ -59,7 +69,7 @@ def gate(model, *, connectivity="mixed", skip=(), seed=None):
             f"{model.name!r} ({_reasons(placements)})"
         )
     streams = Streams(flow) if connectivity == "regular" else None
-    makers = _Gates(flow, chosen, streams, seed)
+    makers = _Gates(flow, chosen, streams, seed, layer)
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
@@ -77,15 +87,17 @@ class _Gates:
         placements: List of `Placement`, those with a gate.
         streams: `Streams` whose writers share a gate, or None.
         seed: Integer or None.
+        make: Function that makes a gate.
     """
 
-    def __init__(self, flow, placements, streams, seed):
+    def __init__(self, flow, placements, streams, seed, make):
         self._flow = flow
         self._names = {x.value: x.name for x in placements}
         self._streams = streams
         self._writers = collections.Counter(map(self._key, self._names))
         self._factors: dict = {}
         self._seed = seed
+        self._make = make
         self._count = 0
 
     def apply(self, value, tensor):
@@ -101,7 +113,7 @@ class _Gates:
             )([tensor, self._factors[key]])
         axis = self._flow.channels[value].axis
         shared = self._writers[key] > 1
-        layer = HardConcreteGate(
+        layer = self._make(
             axis=-1 if axis == len(value.shape) - 1 else axis,
             return_factors=shared,
             seed=self._next_seed(),

@@ -8,13 +8,18 @@ from keras_bar.costs import METRICS
 WELL_USED = 0.95
 
 
-def check_budget_argument(budget, metric):
-    """Raises a ValueError for a budget that is wrong for any model."""
+def check_metric(metric):
+    """Raises a ValueError unless there is such a cost."""
     if metric not in METRICS:
         raise ValueError(
             "Unknown metric. Expected one of "
             f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
         )
+
+
+def check_budget_argument(budget, metric):
+    """Raises a ValueError for a budget that is wrong for any model."""
+    check_metric(metric)
     if not is_number(budget) or not budget > 0:
         raise ValueError(
             "Invalid budget. Expected a fraction of the full cost in "
@@ -46,7 +51,7 @@ def target_cost(cost_model, metric, budget, name):
             "Expected inputs of known size, or the metric 'params'. "
             f"Received: {name!r} and metric={metric!r}"
         )
-    target = budget * full if budget <= 1 else budget
+    target = in_units(cost_model, metric, budget)
     if target > full:
         raise ValueError(
             f"The budget exceeds the full network's {metric}. "
@@ -60,6 +65,11 @@ def target_cost(cost_model, metric, budget, name):
             f"{metric}). Received: {target:.1f} ({target / full:.4g})"
         )
     return target
+
+
+def in_units(cost_model, metric, budget):
+    """A budget in units of its metric, be it possible or not."""
+    return budget * cost_model.full[metric] if budget <= 1 else budget
 
 
 def is_number(x):
@@ -142,6 +152,26 @@ def strongest(cost_model, metric, target, scores):
     return _fill(cost_model, metric, target, ranks, masks)
 
 
+def connected(cost_model, masks):
+    """A set of channels that leaves a path open.
+
+    Args:
+        cost_model: `CostModel`.
+        masks: Dict from gate to booleans `(channels,)`, the channels wanted.
+
+    Returns:
+        Dict like `masks`: these channels, and if the network would fall apart
+        with them, one of every lifeline that lost all of its own.
+    """
+    if cost_model.flow.is_connected(masks):
+        return masks
+    kept = lifelines(cost_model)
+    return {
+        gate: _first(gate, 1) if gate in kept and not mask.any() else mask
+        for gate, mask in masks.items()
+    }
+
+
 def completed(cost_model, metric, target, scores, masks):
     """A set of channels that is within a budget and uses it.
 
@@ -211,6 +241,6 @@ def _above(scores, threshold):
 
 
 def _first(gate, count):
-    mask = np.zeros(gate.log_alpha.shape[0], bool)
+    mask = np.zeros(gate.channels, bool)
     mask[:count] = True
     return mask

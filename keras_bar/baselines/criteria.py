@@ -5,9 +5,17 @@ higher the stronger. One's own is a function of a few lines:
 
     def largest_weight(channels):
         return np.max([np.abs(x).max(axis=0) for x in channels.filters], axis=0)
+
+    def strongest_activity(channels):
+        seen = channels.activations(pictures)
+        return np.linalg.norm(np.concatenate(seen), axis=0)
+
+One that also has a method `merge(channels, kept)`, which returns a
+`baselines.Merge`, says how the channels that stay stand in for the others.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,11 +30,19 @@ class Channels:
         filters: List of arrays `(weights, channels)`, the flattened filters of
             every convolution that writes them, biases left out.
         index: Integer, which gate of the model it is.
+        reader_count: Integer, how many layers with a kernel read them and
+            nothing else, so that they could read others in their place.
+        activations: Function from inputs of the model, an array or a structure
+            of arrays, to a list of arrays `(rows, channels)`, one per such
+            layer: a compressed form `R` of the activations `X` that it reads
+            (rows: samples x positions), with `R'R = X'X`.
     """
 
     name: str
     filters: list
     index: int
+    reader_count: int = 0
+    activations: Callable | None = dataclasses.field(default=None, repr=False)
 
     @property
     def size(self):

@@ -1,17 +1,21 @@
 """One-shot pruning: close the weakest channels of a trained network."""
 
+import functools
+
 import numpy as np
 
 from keras_bar import selection
 from keras_bar.baselines.criteria import Channels
+from keras_bar.baselines.merging import apply_merge
+from keras_bar.baselines.neighbours import Activations
+from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.compaction import compact
 from keras_bar.costs import CostModel
 from keras_bar.gating import gate
 from keras_bar.graph.flow import Flow
-from keras_bar.graph.rules.gates import Gate
-from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.trace import trace
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
+from keras_bar.layers import MarkerGate
 
 SCOPES = ("layer", "global")
 
@@ -35,7 +39,8 @@ def prune(
         model: Functional or built Sequential `keras.Model`. It is left as it
             is.
         criterion: Function of `baselines.Channels` that returns a score per
-            channel, such as `baselines.weight_magnitude`.
+            channel, such as `baselines.weight_magnitude`; see
+            `baselines.criteria`.
         budget: Float in (0, 1], the fraction of the model's cost that may
             remain; or a number above 1, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.
@@ -57,54 +62,58 @@ def prune(
             f"Unknown scope. Expected one of {', '.join(map(repr, SCOPES))}. "
             f"Received: scope={scope!r}"
         )
-    if any(isinstance(x.op, HardConcreteGate) for x in trace(model).nodes):
+    if any(isinstance(x.op, ChannelGate) for x in trace(model).nodes):
         raise ValueError(
             "The model has gates already. Expected one without, such as "
             "`keras_bar.compact` returns of this one. "
             f"Received: {model.name!r}"
         )
-    student = gate(model, connectivity=connectivity, skip=skip, seed=0)
+    student = gate(
+        model, connectivity=connectivity, skip=skip, layer=MarkerGate
+    )
     cost_model = CostModel(Flow(trace(student)))
     target = selection.target_cost(cost_model, metric, budget, model.name)
-    scores = {
-        key: _checked(criterion(channels), channels)
-        for key, channels in _channels(cost_model).items()
-    }
+    neighbours = find_neighbours(cost_model)
+    channels = _channels(neighbours, cost_model.flow)
+    scores = {key: _checked(criterion(x), x) for key, x in channels.items()}
     if scope == "layer":
         scores = {key: _shares(x) for key, x in scores.items()}
     chosen = selection.strongest(cost_model, metric, target, scores)
+    if hasattr(criterion, "merge"):
+        _merge(criterion, channels, chosen, neighbours, cost_model.flow)
     for key, mask in chosen.items():
-        # One that was dead is opened at 1, so that no factor remains.
-        key.set_alive(np.zeros_like(mask))
         key.set_alive(mask)
     # The writers that regular connectivity ties share a gate, so that they
     # agree; what is left is what the budget was compared with.
     return compact(student)
 
 
-def _channels(cost_model):
+def _channels(neighbours, flow):
     """Dict from gate to `Channels`."""
-    writers: dict = {key: [] for key in cost_model.gates}
-    flow = cost_model.flow
-    for node, rule in flow.rules.items():
-        if isinstance(rule, Gate):
-            writers[rule.gate(node)].append(_writer(rule.gated(node), flow))
+    activations = Activations(flow, neighbours)
     return {
         key: Channels(
-            name=nodes[0].name,
-            filters=[flow.rules[x].filters(x.op) for x in nodes],
+            name=around.writers[0].name,
+            filters=[flow.rules[x].filters(x.op) for x in around.writers],
             index=index,
+            reader_count=len(around.readers),
+            activations=functools.partial(activations, key),
         )
-        for index, (key, nodes) in enumerate(writers.items())
+        for index, (key, around) in enumerate(neighbours.items())
     }
 
 
-def _writer(value, flow):
-    """The layer with a kernel that writes a tensor, behind its norm or not."""
-    node = value.producer
-    while not isinstance(flow.rules[node], Kernel):
-        node = node.inputs[0].producer
-    return node
+def _merge(criterion, channels, chosen, neighbours, flow):
+    """Lets the channels that stay stand in for those that go."""
+    # All look at the network as it was; what they see must not change.
+    merges = {
+        key: criterion.merge(channels[key], np.flatnonzero(mask))
+        for key, mask in chosen.items()
+        if mask.any() and not mask.all() and neighbours[key].mergeable(flow)
+    }
+    for key, merge in merges.items():
+        kept = np.flatnonzero(chosen[key])
+        apply_merge(merge, neighbours[key], kept, flow)
 
 
 def _shares(scores):

@@ -4,12 +4,12 @@ import keras
 
 from keras_bar import selection
 from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
 
 
-def check_arguments(budget, metric, steps, hardness, strength):
-    """Raises a ValueError for arguments that are wrong for any model."""
-    selection.check_budget_argument(budget, metric)
+def check_steps(steps):
+    """Raises a ValueError unless it is a number of steps, or a fraction."""
     fraction = isinstance(steps, float) and 0 < steps <= 1
     if not fraction and (
         not selection.is_number(steps) or int(steps) != steps or steps < 1
@@ -19,6 +19,10 @@ def check_arguments(budget, metric, steps, hardness, strength):
             "a float in (0, 1] as the fraction of all steps of `fit`. "
             f"Received: steps={steps!r}"
         )
+
+
+def check_transition(hardness, strength):
+    """Raises a ValueError for a wrong transition, or penalty on the way."""
     if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(
             "Invalid hardness of the transition. Expected a number of 0 "
@@ -71,8 +75,7 @@ def find_gated(model):
             # layers to extract features, and a teacher that may have gates.
             stack.append(candidate.student)
         elif isinstance(candidate, keras.Model):
-            kinds = {type(layer) for layer in candidate.layers}
-            if {HardConcreteGate, BudgetState} <= kinds:
+            if _is_gated(candidate):
                 return candidate
             stack.extend(candidate.layers)
     raise ValueError(
@@ -80,6 +83,11 @@ def find_gated(model):
         "`keras_bar.gate`; one made by `keras_bar.compact` is finished, gate "
         f"it anew to prune further. Received: {model.name!r}"
     )
+
+
+def _is_gated(model):
+    layers = [BudgetState, ChannelGate]
+    return all(any(isinstance(x, y) for x in model.layers) for y in layers)
 
 
 def check_penalty_counts(model):
@@ -92,6 +100,18 @@ def check_penalty_counts(model):
             "Keras's distiller leaves the penalty out of the loss. Expected a "
             "`keras_bar.distillation.Distiller`, or `strength=None`. "
             f"Received: {model.name!r} of type {type(model)}"
+        )
+
+
+def check_hard_concrete(gates):
+    """Raises a ValueError unless a budget can drive these gates."""
+    others = {type(x) for x in gates if not isinstance(x, HardConcreteGate)}
+    if others:
+        names = ", ".join(sorted(x.__name__ for x in others))
+        raise ValueError(
+            "A budget drives the gates' Hard Concrete distributions. Expected "
+            "a model made by `keras_bar.gate` with its default `layer`. "
+            f"Received: gates of type {names}"
         )
 
 

@@ -44,21 +44,6 @@ class Budget:
         """Cost of the unpruned network, in units of the metric."""
         return float(self.cost_model.full[self.metric])
 
-    def savings(self):
-        """Dict from gate to what closing one channel of it saves in the full
-        network, in units of the metric."""
-        masks = {
-            g: np.ones(g.log_alpha.shape[0], bool)
-            for g in self.cost_model.gates
-        }
-        savings = {}
-        for gate, mask in masks.items():
-            closed = mask.copy()
-            closed[0] = False
-            cost = self.cost_model.hard({**masks, gate: closed})
-            savings[gate] = max(self.full_cost - cost[self.metric], 1.0)
-        return savings
-
     def moving(self, step):
         """The budget in force after `step` steps, in units of the metric."""
         t = ops.cast(step, "float32") / float(self.steps)
@@ -74,7 +59,7 @@ class Budget:
     def hard_cost(self):
         """Cost of the channels that are alive, a tensor without gradient."""
         gates = {
-            g: ops.cast(g.deterministic() > 0.0, "float32")
+            g: ops.cast(g.deterministic() != 0.0, "float32")
             for g in self.cost_model.gates
         }
         return ops.stop_gradient(self.cost_model.soft(self.metric, gates))
@@ -98,8 +83,7 @@ class BarrierPenalty:
         whatever drove them before."""
         state.pressure.assign(0.0)
         for gate in self.budget.cost_model.gates:
-            gate.slope.assign(1.0)
-            gate.offset.assign(np.zeros(_channels(gate)))
+            gate.reset_drive()
 
     def __call__(self, state):
         barrier = self.barrier(state)
@@ -167,9 +151,9 @@ class ThresholdTracking:
         self.openness = openness
         self.indecision = indecision
         self.lifelines = lifelines
-        savings = budget.savings()
-        total = sum(x * _channels(g) for g, x in savings.items())
-        self.weights = {g: x * _channels(g) / total for g, x in savings.items()}
+        savings = budget.cost_model.savings(budget.metric)
+        total = sum(x * g.channels for g, x in savings.items())
+        self.weights = {g: x * g.channels / total for g, x in savings.items()}
         self.log_prices = {
             g: price_exponent * math.log(x) for g, x in savings.items()
         }
@@ -179,8 +163,8 @@ class ThresholdTracking:
         state.pressure.assign(-self.openness)
         for gate in self.budget.cost_model.gates:
             gate.slope.assign(1.0)
-            gate.offset.assign(np.full(_channels(gate), CENTER + self.openness))
-            gate.importance.assign(np.zeros(_channels(gate)))
+            gate.offset.assign(np.full(gate.channels, CENTER + self.openness))
+            gate.importance.assign(np.zeros(gate.channels))
 
     def __call__(self, state):
         budget = self.budget
@@ -193,6 +177,9 @@ class ThresholdTracking:
         # d share / d threshold = -slope * mean p (1 - p)
         newton = gap / (slope * undecided / 4.0)
         threshold = state.pressure + self.THRESHOLD_GAIN * newton
+        # Then the gates are fixed, and would not follow.
+        moves = state.step < budget.steps
+        threshold = ops.where(moves, threshold, state.pressure)
         state.pressure.assign(threshold)
         merits = self._merits(gates)
         for gate in gates:
@@ -263,7 +250,3 @@ class ThresholdTracking:
         ahead = step + int(self.LEAD * self.budget.steps)
         share = self.USED * self.budget.moving(ahead) / self.budget.full_cost
         return ops.minimum(share, ops.sigmoid(float(self.openness)))
-
-
-def _channels(gate):
-    return gate.log_alpha.shape[0]

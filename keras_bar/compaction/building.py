@@ -9,7 +9,7 @@ from keras import ops
 from keras_bar.compaction.layout import arrange
 from keras_bar.graph import trace
 from keras_bar.graph.rules.base import along
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
 
@@ -246,7 +246,7 @@ class Builder:
                 node.name
                 for node in self._removed
                 if getattr(node.op, "weights", ())
-                and not isinstance(node.op, HardConcreteGate)
+                and not isinstance(node.op, ChannelGate)
             ],
             "mixed": [node.name for node in self._mixed],
             "restored": [self._layer_name(value) for value in self._restored],

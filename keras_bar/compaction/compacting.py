@@ -66,7 +66,7 @@ def _fold_gates(flow):
         if not isinstance(rule, gates.Gate):
             continue
         factors = to_numpy(rule.gate(node).fixed_value)
-        for weight, axis in _output_weights(rule.gated(node), flow):
+        for weight, axis in _output_weights(rule.gated(node), factors, flow):
             # Axis -2: the transposed kernel, whose last axis is the input.
             shape = (-1, 1) if axis == -2 else (-1,)
             weight.assign(to_numpy(weight) * factors.reshape(shape))
@@ -74,11 +74,12 @@ def _fold_gates(flow):
     return folded
 
 
-def _output_weights(value, flow):
-    """Pairs of weight and axis that scale a tensor, if nobody else reads it."""
+def _output_weights(value, factors, flow):
+    """Pairs of weight and axis that scale a tensor, if they let these factors
+    pass and nobody else reads it."""
     producer, rule = value.producer, flow.rules.get(value.producer)
     read_once = len(value.consumers) == 1 and value not in flow.graph.outputs
     known = flow.channels[value].axis is not None
     if read_once and known and hasattr(rule, "output_weights"):
-        return rule.output_weights(producer.op)
+        return rule.output_weights(producer.op, factors)
     return []

@@ -5,7 +5,7 @@ import dataclasses
 from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def explain(model):
         return model.explanation
     flow = Flow(trace.trace(model))
     has_gates = any(
-        isinstance(node.op, HardConcreteGate) for node in flow.graph.nodes
+        isinstance(node.op, ChannelGate) for node in flow.graph.nodes
     )
     reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}

@@ -14,7 +14,7 @@ from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.rules.kernels import Mixing
 from keras_bar.graph.rules.kernels import following_norm
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 
 # Relative size of what counts as rounding rather than as a change.
 ROUNDING = 1e-6
@@ -69,7 +69,7 @@ def hard_prune(model):
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
             "`keras_bar.gate`, also to prune a compact model further. "
-            f"Received: {model.name!r}, which has no `HardConcreteGate`"
+            f"Received: {model.name!r}, which has no gate"
         )
     masks = alive_masks(gates)
     check_connected(flow, masks, model.name)
@@ -130,7 +130,7 @@ class _Pruning:
         outputs = trace.call(copy, node, tensors)
         # A new bias comes last.
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
-        if isinstance(copy, HardConcreteGate):
+        if isinstance(copy, ChannelGate):
             copy.fix()
         if isinstance(self.flow.rules[node], Kernel):
             self._move_constants(node, copy)

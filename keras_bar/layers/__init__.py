@@ -1,7 +1,17 @@
-"""Layers: the gate, the mixed residual connection, the budget's state."""
+"""Layers: the gates, the mixed residual connection, the budget's state."""
 
 from keras_bar.layers.budget_state import BudgetState
+from keras_bar.layers.channel_gate import ChannelGate
+from keras_bar.layers.gaussian_gate import GaussianGate
 from keras_bar.layers.hard_concrete_gate import HardConcreteGate
+from keras_bar.layers.marker_gate import MarkerGate
 from keras_bar.layers.mixed_residual import MixedResidual
 
-__all__ = ["BudgetState", "HardConcreteGate", "MixedResidual"]
+__all__ = [
+    "BudgetState",
+    "ChannelGate",
+    "GaussianGate",
+    "HardConcreteGate",
+    "MarkerGate",
+    "MixedResidual",
+]

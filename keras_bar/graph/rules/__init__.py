@@ -16,11 +16,12 @@ from keras_bar.graph.rules import weighted
 from keras_bar.graph.rules.base import Boundary
 from keras_bar.graph.rules.base import Rule
 from keras_bar.graph.rules.base import Term
+from keras_bar.layers import ChannelGate
 
 __all__ = ["Boundary", "Rule", "Term", "rule_for"]
 
 _ELEMENTWISE, _SPATIAL = channelwise.Elementwise(), channelwise.Spatial()
-_SHARED_GATE = gates.SharedGate()
+_GATE, _SHARED_GATE = gates.Gate(), gates.SharedGate()
 _GROUP_PER_CHANNEL = convolutions.GroupPerChannel()
 _MERGING = {
     merging.Subtract(): "Subtract",
@@ -58,7 +59,6 @@ _LAYERS = {
     weighted.Normalization(): "Normalization",
     weighted.PReLU(): "PReLU",
     weighted.Rescaling(): "Rescaling",
-    gates.Gate(): "HardConcreteGate",
     convolutions.Convolution(): "Conv1D Conv2D Conv3D",
     convolutions.TransposedConvolution(): (
         "Conv1DTranspose Conv2DTranspose Conv3DTranspose"
@@ -109,6 +109,8 @@ def rule_for(node, flow):
     kind = type(node.op).__name__
     is_layer = isinstance(node.op, keras.layers.Layer)
     rule = _BY_NAME[is_layer].get(kind)
+    if isinstance(node.op, ChannelGate):
+        return _checked(_GATE, node, flow)
     if not is_layer and kind in _ARITHMETIC.split() and len(node.inputs) == 1:
         rule = _ELEMENTWISE
     known = type(node.op).__module__.split(".")[0] in ("keras", "keras_bar")
@@ -119,8 +121,13 @@ def rule_for(node, flow):
     if rule is None or not known:
         return Boundary(f"no rule knows how {kind} treats channels")
     shares_weights = node.calls > 1 and getattr(node.op, "weights", ())
-    if shares_weights and not isinstance(rule, gates.Gate):
+    if shares_weights:
         return Boundary(f"the model calls it {node.calls} times", rule)
+    return _checked(rule, node, flow)
+
+
+def _checked(rule, node, flow):
+    """The rule, or a boundary if it refuses the node."""
     if reason := rule.refuse(node, flow):
         return Boundary(reason, rule)
     return rule

@@ -61,6 +61,7 @@ class TransposedConvolution(Convolution):
             new.bias.assign(to_numpy(old.bias)[writes])
 
     output_axis = -2
+    input_axis = -1
 
 
 class SeparableConvolution(Convolution):

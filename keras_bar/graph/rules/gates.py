@@ -3,11 +3,11 @@
 from keras_bar.graph.rules.base import agree
 from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.channelwise import Channelwise
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 
 
 class Gate(Channelwise):
-    """HardConcreteGate: where channels die, and leave exactly 0."""
+    """A gate: where channels die, and leave exactly 0."""
 
     def gate(self, node):
         """The gate that multiplies a tensor at this node."""
@@ -86,6 +86,6 @@ def _is_factor(value):
     producer = value.producer
     return (
         producer is not None
-        and isinstance(producer.op, HardConcreteGate)
+        and isinstance(producer.op, ChannelGate)
         and value in producer.outputs[1:]
     )

@@ -106,8 +106,10 @@ class Kernel(Rule):
             return np.zeros(node.output.shape[self.axis(node, node.output)])
         return self.response(node, numbers).mean(axis=0)
 
-    # Axis of the output channels in the kernel that writes them.
+    # Axes of the output channels in the kernel that writes them, and of the
+    # input channels in that which reads them.
     output_axis = -1
+    input_axis = -2
 
     def output_kernel(self, layer):
         """The weight that tells one output channel from another."""
@@ -200,10 +202,13 @@ class Mixing(Kernel):
         if old.use_bias:
             new.bias.assign(to_numpy(old.bias)[writes])
 
-    def output_weights(self, layer):
+    def output_weights(self, layer, factors):
         """Pairs of a weight and the axis along which it scales the output;
-        none if the activation does not let factors pass."""
-        if not activations.is_homogeneous(layer.activation):
+        none if the activation does not let these factors pass."""
+        activation = layer.activation
+        linear = activations.is_linear(activation)
+        positive = activations.is_homogeneous(activation) and min(factors) >= 0
+        if not (linear or positive):
             return []
         bias = [(layer.bias, -1)] if layer.use_bias else []
         return [(self.output_kernel(layer), self.output_axis), *bias]

@@ -54,7 +54,7 @@ class BatchNormalization(Weighted):
     def preserves_zero(self, node):
         return False
 
-    def output_weights(self, layer):
+    def output_weights(self, layer, factors):
         """Pairs of a weight and the axis along which it scales the output,
         empty where the scale is no weight."""
         if layer.gamma is None:

@@ -1,0 +1,191 @@
+"""Criteria that do not just drop channels: what remains stands in for them."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_bar.graph.rules.base import to_numpy
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """How the channels that stay stand in for all.
+
+    Attributes:
+        readers: List of arrays `(kept, channels)`, one per reader: channel `j`
+            is replaced by `sum_i readers[i, j] * kept channel i`.
+        writers: Array `(kept, channels)`: the filter, bias and normalization
+            of what stays become `sum_j writers[i, j] * those of channel j`;
+            None to leave them as they are.
+    """
+
+    readers: list
+    writers: np.ndarray | None = None
+
+
+class VectorQuantization:
+    """VQ: filters that are alike become one (Gong et al. 2014).
+
+    The flattened filters of a layer are clustered by k-means; the centroids
+    become the filters, batch normalization is averaged per cluster, and the
+    slices of the next layer's kernel that read a cluster are summed.
+
+    The scores, which say how many channels a layer keeps where all layers are
+    compared, are those of the farthest-first traversal: the distance of a
+    filter to the nearest one chosen before it, the first being the one nearest
+    to the mean. The filters chosen first are also where k-means begins, so
+    that it needs no seed.
+    """
+
+    def __call__(self, channels):
+        points = _points(channels)
+        first = np.argmin(_distances(points, points.mean(axis=0)))
+        scores = np.full(len(points), np.inf)
+        nearest = _distances(points, points[first])
+        left = np.ones(len(points), bool)
+        left[first] = False
+        while left.any():
+            farthest = np.argmax(np.where(left, nearest, -1.0))
+            scores[farthest] = nearest[farthest]
+            left[farthest] = False
+            distances = _distances(points, points[farthest])
+            nearest = np.minimum(nearest, distances)
+        return scores
+
+    def merge(self, channels, kept):
+        """The clusters, as a `Merge`.
+
+        Args:
+            channels: `Channels`.
+            kept: Integers, the channels that stay.
+        """
+        # Asked for here, since the package does not depend on scikit-learn.
+        from sklearn.cluster import KMeans
+
+        points = _points(channels)
+        means = KMeans(len(kept), init=points[kept], n_init=1).fit(points)
+        member = np.equal.outer(np.arange(len(kept)), means.labels_)
+        summed = member.astype("float64")
+        return Merge(
+            readers=[summed] * channels.reader_count,
+            writers=summed / summed.sum(axis=1, keepdims=True),
+        )
+
+
+class InterpolativeDecomposition:
+    """ID: channels that others can be computed from are dropped.
+
+    The columns of a layer's activations `X` (rows: samples x positions, as the
+    next layer reads them) are ordered by a column-pivoted QR decomposition.
+    Those that come first stay; the others are approximated by them, `X = X[:,
+    kept] T`, and the interpolation matrix `T` is folded into the kernel of the
+    next layer. The scores are the diagonal of `R`: what is left of a column
+    once those before it are known.
+
+    Args:
+        inputs: What to call the model on, an array or a structure of arrays
+            with the samples along the first axis; some hundred pictures of the
+            training set. None decomposes the layers' flattened filters
+            instead, which asks for no data, and neglects what stands between
+            a layer and the next.
+    """
+
+    def __init__(self, inputs=None):
+        self.inputs = inputs
+
+    def __call__(self, channels):
+        # Asked for here, since the package does not depend on SciPy.
+        import scipy.linalg
+
+        columns = np.concatenate(
+            [
+                x / max(np.linalg.norm(x), 1e-30)
+                for x in self._matrices(channels)
+            ]
+        )
+        triangle, pivots = scipy.linalg.qr(columns, mode="r", pivoting=True)
+        diagonal = np.abs(np.diag(triangle))
+        scores = np.zeros(channels.size)
+        scores[pivots[: len(diagonal)]] = diagonal
+        return scores
+
+    def merge(self, channels, kept):
+        """The interpolation, as a `Merge`.
+
+        Args:
+            channels: `Channels`.
+            kept: Integers, the channels that stay.
+        """
+        if not channels.reader_count:
+            return Merge(readers=[])
+        found = [_interpolation(x, kept) for x in self._matrices(channels)]
+        if self.inputs is None:
+            found = found * channels.reader_count
+        return Merge(readers=found)
+
+    def _matrices(self, channels):
+        """Matrices whose columns are the channels: one per reader, or one."""
+        if self.inputs is None or not channels.reader_count:
+            return [np.concatenate(channels.filters)]
+        return channels.activations(self.inputs)
+
+
+def _points(channels):
+    """The flattened filters of every channel, `(channels, weights)`."""
+    return np.concatenate(channels.filters).T
+
+
+def _distances(points, point):
+    return np.linalg.norm(points - point, axis=1)
+
+
+def _interpolation(matrix, kept):
+    """`T` with `matrix = matrix[:, kept] T` in the least-squares sense."""
+    result = np.linalg.lstsq(matrix[:, kept], matrix, rcond=None)[0]
+    result[:, kept] = np.eye(len(kept))
+    return result
+
+
+def apply_merge(merge, around, kept, flow):
+    """Changes the weights around a gate such that the channels which stay
+    stand in for all; the others are no longer read.
+
+    Args:
+        merge: `Merge`.
+        around: `Neighbours` of the gate.
+        kept: Integers, the channels that stay.
+        flow: `Flow` of the gated model, whose weights are changed.
+    """
+    if merge.writers is not None:
+        for node in around.writers:
+            rule, layer = flow.rules[node], node.op
+            weights = [(rule.output_kernel(layer), rule.output_axis)]
+            if layer.use_bias:
+                weights.append((layer.bias, -1))
+            for weight, axis in weights:
+                _replace(weight, axis, kept, merge.writers)
+        size = merge.writers.shape[1]
+        for node in around.between:
+            for weight in node.op.weights:
+                axes = [i for i, d in enumerate(weight.shape) if d == size]
+                if axes:
+                    _replace(weight, axes[-1], kept, merge.writers)
+    for matrix, reader in zip(merge.readers, around.readers, strict=True):
+        axis = flow.rules[reader.node].input_axis
+        _fold(reader.node.op.kernel, axis, reader.rows, kept, matrix)
+
+
+def _replace(weight, axis, kept, matrix):
+    """Replaces the entries `kept` along an axis by combinations of all."""
+    array = np.moveaxis(to_numpy(weight), axis, 0)
+    array[kept] = np.tensordot(matrix, array, 1)
+    weight.assign(np.moveaxis(array, 0, axis))
+
+
+def _fold(weight, axis, rows, kept, matrix):
+    """Lets the rows of the channels `kept` read what all rows read."""
+    array = np.moveaxis(to_numpy(weight), axis, 0)
+    combined = np.tensordot(matrix, array[rows], 1)
+    array[rows] = 0.0
+    array[rows[kept]] = combined
+    weight.assign(np.moveaxis(array, 0, axis))

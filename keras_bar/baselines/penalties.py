@@ -1,0 +1,146 @@
+"""LZR and IB: methods that prune by a constant penalty on every channel."""
+
+from keras import ops
+
+from keras_bar import selection
+from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.costs import METRICS
+from keras_bar.layers import GaussianGate
+from keras_bar.layers import HardConcreteGate
+
+
+class ChannelRegularizer(GateRegularizer):
+    """Prunes a gated model by a penalty on every channel.
+
+    The loss is `strength * sum(w f)` over the channels, `f` being what
+    `channel_penalty` says. There is no budget: how small the network becomes
+    follows from the strength. When `fit` ends, channels whose factor in
+    inference is 0 are closed for good; the network stays connected.
+
+    Logs of every epoch: `volume`, `flops` and `params`, the cost of the network
+    if it were compacted now, as fractions of the full cost; and `penalty`.
+
+    Args:
+        strength: Positive float, the factor of the loss.
+        weight: What the channels are weighted with, `w`: None for 1; or a
+            metric, `"volume"`, `"flops"` or `"params"`, for what closing a
+            channel saves in the full network, in its units.
+
+    Raises:
+        ValueError: If an argument is wrong, or the model has no gates of this
+            kind that can learn.
+    """
+
+    gate_class: type
+
+    def __init__(self, strength, weight=None):
+        super().__init__(steps=1.0)
+        check_strength(strength)
+        if weight is not None and weight not in METRICS:
+            raise ValueError(
+                "Unknown weight. Expected None or one of "
+                f"{', '.join(map(repr, METRICS))}. Received: weight={weight!r}"
+            )
+        self.strength = strength
+        self.weight = weight
+
+    def channel_penalty(self, gate):
+        """What is to become small, tensor `(channels,)`."""
+        raise NotImplementedError
+
+    def make_control(self, steps):
+        model = self._cost_model
+        check_gates(model.gates, self.gate_class, type(self).__name__)
+        weights = dict.fromkeys(model.gates, 1.0)
+        if self.weight is not None:
+            weights = model.savings(self.weight)
+        return _Penalty(weights, self.strength, self.channel_penalty)
+
+
+class L0Regularizer(ChannelRegularizer):
+    """LZR: a penalty on the number of open gates (Louizos et al. 2018).
+
+    `f = P(z > 0)` (supplement, eq. 5), for a model with Hard Concrete gates:
+    `keras_bar.gate(model)`. Louizos et al. use the weight `"params"` and divide
+    by the number of training samples, which is to be part of `strength`.
+
+    Args:
+        strength, weight: As of `ChannelRegularizer`.
+    """
+
+    gate_class = HardConcreteGate
+
+    def channel_penalty(self, gate):
+        return gate.probability()
+
+
+class InformationBottleneckRegularizer(ChannelRegularizer):
+    """IB: a penalty on the information that passes (Dai et al. 2018).
+
+    `f = log(1 + mu^2 / sigma^2) / 2`, an upper bound of it in nats, for a
+    model with Gaussian gates:
+    `keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)`. Dai et al.
+    weight it with the number of positions, the weight `"volume"`.
+
+    Args:
+        strength, weight: As of `ChannelRegularizer`.
+    """
+
+    gate_class = GaussianGate
+
+    def __init__(self, strength, weight="volume"):
+        super().__init__(strength, weight)
+
+    def channel_penalty(self, gate):
+        return gate.divergence()
+
+
+class _Penalty:
+    """The loss, as `callbacks.gate_regularizer` wants it.
+
+    Args:
+        weights: Dict from gate to float.
+        strength: Float.
+        value: Function from gate to tensor `(channels,)`.
+    """
+
+    def __init__(self, weights, strength, value):
+        self.weights = weights
+        self.strength = strength
+        self.value = value
+
+    def start(self, state):
+        """Lets nothing but what they learn drive the gates."""
+        state.pressure.assign(0.0)
+        for gate in self.weights:
+            gate.reset_drive()
+
+    def __call__(self, state):
+        return self.strength * sum(
+            weight * ops.sum(self.value(gate))
+            for gate, weight in self.weights.items()
+        )
+
+    def penalty(self, state):
+        """The loss at present, a float."""
+        return float(ops.convert_to_numpy(self(state)))
+
+
+def check_strength(strength):
+    """Raises a ValueError unless it is a positive number."""
+    if not selection.is_number(strength) or not 0 < strength < float("inf"):
+        raise ValueError(
+            "Invalid strength of the penalty. Expected a positive number. "
+            f"Received: strength={strength!r}"
+        )
+
+
+def check_gates(gates, expected, user):
+    """Raises a ValueError unless all gates are of a class."""
+    others = {type(x).__name__ for x in gates if not isinstance(x, expected)}
+    if others:
+        raise ValueError(
+            f"`{user}` needs gates of another kind. Expected a model made by "
+            f"`keras_bar.gate` with layer={expected.__name__}. "
+            f"Received: gates of type {', '.join(sorted(others))}"
+        )

@@ -1,0 +1,214 @@
+"""What all gates have in common: a factor per channel, which can be 0."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Marks, in `fixed_value`, a channel that still learns. No factor is so small.
+LEARNING = -1e30
+
+# Where the state of the noise is saved.
+_SEED = "seed_generator_state"
+
+
+class ChannelGate(keras.layers.Layer):
+    """Multiplies every channel by a factor, which is drawn in training.
+
+    A subclass says how: `add_parameters` adds what it learns, `draw` and
+    `inferred` return the factors, `liveliness` how probably they are not 0.
+    A channel whose factor in inference is 0 is dead and can be removed.
+
+    Everything is computed in float32 under every dtype policy, and the noise
+    is the same on all replicas of a `tf.distribute` strategy.
+
+    Args:
+        axis: Integer, the channel axis.
+        return_factors: Whether to return `[inputs * z, z]`, so that one gate
+            can serve several writers of a residual stream.
+        seed: Integer seed of the noise.
+
+    Attributes:
+        channels: Integer, the number of channels.
+        fixed_value: Variable `(channels,)`: the factor of a channel that no
+            longer learns, `LEARNING` for one that does.
+
+    Call arguments:
+        inputs: Tensor of any rank with a known channel dimension.
+        training: Boolean, whether to draw `z`.
+    """
+
+    # Samples of a batch that share their factors: all of them, or none.
+    draws_per_sample = False
+
+    def __init__(self, axis=-1, return_factors=False, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.return_factors = return_factors
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        if not -len(input_shape) <= self.axis < len(input_shape):
+            raise ValueError(
+                "The channel axis lies outside of the input. "
+                f"Expected an axis of a tensor of shape {tuple(input_shape)}. "
+                f"Received: axis={self.axis}"
+            )
+        channels = input_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                "A gate needs to know its number of channels. Expected an "
+                f"input with a known size along axis {self.axis}. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.channels = channels
+        self.add_parameters()
+        self.fixed_value = self.add_variable(
+            "fixed_value", keras.initializers.Constant(LEARNING)
+        )
+
+    def add_parameters(self):
+        """Adds the variables on which the factors depend."""
+        raise NotImplementedError
+
+    def draw(self, batch_size):
+        """Random factors of channels that learn, tensor `(channels,)`, or
+        `(batch_size, channels)` with `draws_per_sample`."""
+        raise NotImplementedError
+
+    def inferred(self):
+        """Factors of channels that learn in inference, tensor `(channels,)`."""
+        raise NotImplementedError
+
+    def liveliness(self):
+        """`P(z != 0)` of channels that learn, tensor `(channels,)`."""
+        raise NotImplementedError
+
+    def driven_variables(self):
+        """List of the variables that a regularizer sets as training goes on."""
+        return []
+
+    def reset_drive(self):
+        """Lets nothing but what it learns drive the gate."""
+
+    def add_variable(self, name, initializer, trainable=False, **kwargs):
+        """Adds a float32 variable, of shape `(channels,)` by default."""
+        return self.add_weight(
+            **{"shape": (self.channels,), **kwargs},
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            autocast=False,
+            name=name,
+        )
+
+    def call(self, inputs, training=False):
+        if training:
+            z = self.sample(ops.shape(inputs)[0])
+        else:
+            z = self.deterministic()
+        shape = [1] * len(inputs.shape)
+        shape[self.axis] = self.channels
+        if training and self.draws_per_sample:
+            shape[0] = -1
+        factors = ops.cast(ops.reshape(z, shape), inputs.dtype)
+        outputs = self.multiply(inputs, factors, training)
+        return [outputs, factors] if self.return_factors else outputs
+
+    def multiply(self, inputs, factors, training):
+        """The product, tensor like `inputs`."""
+        return inputs * factors
+
+    def sample(self, batch_size=1):
+        """Draws the factors, tensor `(channels,)`, or `(batch_size, channels)`
+        with `draws_per_sample`."""
+        return self._unless_fixed(self.draw(batch_size))
+
+    def deterministic(self):
+        """The factors of inference, tensor `(channels,)`."""
+        return self._unless_fixed(self.inferred())
+
+    def probability(self):
+        """`P(z != 0)`, tensor `(channels,)`; 0 or 1 where fixed."""
+        fixed = ops.cast(ops.not_equal(self.fixed_value, 0.0), "float32")
+        return ops.where(self.is_learning(), self.liveliness(), fixed)
+
+    def alive(self):
+        """Which channels live: NumPy booleans `(channels,)`."""
+        return ops.convert_to_numpy(self.deterministic()) != 0.0
+
+    def set_alive(self, mask, opened=1.0):
+        """Closes and opens channels for good.
+
+        An open channel keeps its deterministic factor.
+
+        Args:
+            mask: Booleans `(channels,)`, True for alive.
+            opened: Float or floats `(channels,)`, the factor at which one that
+                was dead is opened.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.channels,):
+            raise ValueError(
+                "The mask does not fit the gate. Expected booleans of shape "
+                f"({self.channels},). Received: dtype={mask.dtype}, "
+                f"shape={mask.shape}"
+            )
+        z = ops.convert_to_numpy(self.deterministic())
+        factors = np.where(z != 0.0, z, opened)
+        self.fixed_value.assign(np.where(mask, factors, 0.0))
+
+    def fix(self):
+        """Fixes every channel at its deterministic factor."""
+        self.set_alive(self.alive())
+
+    @property
+    def is_fixed(self):
+        """Whether no channel learns any more."""
+        return bool(np.all(self.fixed_value.numpy() != LEARNING))
+
+    def is_learning(self):
+        """Which channels are not fixed, boolean tensor `(channels,)`."""
+        return ops.convert_to_tensor(self.fixed_value) == LEARNING
+
+    def _unless_fixed(self, z):
+        return ops.where(self.is_learning(), z, self.fixed_value)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # Keras saves no seeds; a resumed training needs the noise to go on.
+        store[_SEED] = self.seed_generator.state.numpy()
+
+    def load_own_variables(self, store):
+        weights = {x: store[x] for x in set(store.keys()) - {_SEED}}
+        super().load_own_variables(weights)
+        if len(weights) < len(store.keys()):
+            self.seed_generator.state.assign(store[_SEED])
+
+    def compute_output_shape(self, input_shape):
+        if not self.return_factors:
+            return input_shape
+        factors = [1] * len(input_shape)
+        factors[self.axis] = input_shape[self.axis]
+        if self.draws_per_sample:
+            factors[0] = input_shape[0]
+        return [input_shape, tuple(factors)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "return_factors": self.return_factors,
+            "seed": self.seed,
+        }
+
+
+def seeded(initializer, seed):
+    """An initializer that draws from `seed` if it has no seed of its own: many
+    gates share the one that a user gives, and shall differ."""
+    initializer = keras.initializers.get(initializer)
+    config = initializer.get_config()
+    if config.get("seed", seed) is not None:
+        return initializer
+    return type(initializer).from_config({**config, "seed": seed})

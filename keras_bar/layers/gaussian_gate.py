@@ -1,0 +1,131 @@
+"""The gate of the variational information bottleneck."""
+
+import keras
+from keras import ops
+
+from keras_bar.layers.channel_gate import ChannelGate
+from keras_bar.layers.channel_gate import seeded
+
+# Keeps the logarithms finite; the value of the method's own implementation.
+EPSILON = 1e-8
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class GaussianGate(ChannelGate):
+    """Multiplies every channel by a Gaussian random variable.
+
+    In training a factor `z ~ N(mu, sigma^2)` is drawn per sample and channel
+    (Dai et al. 2018, eq. 8). In inference it is `mu`, and 0 where the noise is
+    stronger than the signal:
+
+        log alpha = log(sigma^2 / mu^2) >= threshold.
+
+    Such a channel is dead and can be removed.
+
+    Args:
+        axis: Integer, the channel axis.
+        threshold: Float, the value of `log alpha` from which on a channel is
+            dead.
+        rate: Float, by how much faster than the other weights `mu` and
+            `log_sigma` learn. What is learned are these divided by `rate`, so
+            that an optimizer that normalises gradients, as Adam does, moves
+            them `rate` times as far. From -9 to where channels die is a long
+            way for a short training.
+        initializers: Initializers of `mu` and `log_sigma`. By default
+            `N(1, 0.01^2)` and `N(-9, 0.01^2)` (supplement, section 4).
+        return_factors: Whether to return `[inputs * z, z]`.
+        seed: Integer seed of the noise and of initializers without one.
+
+    Attributes:
+        scaled_mu, scaled_log_sigma: Trainable variables `(channels,)`,
+            float32: `mu / rate` and `log_sigma / rate`.
+        channels, fixed_value: As of every `ChannelGate`.
+
+    Call arguments:
+        inputs: Tensor of any rank with a known channel dimension.
+        training: Boolean, whether to draw `z`.
+    """
+
+    draws_per_sample = True
+
+    def __init__(
+        self,
+        axis=-1,
+        threshold=0.0,
+        rate=1.0,
+        initializers=None,
+        return_factors=False,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(axis, return_factors, seed, **kwargs)
+        if not rate > 0:
+            raise ValueError(
+                "Invalid rate. Expected a positive number. "
+                f"Received: rate={rate!r}"
+            )
+        self.threshold = threshold
+        self.rate = rate
+        other_seed = None if seed is None else seed + 1
+        mu, log_sigma = initializers or [
+            keras.initializers.RandomNormal(mean, 0.01) for mean in (1.0, -9.0)
+        ]
+        self.initializers = [seeded(mu, seed), seeded(log_sigma, other_seed)]
+
+    def add_parameters(self):
+        self.scaled_mu, self.scaled_log_sigma = (
+            self.add_variable(name, self._scaled(initializer), trainable=True)
+            for name, initializer in zip(
+                ("scaled_mu", "scaled_log_sigma"),
+                self.initializers,
+                strict=True,
+            )
+        )
+
+    def _scaled(self, initializer):
+        return lambda shape, dtype: initializer(shape, dtype) / self.rate
+
+    @property
+    def mu(self):
+        """Mean of the factors, tensor `(channels,)`."""
+        return self.rate * self.scaled_mu
+
+    @property
+    def log_sigma(self):
+        """Logarithm of their standard deviation, tensor `(channels,)`."""
+        return self.rate * self.scaled_log_sigma
+
+    def noise_to_signal(self):
+        """`log alpha = log(sigma^2 / mu^2)`, tensor `(channels,)`."""
+        return 2.0 * self.log_sigma - ops.log(ops.square(self.mu) + EPSILON)
+
+    def divergence(self):
+        """Upper bound of the information that passes each channel, in nats,
+        tensor `(channels,)`: `log(1 + mu^2 / sigma^2) / 2` (Dai et al. 2018,
+        eq. 10), 0 where fixed."""
+        ratio = ops.square(self.mu) / (ops.exp(2.0 * self.log_sigma) + EPSILON)
+        learning = ops.cast(self.is_learning(), "float32")
+        return learning * 0.5 * ops.log1p(ratio)
+
+    def draw(self, batch_size):
+        noise = keras.random.normal(
+            (batch_size, self.channels), seed=self.seed_generator
+        )
+        return self.mu + noise * ops.exp(self.log_sigma)
+
+    def inferred(self):
+        return ops.where(self.noise_to_signal() < self.threshold, self.mu, 0.0)
+
+    def liveliness(self):
+        """1 where a channel lives and 0 elsewhere: the noise closes none."""
+        return ops.cast(self.noise_to_signal() < self.threshold, "float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "threshold": self.threshold,
+            "rate": self.rate,
+            "initializers": [
+                keras.initializers.serialize(x) for x in self.initializers
+            ],
+        }

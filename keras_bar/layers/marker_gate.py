@@ -1,0 +1,33 @@
+"""The gate of methods that learn elsewhere which channels to keep."""
+
+import keras
+from keras import ops
+
+from keras_bar.layers.channel_gate import ChannelGate
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class MarkerGate(ChannelGate):
+    """Marks channels that something else closes: it learns nothing, and
+    multiplies by 1 until `set_alive` says otherwise.
+
+    MorphNet reads its decision from the scale of the batch normalization in
+    front of it; see `keras_bar.baselines.MorphNetRegularizer`.
+
+    Args:
+        axis: Integer, the channel axis.
+        return_factors: Whether to return `[inputs * z, z]`.
+        seed: Has no effect: nothing is drawn.
+    """
+
+    def add_parameters(self):
+        pass
+
+    def draw(self, batch_size):
+        return self.inferred()
+
+    def inferred(self):
+        return ops.ones((self.channels,))
+
+    def liveliness(self):
+        return ops.ones((self.channels,))
