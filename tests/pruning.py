@@ -7,7 +7,7 @@ from keras import ops
 
 import keras_bar
 from keras_bar.costs import METRICS
-from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import ChannelGate
 
 
 def randomize(model, seed=0):
@@ -31,7 +31,7 @@ def randomize(model, seed=0):
 
 def gates_of(model):
     """The gates of a model, in the order of its layers."""
-    return [x for x in model.layers if isinstance(x, HardConcreteGate)]
+    return [x for x in model.layers if isinstance(x, ChannelGate)]
 
 
 def open_gates(model):

@@ -1,0 +1,375 @@
+"""LZR, IB and MorphNet: their losses, and what they leave."""
+
+import functools
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar import baselines
+from keras_bar.layers import BudgetState
+from keras_bar.layers import GaussianGate
+from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import MarkerGate
+from tests import pruning
+from tests import tiny
+
+core = pytest.mark.core
+FAST_GAUSSIAN = functools.partial(GaussianGate, rate=30.0)
+
+
+def numpy(x):
+    return ops.convert_to_numpy(x)
+
+
+def student(layer=HardConcreteGate, rate=0.01, model=None, **options):
+    keras.utils.set_random_seed(0)
+    model = model or tiny.network()
+    gated = keras_bar.gate(model, seed=0, layer=layer, **options)
+    return tiny.prepare(gated, keras.optimizers.Adam(rate))
+
+
+def loss_of(model, regularizer):
+    """The control of a regularizer, and the state it acts on."""
+    regularizer.set_params({"epochs": 1, "steps": 10})
+    regularizer.set_model(model)
+    (state,) = (x for x in model.layers if isinstance(x, BudgetState))
+    return regularizer.make_control(10), state
+
+
+def volume(model):
+    return keras_bar.measure_cost(model).volume / tiny.VOLUME
+
+
+# --- The losses, by hand ----------------------------------------------------
+
+
+@core
+@pytest.mark.parametrize("weight", [None, "volume", "flops", "params"])
+def test_l0_is_the_expected_number_of_open_gates(weight):
+    model = student()
+    rng = np.random.default_rng(0)
+    expected = 0.0
+    # What a channel of the stem, of the branch saves: its own positions and
+    # weights, and the branch's kernel or the logits' that read it. Behind the
+    # addition the logits read a channel as long as either is alive.
+    saved = {
+        None: (1.0, 1.0),
+        "volume": (36, 36),
+        "flops": (2 * 36 * 9 * 2 + 2 * 36 * 9 * 16, 2 * 36 * 9 * 16),
+        "params": (9 * 2 + 4 + 9 * 16, 9 * 16 + 4),
+    }[weight]
+    for gate, w in zip(tiny.gates(model), saved, strict=True):
+        log_alpha = rng.normal(size=gate.channels)
+        gate.log_alpha.assign(log_alpha)
+        shift = 2.0 / 3.0 * np.log(0.1 / 1.1)
+        expected += w * np.sum(1.0 / (1.0 + np.exp(shift - log_alpha)))
+    control, state = loss_of(model, baselines.L0Regularizer(0.3, weight))
+    assert float(numpy(control(state))) == pytest.approx(
+        0.3 * expected, rel=1e-5
+    )
+    assert control.penalty(state) == pytest.approx(0.3 * expected, rel=1e-5)
+
+
+@core
+def test_divergence_is_weighted_with_the_positions():
+    model = student(GaussianGate)
+    expected = 0.0
+    for gate in tiny.gates(model):
+        mu, log_sigma = numpy(gate.mu), numpy(gate.log_sigma)
+        ratio = mu**2 / (np.exp(2 * log_sigma) + 1e-8)
+        expected += 36 * np.sum(0.5 * np.log1p(ratio))
+    for regularizer in (
+        baselines.InformationBottleneckRegularizer(0.1),
+        baselines.InformationBottleneckRegularizer(3.6, weight=None),
+    ):
+        control, state = loss_of(model, regularizer)
+        assert float(numpy(control(state))) == pytest.approx(
+            0.1 * expected, rel=1e-4
+        )
+
+
+def gamma_gradients(model, regularizer):
+    """The gradients of the penalty with respect to the norms' scales, by
+    Keras: one step of plain descent at rate 1, on no data loss."""
+    control, _ = loss_of(model, regularizer)
+    gammas = [model.get_layer(f"{x}_norm").gamma for x in ("stem", "branch")]
+    before = [numpy(x).copy() for x in gammas]
+
+    class Nothing(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return 0.0 * ops.sum(y_pred)
+
+    model.compile(keras.optimizers.SGD(1.0), Nothing(), jit_compile=False)
+    x, y = tiny.data(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(x, y, batch_size=8, callbacks=[regularizer], verbose=0)
+    return [b - numpy(x) for b, x in zip(before, gammas, strict=True)]
+
+
+@core
+@pytest.mark.parametrize("metric", ["flops", "volume"])
+def test_morph_net_penalty_by_hand(metric):
+    """`C (sum|gamma_i| B + A sum|gamma_j|)` of a chain of convolutions, with
+    channels above and below the threshold."""
+    inputs = keras.Input((6, 6, 2))
+    x = inputs
+    for name, filters in (("stem", 5), ("branch", 4)):
+        x = layers.Conv2D(filters, 3, padding="same", name=name)(x)
+        x = layers.BatchNormalization(name=f"{name}_norm")(x)
+        x = layers.ReLU()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(3, name="logits", dtype="float32")(x)
+    model = student(MarkerGate, model=keras.Model(inputs, outputs))
+    gammas = (
+        np.array([0.5, -0.2, 0.05, 1.0, -0.01], "float32"),
+        np.array([0.3, 0.04, -0.9, 2.0], "float32"),
+    )
+    for name, gamma in zip(("stem", "branch"), gammas, strict=True):
+        model.get_layer(f"{name}_norm").gamma.assign(gamma)
+    alive = [np.sum(np.abs(x) > 0.1) for x in gammas]
+    assert alive == [3, 3]
+    taps = 2 * 36 * 9
+    per_channel = {
+        "volume": (36, 36),
+        "flops": (taps * (2 + alive[1]), taps * alive[0] + 2 * 3),
+    }[metric]
+    regularizer = baselines.MorphNetRegularizer(1e-5, metric, threshold=0.1)
+    found = gamma_gradients(model, regularizer)
+    for gradient, gamma, price in zip(found, gammas, per_channel, strict=True):
+        np.testing.assert_allclose(
+            gradient, 1e-5 * price * np.sign(gamma), rtol=1e-4
+        )
+
+
+@core
+def test_writers_of_a_stream_are_one_group():
+    """The largest scale of a channel counts for all, and is the one that is
+    pushed."""
+    model = student(MarkerGate, connectivity="regular")
+    stem, branch = (model.get_layer(f"{x}_norm") for x in ("stem", "branch"))
+    stem.gamma.assign(np.linspace(0.1, 1.6, 16))
+    branch.gamma.assign(np.full(16, 0.85))
+    regularizer = baselines.MorphNetRegularizer(1e-4, "volume", threshold=0.7)
+    found = gamma_gradients(model, regularizer)
+    largest = np.linspace(0.1, 1.6, 16) > 0.85
+    np.testing.assert_array_equal(found[0] != 0, largest)
+    np.testing.assert_array_equal(found[1] != 0, ~largest)
+    (gate,) = pruning.gates_of(model)
+    np.testing.assert_array_equal(gate.alive(), np.ones(16, bool))
+
+
+# --- Training ---------------------------------------------------------------
+
+
+@core
+@pytest.mark.parametrize(
+    ("layer", "regularizer", "options"),
+    [
+        (HardConcreteGate, baselines.L0Regularizer(0.3), {}),
+        (FAST_GAUSSIAN, baselines.InformationBottleneckRegularizer(1e-3), {}),
+        (
+            MarkerGate,
+            baselines.MorphNetRegularizer(2e-3, "volume", threshold=0.5),
+            {"connectivity": "regular"},
+        ),
+    ],
+    ids=["l0", "information_bottleneck", "morph_net"],
+)
+def test_prunes_and_compacts(layer, regularizer, options):
+    model = student(layer, rate=0.03, **options)
+    logs = tiny.fit(model, regularizer, epochs=8)
+    assert volume(model) < 1.0
+    assert all(gate.is_fixed for gate in pruning.gates_of(model))
+    x = tiny.data()[0]
+    small = keras_bar.compact(model)
+    assert pruning.difference(small, keras_bar.hard_prune(model), x) < 1e-4
+    assert keras_bar.measure_cost(small).volume == (
+        keras_bar.measure_cost(model).volume
+    )
+    assert logs["volume"][-1] == pytest.approx(volume(model))
+    assert {"volume", "flops", "params", "penalty"} <= set(logs)
+    assert np.all(np.isfinite(logs["penalty"]))
+
+
+@core
+@pytest.mark.parametrize(
+    ("layer", "regularizer"),
+    [
+        (HardConcreteGate, baselines.L0Regularizer),
+        (FAST_GAUSSIAN, baselines.InformationBottleneckRegularizer),
+        (MarkerGate, baselines.MorphNetRegularizer),
+    ],
+)
+def test_any_strength_leaves_the_network_connected(layer, regularizer):
+    """A strength that closes everything leaves a path."""
+    model = student(layer, rate=0.3)
+    tiny.fit(model, regularizer(1e3), epochs=4)
+    assert volume(model) <= 2 / 16
+    x = tiny.data()[0]
+    outputs = keras_bar.compact(model).predict(x, verbose=0)
+    assert np.all(np.isfinite(outputs)) and np.ptp(outputs, axis=0).max() > 0
+
+
+def test_a_stronger_penalty_leaves_less():
+    def left(strength):
+        model = student(rate=0.03)
+        tiny.fit(model, baselines.L0Regularizer(strength), epochs=6)
+        return volume(model)
+
+    sizes = [left(x) for x in (1e-4, 0.3, 1.0)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_information_bottleneck_goes_on_as_the_uninterrupted(tmp_path):
+    path = tmp_path / "{epoch}.keras"
+    model = student(FAST_GAUSSIAN)
+    make = functools.partial(baselines.InformationBottleneckRegularizer, 1e-4)
+    checkpoint = keras.callbacks.ModelCheckpoint(path)
+    tiny.fit(model, make(), checkpoint, epochs=4)
+    resumed = keras.models.load_model(tmp_path / "2.keras")
+    tiny.fit(resumed, make(), epochs=4, initial_epoch=2)
+    for a, b in zip(model.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(numpy(a), numpy(b), rtol=1e-5, atol=1e-6)
+
+
+# --- Expansion --------------------------------------------------------------
+
+
+@core
+@pytest.mark.parametrize("metric", ["flops", "volume", "params"])
+def test_expansion_is_uniform_and_uses_the_budget(metric):
+    model = keras_bar.models.WideResNet(10, 1, (8, 8, 3))
+    full = getattr(keras_bar.measure_cost(model), metric)
+    wider = baselines.expand(model, 3.0 * full, metric)
+    used = getattr(keras_bar.measure_cost(wider), metric)
+    assert 0.9 * 3.0 * full <= used <= 3.0 * full
+    ratios = [
+        wider.get_layer(x.name).filters / x.filters
+        for x in model.layers
+        if isinstance(x, layers.Conv2D)
+    ]
+    assert max(ratios) - min(ratios) <= 1 / 16 + 1e-9
+    assert wider.output_shape == model.output_shape
+
+
+@core
+def test_expansion_keeps_the_shape_that_was_learned():
+    """Narrow layers stay narrow; the weights are new."""
+    gated = student(MarkerGate, connectivity="regular", model=uneven())
+    mask = np.zeros(16, bool)
+    mask[:4] = True
+    first, second = pruning.gates_of(gated)
+    first.set_alive(mask)
+    second.set_alive(np.ones(16, bool))
+    small = keras_bar.compact(gated)
+    wider = baselines.expand(
+        small, keras_bar.measure_cost(gated).volume * 2, "volume"
+    )
+    filters = [wider.get_layer(x).filters for x in ("first", "second")]
+    assert filters == [8, 32]
+    assert wider.get_layer("second").kernel.shape == (3, 3, 8, 32)
+
+
+def uneven():
+    x = inputs = keras.Input((6, 6, 2))
+    for name in ("first", "second"):
+        x = layers.Conv2D(16, 3, padding="same", name=name)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+
+
+# --- What is refused --------------------------------------------------------
+
+
+def refused(match, model, regularizer):
+    before = [numpy(x).copy() for x in model.weights]
+    with pytest.raises(ValueError, match=match):
+        tiny.fit(model, regularizer)
+    for value, x in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(value, numpy(x))
+
+
+def test_gates_of_another_kind():
+    l0 = baselines.L0Regularizer(1.0)
+    refused("layer=HardConcreteGate.*GaussianGate", student(GaussianGate), l0)
+    bottleneck = baselines.InformationBottleneckRegularizer(1.0)
+    refused("layer=GaussianGate.*HardConcreteGate", student(), bottleneck)
+    refused("layer=MarkerGate", student(), baselines.MorphNetRegularizer(1.0))
+    refused(
+        "with its default `layer`",
+        student(GaussianGate),
+        keras_bar.callbacks.BudgetRegularizer(0.5),
+    )
+
+
+def test_morph_net_needs_scales():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 3, name="plain")(inputs)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    bare = keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+    model = student(MarkerGate, model=bare)
+    refused(
+        "batch normalization.*'plain_gate'",
+        model,
+        baselines.MorphNetRegularizer(1.0),
+    )
+
+
+def test_keras_distiller_would_lose_the_penalty():
+    model = student()
+    distiller = keras.distillation.Distiller(
+        teacher=tiny.network(),
+        student=model,
+        distillation_losses=keras.distillation.LogitsDistillation(),
+        student_loss_weight=0.5,
+    )
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+    refused("leaves the penalty out", distiller, baselines.L0Regularizer(1.0))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        baselines.L0Regularizer,
+        baselines.InformationBottleneckRegularizer,
+        baselines.MorphNetRegularizer,
+    ],
+)
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("inf"), "1", True])
+def test_wrong_strength(kind, strength):
+    with pytest.raises(ValueError, match="Expected a positive number"):
+        kind(strength)
+
+
+def test_wrong_weight_metric_and_threshold():
+    with pytest.raises(ValueError, match="Unknown weight"):
+        baselines.L0Regularizer(1.0, "latency")
+    with pytest.raises(ValueError, match="Unknown metric"):
+        baselines.MorphNetRegularizer(1.0, "latency")
+    with pytest.raises(ValueError, match="Invalid threshold"):
+        baselines.MorphNetRegularizer(1.0, threshold=0.0)
+
+
+def test_expansion_that_cannot_be():
+    model = tiny.network()
+    with pytest.raises(ValueError, match="Expected at least the cost of one"):
+        baselines.expand(model, 10, "flops")
+    with pytest.raises(ValueError, match="Invalid budget"):
+        baselines.expand(model, -1)
+    gated = student()
+    stem, branch = tiny.gates(gated)
+    stem.set_alive(np.arange(16) < 5)
+    branch.set_alive(np.arange(16) >= 3)
+    with pytest.raises(ValueError, match="connectivity='regular'"):
+        baselines.expand(keras_bar.compact(gated), 1e6)
+    inputs = keras.Input((4, 4, 2))
+    plain = keras.Model(inputs, layers.Conv2D(3, 3)(inputs))
+    with pytest.raises(ValueError, match="Nothing in this model"):
+        baselines.expand(plain, 1e6)
