@@ -7,18 +7,20 @@ import math
 import keras
 
 import keras_bar
+from keras_bar import baselines
 from recipes import fashion_data
 from recipes import fashion_networks
 from recipes import fashion_report
+from recipes import phases
 from recipes import resuming
+from recipes import searching
 from recipes import training
 
-# Epochs at the high learning rate, and of these how many at the low one.
-TEACHER, LOW = 10, 2
-PRUNE, FINETUNE = 20, 10
 WEIGHT_DECAY = 5e-4
 # Of the test pictures, for the curves; all of them count at the end.
 VALIDATION = 2000
+# Training pictures on which ID observes activations.
+DECOMPOSED = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +48,14 @@ class Work:
     data: fashion_data.Fashion
     scale: float
 
-    def epochs(self, count):
-        return max(1, round(count * self.scale))
+    def phases(self, kind):
+        return phases.load("fashion_mnist", kind, self.scale)
+
+    def source(self, teacher):
+        """The network that is pruned."""
+        if self.cell.start == "scratch":
+            return fashion_networks.build(self.cell.network)
+        return teacher
 
     def fit(self, part, model, epochs, callbacks=()):
         """Trains a part of the cell on an order of pictures of its own."""
@@ -64,32 +72,37 @@ class Work:
             ),
         )
 
-    def steps(self, epochs):
-        return epochs * (len(self.data.x) // fashion_data.BATCH)
+    def rate(self, epochs, low):
+        """The learning rate of a training whose last epochs are at the low
+        one."""
+        per_epoch = len(self.data.x) // fashion_data.BATCH
+        return training.high_then_low(epochs * per_epoch, low * per_epoch)
 
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
         """Trains a student, the last `low` epochs at the low rate."""
-        rate = 1e-3
-        if low:
-            rate = training.high_then_low(self.steps(epochs), self.steps(low))
+        rate = self.rate(epochs, low) if low else 1e-3
         model = training.distiller(teacher, student, rate, WEIGHT_DECAY)
         self.fit(part, model, epochs, callbacks)
         return student
 
+    def finetune(self, teacher, small, kind="gates"):
+        """Trains the compact network."""
+        plan = self.phases(kind)
+        return self.distill("finetune", teacher, small, plan.train, plan.low)
+
 
 def train_teacher(work):
-    epochs = work.epochs(TEACHER)
+    plan = work.phases("full")
     model = fashion_networks.build(work.cell.network)
-    rate = training.high_then_low(
-        work.steps(epochs), work.steps(work.epochs(LOW))
-    )
     model.compile(
-        keras.optimizers.Adam(rate, weight_decay=WEIGHT_DECAY),
+        keras.optimizers.Adam(
+            work.rate(plan.train, plan.low), weight_decay=WEIGHT_DECAY
+        ),
         training.CROSSENTROPY,
         metrics=["accuracy"],
         jit_compile=training.JIT,
     )
-    work.fit("teacher", model, epochs)
+    work.fit("teacher", model, plan.train)
     return fashion_networks.without_optimizer(model)
 
 
@@ -105,23 +118,17 @@ def bar(work, teacher, **settings):
         f"regular_{metric}": getattr(cost.regular, metric)
         for metric in ("volume", "flops")
     }
-    epochs, low = work.epochs(FINETUNE), work.epochs(LOW)
-    work.distill("finetune", teacher, small, epochs, low)
-    return small, row
+    return work.finetune(teacher, small), row
 
 
 def prune(work, teacher, settings):
     cell = work.cell
-    source = teacher
-    if cell.start == "scratch":
-        source = fashion_networks.build(cell.network)
-    student = keras_bar.gate(source, seed=cell.seed)
+    student = keras_bar.gate(work.source(teacher), seed=cell.seed)
     budget = keras_bar.callbacks.BudgetRegularizer(
         1 / cell.factor, cell.metric, **settings
     )
-    return work.distill(
-        "prune", teacher, student, work.epochs(PRUNE), callbacks=[budget]
-    )
+    epochs = work.phases("gates").prune
+    return work.distill("prune", teacher, student, epochs, callbacks=[budget])
 
 
 def narrow(work, teacher):
@@ -130,36 +137,129 @@ def narrow(work, teacher):
     if work.cell.metric != "volume":  # They grow with the widths' square.
         divisor = math.sqrt(divisor)
     small = fashion_networks.build(work.cell.network, divisor)
-    epochs = work.epochs(PRUNE) + work.epochs(FINETUNE)
-    work.distill("train", teacher, small, epochs, work.epochs(LOW))
+    plan = work.phases("gates")
+    work.distill("train", teacher, small, plan.total, plan.low)
     return small, {}
 
 
-def weight_magnitude(work, teacher):
+def halve(work, teacher, criterion):
     """Half of the volume at a time, and after each a training at the high and
-    the low rate, 4 to 1 (supplement, section 3.2)."""
+    the low rate, 4 to 1 (supplement, section 3.2).
+
+    Args:
+        work: `Work`.
+        teacher: The full network.
+        criterion: Function of the work that returns a criterion of
+            `keras_bar.baselines`.
+    """
     rounds = max(1, round(work.cell.factor).bit_length() - 1)
-    total = work.epochs(PRUNE) + work.epochs(FINETUNE)
+    plan = work.phases("halving")
     small = teacher
     for i in range(rounds):
-        epochs = max(1, total * (i + 1) // rounds - total * i // rounds)
+        epochs = max(
+            1, plan.total * (i + 1) // rounds - plan.total * i // rounds
+        )
+        name = f"round{i + 1}"
         share = work.cell.factor ** (-1 / rounds)
         small = work.run.once(
-            f"round{i + 1}",
-            lambda i=i, share=share, epochs=epochs, small=small: work.distill(
-                f"round{i + 1}",
-                teacher,
-                keras_bar.baselines.prune(
-                    small,
-                    keras_bar.baselines.weight_magnitude,
-                    share,
-                    work.cell.metric,
-                ),
-                epochs,
-                round(epochs / 5),
+            name,
+            lambda name=name, share=share, epochs=epochs, small=small: (
+                work.distill(
+                    name,
+                    teacher,
+                    baselines.prune(
+                        small, criterion(work), share, work.cell.metric
+                    ),
+                    epochs,
+                    round(epochs * plan.low / plan.total),
+                )
             ),
         )
     return small, {}
+
+
+CRITERIA = {
+    "wm": lambda work: baselines.weight_magnitude,
+    "random": lambda work: baselines.random(work.cell.seed),
+    "vq": lambda work: baselines.VectorQuantization(),
+    "id": lambda work: baselines.InterpolativeDecomposition(
+        work.data.x[:DECOMPOSED]
+    ),
+    "id-weights": lambda work: baselines.InterpolativeDecomposition(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """A method that prunes by a penalty of constant strength.
+
+    Attributes:
+        regularizer: Function from a strength to the callback.
+        strength: Where the search for the strength begins.
+        gates: Arguments of `keras_bar.gate`.
+    """
+
+    regularizer: object
+    strength: float
+    gates: dict
+
+
+PENALTIES = {
+    "lzr": Penalty(baselines.L0Regularizer, 1e-2, {}),
+    "ib": Penalty(
+        baselines.InformationBottleneckRegularizer,
+        1e-5,
+        {
+            "layer": functools.partial(
+                # From -9 it is a long way for 20 epochs.
+                keras_bar.layers.GaussianGate,
+                rate=10.0,
+            )
+        },
+    ),
+    "morphnet": Penalty(
+        functools.partial(baselines.MorphNetRegularizer, metric="volume"),
+        1e-5,
+        {"layer": keras_bar.layers.MarkerGate, "connectivity": "regular"},
+    ),
+}
+
+
+def by_penalty(work, teacher, method):
+    """LZR, IB, MorphNet: there is no budget, so the strength of the penalty
+    that leads to it is searched for. MorphNet is then expanded to it."""
+    penalty, cell = PENALTIES[method], work.cell
+    kind = method if method == "morphnet" else "gates"
+    full = getattr(keras_bar.measure_cost(teacher), cell.metric)
+
+    def attempt(strength):
+        gated = work.run.once(
+            f"gated-{strength:.3g}",
+            lambda: work.distill(
+                f"prune-{strength:.3g}",
+                teacher,
+                keras_bar.gate(
+                    work.source(teacher), seed=cell.seed, **penalty.gates
+                ),
+                work.phases(kind).prune,
+                callbacks=[penalty.regularizer(strength)],
+            ),
+        )
+        return gated, getattr(keras_bar.measure_cost(gated), cell.metric) / full
+
+    strength, gated = searching.search(
+        attempt, 1 / cell.factor, penalty.strength
+    )
+    small = keras_bar.compact(gated)
+    row = {
+        "strength": strength,
+        "pruned": fashion_data.accuracy(
+            small, work.data.x_test, work.data.y_test
+        ),
+    }
+    if method == "morphnet":
+        small = baselines.expand(small, full / cell.factor, cell.metric)
+    return work.finetune(teacher, small, kind), row
 
 
 # Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.
@@ -177,7 +277,11 @@ ABLATIONS = {
 METHODS = {
     "bar": bar,
     "narrow": narrow,
-    "wm": weight_magnitude,
+    **{
+        name: functools.partial(halve, criterion=criterion)
+        for name, criterion in CRITERIA.items()
+    },
+    **{name: functools.partial(by_penalty, method=name) for name in PENALTIES},
     **{
         name: functools.partial(bar, **settings)
         for name, settings in ABLATIONS.items()

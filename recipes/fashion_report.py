@@ -13,6 +13,18 @@ from recipes import resuming
 
 # What makes cells differ in more than their seed.
 KEYS = ("network", "start", "method", "metric", "factor")
+# The methods that are compared; the others are BAR with another setting.
+COMPARED = (
+    "bar",
+    "narrow",
+    "wm",
+    "random",
+    "vq",
+    "id",
+    "lzr",
+    "ib",
+    "morphnet",
+)
 # The table that has all methods.
 PLAIN = {"network": "wide_resnet", "start": "teacher", "metric": "volume"}
 
@@ -79,7 +91,11 @@ def write(rows, folder):
     resuming.write(folder / "results.csv", text.getvalue())
     text = "\n".join([markdown(rows), connectivity_markdown(rows)])
     resuming.write(folder / "table.md", text)
-    plain = [x for x in rows if PLAIN.items() <= x.items()]
+    plain = [
+        x
+        for x in rows
+        if PLAIN.items() <= x.items() and x["method"] in COMPARED
+    ]
     if plain:
         for ending in ("png", "svg"):
             reports.plot_accuracies(plain, folder / f"accuracy.{ending}")

@@ -9,13 +9,11 @@ import pytest
 
 import keras_bar
 from recipes import fashion_data
-from recipes import fashion_methods
 from recipes import fashion_mnist
 from recipes import fashion_networks
 from recipes import fashion_report
 from recipes import resuming
-
-EPOCHS = {"TEACHER": 2, "LOW": 1, "PRUNE": 4, "FINETUNE": 2}
+from recipes import searching
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,8 +27,6 @@ def quick():
             10, 0.5, (14, 14, 1), narrow=narrow
         ),
     )
-    for name, value in EPOCHS.items():
-        patch.setattr(fashion_methods, name, value)
     load = fashion_data.load_fashion
     patch.setattr(
         fashion_data, "load_fashion", lambda *args: load(*args, tests=100)
@@ -54,6 +50,7 @@ def run(pictures, folder, *arguments):
     fashion_mnist.main(
         ["--data", str(pictures), "--output", str(folder)]
         + ["--pictures", "256", "--factors", "4", "--seeds", "0"]
+        + ["--scale", "0.2"]
         + list(arguments)
     )
 
@@ -97,6 +94,27 @@ def test_wm_halves_the_volume_in_each_round(finished):
     assert volumes[0] * 2 == volumes[1]
 
 
+@pytest.mark.parametrize("method", ["random", "vq", "id", "morphnet"])
+def test_methods_with_a_budget(method, finished, pictures, tmp_path):
+    lend_teacher(finished, tmp_path)
+    run(pictures, tmp_path, "--methods", method)
+    row = rows_of(tmp_path)[method]
+    assert 0.2 < float(row["volume"]) <= 0.25
+
+
+@pytest.mark.parametrize("method", ["lzr", "ib"])
+def test_methods_whose_strength_is_searched_for(
+    method, finished, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(searching, "TRIALS", 2)
+    lend_teacher(finished, tmp_path)
+    run(pictures, tmp_path, "--methods", method)
+    row = rows_of(tmp_path)[method]
+    assert 0 < float(row["volume"]) <= 1
+    cell = tmp_path / f"wide_resnet-teacher-{method}-volume-4-seed0"
+    assert (cell / f"gated-{float(row['strength']):.3g}.keras").exists()
+
+
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trains again")
@@ -107,11 +125,15 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     assert (finished / "results.csv").read_text() == before
 
 
+def lend_teacher(finished, folder):
+    name = "wide_resnet-scratch-teacher-volume-1-seed0"
+    shutil.copytree(finished / name, folder / name)
+
+
 def test_a_cell_does_not_depend_on_who_trained_the_teacher(
     finished, pictures, tmp_path
 ):
-    original = "wide_resnet-scratch-teacher-volume-1-seed0"
-    shutil.copytree(finished / original, tmp_path / original)
+    lend_teacher(finished, tmp_path)
     run(pictures, tmp_path, "--methods", "narrow")
     assert (
         rows_of(tmp_path)["narrow"]["accuracy"]

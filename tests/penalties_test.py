@@ -317,7 +317,7 @@ def test_morph_net_needs_scales():
     bare = keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
     model = student(MarkerGate, model=bare)
     refused(
-        "batch normalization.*'plain_gate'",
+        "scales of batch normalization.*'plain_gate'",
         model,
         baselines.MorphNetRegularizer(1.0),
     )

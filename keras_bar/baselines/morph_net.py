@@ -14,9 +14,11 @@ Learning of Deep Networks". The three steps are
 
 import math
 
+import keras
 from keras import ops
 
 from keras_bar import selection
+from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.baselines.penalties import check_gates
 from keras_bar.baselines.penalties import check_strength
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
@@ -25,7 +27,6 @@ from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
 from keras_bar.graph.placements import whole_streams
-from keras_bar.graph.rules.gates import Gate
 from keras_bar.layers import MarkerGate
 from keras_bar.layers import MixedResidual
 
@@ -43,9 +44,10 @@ class MorphNetRegularizer(GateRegularizer):
 
     a channel's `|gamma|` is worth what closing it would save at present. That
     is the gradient of the cost, so it holds for every metric and for every
-    graph that `keras_bar.measure_cost` knows. Where several writers share a
-    gate, the largest `|gamma|` of a channel counts for all. When `fit` ends,
-    channels whose `|gamma|` is below the threshold are closed.
+    graph that `keras_bar.measure_cost` knows. Where several normalizations
+    scale a channel, as those of all writers and readers of a residual stream
+    do, the largest `|gamma|` counts. When `fit` ends, channels whose `|gamma|`
+    is below the threshold are closed.
 
     Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget; the
     `penalty` is `strength` times the cost of what is alive.
@@ -59,8 +61,8 @@ class MorphNetRegularizer(GateRegularizer):
 
     Raises:
         ValueError: If an argument is wrong, the model has no
-            `keras_bar.layers.MarkerGate`s, or one of them has no batch
-            normalization with a scale in front of it.
+            `keras_bar.layers.MarkerGate`s, or no batch normalization scales
+            the channels of one of them.
     """
 
     def __init__(self, strength, metric="flops", threshold=1e-2):
@@ -83,8 +85,8 @@ class MorphNetRegularizer(GateRegularizer):
 
     def alive(self, cost_model):
         return {
-            gate: ops.convert_to_numpy(scale) > self.threshold
-            for gate, scale in _scales(cost_model).items()
+            gate: ops.convert_to_numpy(size) > self.threshold
+            for gate, size in _magnitudes(_scales(cost_model)).items()
         }
 
 
@@ -92,7 +94,7 @@ class _ScalePenalty:
     """The penalty, as `callbacks.gate_regularizer` wants it."""
 
     def __init__(self, cost_model, strength, metric, threshold):
-        _scales(cost_model)  # Raises where there is none.
+        self.scales = _scales(cost_model)
         self.cost_model = cost_model
         self.strength = strength
         self.metric = metric
@@ -103,11 +105,11 @@ class _ScalePenalty:
 
     def __call__(self, state):
         vectors = {}
-        for gate, scale in _scales(self.cost_model).items():
-            alive = ops.cast(scale > self.threshold, "float32")
+        for gate, size in _magnitudes(self.scales).items():
+            alive = ops.cast(size > self.threshold, "float32")
             # 0 or 1, with the gradient of the scale: so the gradient of the
             # cost is the penalty's.
-            vectors[gate] = alive + scale - ops.stop_gradient(scale)
+            vectors[gate] = alive + size - ops.stop_gradient(size)
         return self.strength * self.cost_model.soft(self.metric, vectors)
 
     def penalty(self, state):
@@ -116,24 +118,32 @@ class _ScalePenalty:
 
 
 def _scales(cost_model):
-    """Dict from gate to `|gamma|` of its channels, tensor `(channels,)`."""
-    scales: dict = {}
-    for node, rule in cost_model.flow.rules.items():
-        if isinstance(rule, Gate):
-            norm = rule.gated(node).producer
-            gamma = getattr(norm and norm.op, "gamma", None)
-            if gamma is None:
-                raise ValueError(
-                    "MorphNet learns from the scales of batch normalization. "
-                    "Expected one with a scale in front of every gate; name "
-                    "the convolutions without one in `skip` of "
-                    f"`keras_bar.gate`. Received: {rule.gate(node).name!r} "
-                    "without one"
-                )
-            scales.setdefault(rule.gate(node), []).append(ops.abs(gamma))
+    """Dict from gate to the scales of its channels: the `gamma`s of all batch
+    normalizations between their writers and their readers."""
+    scales = {}
+    for gate, around in find_neighbours(cost_model).items():
+        norms = [
+            node.op
+            for node in around.between
+            if isinstance(node.op, keras.layers.BatchNormalization)
+        ]
+        scales[gate] = [x.gamma for x in norms if x.gamma is not None]
+        if not scales[gate]:
+            raise ValueError(
+                "MorphNet learns from the scales of batch normalization. "
+                "Expected one with a scale behind every gated convolution; "
+                "name those without one in `skip` of `keras_bar.gate`. "
+                f"Received: {gate.name!r} without one"
+            )
+    return scales
+
+
+def _magnitudes(scales):
+    """Dict from gate to `|gamma|` of its channels, tensor `(channels,)`: the
+    largest where there are several."""
     return {
-        gate: ops.max(ops.stack(found), axis=0)
-        for gate, found in scales.items()
+        gate: ops.max(ops.stack([ops.abs(x) for x in gammas]), axis=0)
+        for gate, gammas in scales.items()
     }
 
 

@@ -145,7 +145,7 @@ class ThresholdTracking:
     # What it follows, as a share of the moving budget: the hard cost shall be
     # within it, too. That is larger while open gates are noisy (P = 0.95 each
     # at first), and fluctuates by a channel later.
-    USED = 0.98
+    USED = 0.96
 
     def __init__(self, budget, openness, indecision, price_exponent, lifelines):
         self.budget = budget

@@ -1,0 +1,55 @@
+"""The phases of every training, from `phases.toml`."""
+
+import dataclasses
+import pathlib
+import tomllib
+
+PATH = pathlib.Path(__file__).with_name("phases.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """How long a training is, in epochs.
+
+    Attributes:
+        prune: While it is decided which channels stay.
+        high: Then, at the high learning rate.
+        low: Last, at the low learning rate.
+    """
+
+    prune: int = 0
+    high: int = 0
+    low: int = 0
+
+    @property
+    def train(self):
+        """Epochs once it is decided which channels stay."""
+        return self.high + self.low
+
+    @property
+    def total(self):
+        return self.prune + self.train
+
+    def scaled(self, factor):
+        """Phases that are `factor` times as long, at least an epoch each."""
+        return Phases(
+            *(
+                x and max(1, round(factor * x))
+                for x in dataclasses.astuple(self)
+            )
+        )
+
+
+def load(dataset, kind, scale=1.0):
+    """The phases of a kind of method on a data set.
+
+    Args:
+        dataset: Name of a table in `phases.toml`.
+        kind: `"full"`, `"gates"`, `"morphnet"` or `"halving"`.
+        scale: Factor on the number of epochs.
+
+    Returns:
+        `Phases`.
+    """
+    table = tomllib.loads(PATH.read_text())
+    return Phases(**table[dataset][kind]).scaled(scale)

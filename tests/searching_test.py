@@ -1,0 +1,64 @@
+"""The search for a strength, and the phases as data."""
+
+import math
+
+import pytest
+
+from recipes import phases
+from recipes import searching
+
+
+def size_of(strength):
+    """Falls from 1, by a power of the strength."""
+    return 1.0 / (1.0 + (strength / 1e-4) ** 0.7)
+
+
+@pytest.mark.parametrize("start", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("factor", [2, 16])
+def test_finds_a_strength_within_its_trials(start, factor):
+    tried = []
+
+    def attempt(strength):
+        tried.append(strength)
+        return f"network of {strength}", size_of(strength)
+
+    strength, network = searching.search(attempt, 1 / factor, start)
+    assert network == f"network of {strength}"
+    assert len(tried) <= searching.TRIALS
+    best = min(tried, key=lambda x: abs(math.log(size_of(x) * factor)))
+    assert strength == best
+
+
+def test_near_enough_is_enough():
+    strength, _ = searching.search(lambda x: (None, 0.24), 0.25, 1.0)
+    assert strength == 1.0
+
+
+def test_next_strength_by_hand():
+    assert searching.next_strength({1.0: 0.5}, 0.25) == 4.0
+    assert searching.next_strength({1.0: 0.125}, 0.25) == 0.25
+    # Halfway between the logarithms of the sizes, and of the strengths.
+    middle = searching.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25)
+    assert middle == pytest.approx(10.0)
+    # Not at a trial itself, though its size is nearly right.
+    near = searching.next_strength({1.0: 0.26, 100.0: 0.01}, 0.25)
+    assert near == pytest.approx(100.0**0.1)
+
+
+def test_phases_of_the_supplement():
+    assert phases.load("cifar10", "full") == phases.Phases(0, 80, 10)
+    assert phases.load("cifar100", "gates") == phases.Phases(80, 40, 10)
+    assert phases.load("mio_tcd", "gates") == phases.Phases(40, 20, 10)
+    assert phases.load("cifar10", "morphnet") == phases.Phases(60, 50, 20)
+    assert phases.load("mio_tcd", "halving") == phases.Phases(0, 40, 10)
+
+
+@pytest.mark.parametrize("kind", ["gates", "morphnet", "halving"])
+def test_methods_on_fashion_mnist_are_equally_long(kind):
+    assert phases.load("fashion_mnist", kind).total == 30
+
+
+def test_short_phases_have_an_epoch_each():
+    short = phases.load("cifar10", "gates", scale=0.01)
+    assert short == phases.Phases(1, 1, 1)
+    assert phases.load("cifar10", "full", scale=0.5) == phases.Phases(0, 40, 5)
