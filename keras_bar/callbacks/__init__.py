@@ -1,5 +1,6 @@
 """Callbacks of `model.fit`."""
 
 from keras_bar.callbacks.budget_regularizer import BudgetRegularizer
+from keras_bar.callbacks.gate_regularizer import GateRegularizer
 
-__all__ = ["BudgetRegularizer"]
+__all__ = ["BudgetRegularizer", "GateRegularizer"]
