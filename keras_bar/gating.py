@@ -11,6 +11,7 @@ from keras_bar.graph.placements import whole_streams
 from keras_bar.graph.streams import Streams
 from keras_bar.graph.streams import check_connectivity
 from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
 
 BUDGET_NAME = "budget_state"
@@ -56,6 +57,11 @@ def gate(
             pruned, or an argument is wrong.
     """
     check_connectivity(connectivity)
+    if not callable(layer):
+        raise ValueError(
+            "Invalid kind of gates. Expected a class of gates, or a function "
+            f"that makes one. Received: layer={layer!r}"
+        )
     graph = trace.trace(model)
     flow = Flow(graph)
     placements = place_gates(flow, skip=_checked_skip(graph, skip))
@@ -120,6 +126,12 @@ class _Gates:
             name=fresh_name(f"{self._names[value]}_gate"),
             dtype=value.dtype,
         )
+        if not isinstance(layer, ChannelGate):
+            raise ValueError(
+                "This is no gate. Expected `layer` to make a "
+                "`keras_bar.layers.ChannelGate`. "
+                f"Received: {layer!r} (of type {type(layer)})"
+            )
         if not shared:
             return layer(tensor)
         output, self._factors[key] = layer(tensor)

@@ -44,13 +44,8 @@ def target_cost(cost_model, metric, budget, name):
     Raises:
         ValueError: If no connected network has this cost.
     """
+    check_known_size(cost_model, metric, name)
     full = cost_model.full[metric]
-    if not np.isfinite(full):
-        raise ValueError(
-            "The cost of the model depends on the size of its input. "
-            "Expected inputs of known size, or the metric 'params'. "
-            f"Received: {name!r} and metric={metric!r}"
-        )
     target = in_units(cost_model, metric, budget)
     if target > full:
         raise ValueError(
@@ -65,6 +60,16 @@ def target_cost(cost_model, metric, budget, name):
             f"{metric}). Received: {target:.1f} ({target / full:.4g})"
         )
     return target
+
+
+def check_known_size(cost_model, metric, name):
+    """Raises a ValueError if a cost depends on an unknown size of inputs."""
+    if not np.isfinite(cost_model.full[metric]):
+        raise ValueError(
+            "The cost of the model depends on the size of its input. "
+            "Expected inputs of known size, or the metric 'params'. "
+            f"Received: {name!r} and metric={metric!r}"
+        )
 
 
 def in_units(cost_model, metric, budget):
@@ -161,15 +166,12 @@ def connected(cost_model, masks):
 
     Returns:
         Dict like `masks`: these channels, and if the network would fall apart
-        with them, one of every lifeline that lost all of its own.
+        with them, those of the `smallest` network, too.
     """
     if cost_model.flow.is_connected(masks):
         return masks
-    kept = lifelines(cost_model)
-    return {
-        gate: _first(gate, 1) if gate in kept and not mask.any() else mask
-        for gate, mask in masks.items()
-    }
+    path = smallest(cost_model, "flops")
+    return {gate: mask | path[gate] for gate, mask in masks.items()}
 
 
 def completed(cost_model, metric, target, scores, masks):

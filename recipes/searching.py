@@ -4,8 +4,8 @@ import math
 
 # A network within this factor of the wanted size is near enough.
 NEAR = 1.1
-TRIALS = 5
-# How far to go where all trials lie on one side.
+TRIALS = 7
+# How far to go where all trials lie on one side: further each time.
 STRIDE = 4.0
 
 
@@ -53,9 +53,9 @@ def next_strength(sizes, target):
         (x for x, size in sizes.items() if size <= target), default=None
     )
     if weak is None:
-        return strong / STRIDE
+        return strong / STRIDE ** len(sizes)
     if strong is None:
-        return weak * STRIDE
+        return weak * STRIDE ** len(sizes)
     a, b = math.log(sizes[weak]), math.log(sizes[strong])
     share = (a - math.log(target)) / (a - b) if a > b else 0.5
     # Not so near to a trial that nothing new would be learned.

@@ -87,7 +87,7 @@ def test_budget_below_what_a_connected_network_needs():
 
 def test_two_regularizers():
     regularizers = BudgetRegularizer(0.5), BudgetRegularizer(0.4)
-    assert_refused("Two budgets", tiny.student(), *regularizers)
+    assert_refused("Two regularizers", tiny.student(), *regularizers)
 
 
 def test_unknown_number_of_steps():
@@ -137,3 +137,18 @@ def test_control_needs_no_state_of_its_own():
     before = dict(vars(tracking))
     tracking(model.get_layer("budget_state"))
     assert vars(tracking) == before
+
+
+def test_a_smaller_budget_on_a_pruned_model():
+    model = tiny.student(**QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny.fit(model, BudgetRegularizer(0.5), epochs=2, steps_per_epoch=2)
+    with pytest.raises(ValueError, match="pruned already"):
+        tiny.fit(
+            model,
+            BudgetRegularizer(0.25),
+            epochs=4,
+            initial_epoch=2,
+            steps_per_epoch=2,
+        )

@@ -101,7 +101,8 @@ def test_what_uses_the_budget_is_left_as_it_is():
     model = tiny.student()
     # A budget of 15.5 channels, of which 15 are well within 95 %.
     budget = 15.5 / (2 * tiny.WIDTH)
-    tiny.fit(model, BudgetRegularizer(budget), Look(), epochs=15)
+    # The gates are fixed when `fit` ends, after the last look.
+    tiny.fit(model, BudgetRegularizer(budget, steps=1.0), Look(), epochs=15)
     used = sum(x.sum() for x in seen["alive"]) / 15.5
     for gate, alive, factors in zip(
         tiny.gates(model), seen["alive"], seen["factors"], strict=True
@@ -296,3 +297,16 @@ def test_validation_within_fit_takes_no_step():
     )
     assert len(logs["val_loss"]) == 2
     assert tiny.steps_done(model) == 2 * tiny.BATCHES
+
+
+def test_weights_restored_after_it_has_settled_are_pruned_again():
+    """`EarlyStopping(restore_best_weights=True)` brings back the best epoch,
+    which may be one from before the gates were fixed."""
+    first = keras.callbacks.EarlyStopping(
+        "volume", mode="max", patience=99, restore_best_weights=True
+    )
+    model = tiny.student()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny.fit(model, first, BudgetRegularizer(0.4, steps=0.5), epochs=4)
+    assert_finished(model, 0.4)

@@ -210,22 +210,83 @@ def test_a_stream_is_read_by_all_of_its_readers():
     assert error(baselines.InterpolativeDecomposition(x)) < 0.5 * dropped
 
 
+def joined():
+    """Channels that a concatenation puts beside others."""
+    inputs = keras.Input((8, 8, 2))
+    x, y = (
+        layers.Conv2D(8, 3, padding="same", name=name)(inputs)
+        for name in ("a", "other")
+    )
+    x = layers.Conv2D(6, 3, name="b")(layers.Concatenate()([x, y]))
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+    return pruning.randomize(keras.Model(inputs, x))
+
+
 @pytest.mark.parametrize(
-    "make",
-    [lambda: chain(separable=True), pruning.squeezed],
-    ids=["separable", "squeezed"],
+    ("make", "name", "skip"),
+    [
+        (lambda: chain(separable=True), "a", ["b"]),
+        (pruning.squeezed, "expand", ["stem", "project"]),
+        (joined, "a", ["other", "b"]),
+    ],
+    ids=["separable", "squeezed", "joined"],
 )
 @pytest.mark.parametrize("data", [True, False])
-def test_where_nothing_can_be_made_up_for(make, data):
-    """Channels that only other layers read are dropped, and stay right."""
+def test_where_nothing_can_be_made_up_for(make, name, skip, data):
+    """Channels that other layers read, too, are dropped, and no filter is
+    changed for the others' sake."""
     model = make()
     x = pruning.inputs_for(model)
     criterion = baselines.InterpolativeDecomposition(x if data else None)
-    small = baselines.prune(model, criterion, 0.5)
-    assert np.all(np.isfinite(small.predict(x, verbose=0)))
-    for other in (baselines.VectorQuantization(), criterion):
-        used = keras_bar.measure_cost(baselines.prune(model, other, 0.5))
-        assert used.volume <= 0.5 * keras_bar.measure_cost(model).volume
+    kernel = numpy(model.get_layer(name).kernel)
+    known = {one.tobytes() for one in np.moveaxis(kernel, -1, 0)}
+    for merging in (criterion, baselines.VectorQuantization()):
+        small = baselines.prune(model, merging, 0.7, skip=skip)
+        left = np.moveaxis(numpy(small.get_layer(name).kernel), -1, 0)
+        assert 0 < len(left) < len(known)
+        assert {one.tobytes() for one in left} <= known
+
+
+def test_behind_a_flattening_and_a_dropout():
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, padding="same", name="a")(inputs)
+    x = layers.Flatten()(layers.MaxPooling2D()(layers.ReLU()(x)))
+    x = layers.ReLU()(layers.Dropout(0.5)(x))
+    model = pruning.randomize(keras.Model(inputs, layers.Dense(3, name="b")(x)))
+    model = repeat_channels(model, np.array([2.0, 0.5, 3.0, 1.0]))
+    criterion = baselines.InterpolativeDecomposition(pictures())
+    small = baselines.prune(model, criterion, half_of_a(model))
+    assert small.get_layer("a").filters == 4
+    assert difference(small, model) < 1e-4
+
+
+def test_fewer_different_filters_than_clusters():
+    model = chain(norm=False)
+    kernel = numpy(model.get_layer("a").kernel)
+    kernel[..., :5] = 0.0
+    model.get_layer("a").kernel.assign(kernel)
+    small = baselines.prune(
+        model,
+        baselines.VectorQuantization(),
+        keras_bar.measure_cost(model).volume - 64,
+        skip=("b",),
+    )
+    assert small.get_layer("a").filters == 7
+    assert np.all(np.isfinite(small.predict(pictures(4), verbose=0)))
+
+
+def test_wrong_merges_and_inputs():
+    class TooMany(baselines.InterpolativeDecomposition):
+        def merge(self, channels, kept):
+            found = super().merge(channels, kept)
+            return baselines.Merge(found.readers * 2)
+
+    model = chain()
+    with pytest.raises(ValueError, match="each of the 1 layers.*Received: 2"):
+        baselines.prune(model, TooMany(), 0.5)
+    empty = baselines.InterpolativeDecomposition(pictures(0))
+    with pytest.raises(ValueError, match="at least one sample"):
+        baselines.prune(model, empty, 0.5)
 
 
 def test_own_criterion_that_merges():

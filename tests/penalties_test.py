@@ -304,10 +304,40 @@ def test_gates_of_another_kind():
     refused("layer=GaussianGate.*HardConcreteGate", student(), bottleneck)
     refused("layer=MarkerGate", student(), baselines.MorphNetRegularizer(1.0))
     refused(
-        "with its default `layer`",
+        "layer=HardConcreteGate.*GaussianGate",
         student(GaussianGate),
         keras_bar.callbacks.BudgetRegularizer(0.5),
     )
+
+
+@pytest.mark.parametrize("layer", ["gaussian", None])
+def test_what_makes_no_gate(layer):
+    with pytest.raises(ValueError, match="Expected a class of gates"):
+        keras_bar.gate(tiny.network(), layer=layer)
+
+
+def test_what_is_no_gate():
+    def make(name, **_):
+        return layers.Identity(name=name)
+
+    with pytest.raises(ValueError, match="to make a.*ChannelGate"):
+        keras_bar.gate(tiny.network(), layer=make)
+
+
+def test_pictures_of_any_size_have_no_volume():
+    model = student(FAST_GAUSSIAN, model=tiny.network(size=None))
+    bottleneck = baselines.InformationBottleneckRegularizer(1.0)
+    refused("depends on the size of its input", model, bottleneck)
+    tiny.fit(model, baselines.InformationBottleneckRegularizer(1e-3, None))
+    assert all(gate.is_fixed for gate in pruning.gates_of(model))
+
+
+def test_data_of_unknown_length():
+    model = student(rate=0.03)
+    x, y = tiny.data()
+    batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, 80, 8))
+    model.fit(batches, callbacks=[baselines.L0Regularizer(0.1)], verbose=0)
+    assert all(gate.is_fixed for gate in pruning.gates_of(model))
 
 
 def test_morph_net_needs_scales():
@@ -356,6 +386,26 @@ def test_wrong_weight_metric_and_threshold():
         baselines.MorphNetRegularizer(1.0, "latency")
     with pytest.raises(ValueError, match="Invalid threshold"):
         baselines.MorphNetRegularizer(1.0, threshold=0.0)
+
+
+@core
+def test_expansion_keeps_shared_layers_shared():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", name="free")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", name="fixed")(layers.ReLU()(x))
+    twice = layers.Conv2D(4, 3, padding="same", name="twice")
+    x = twice(layers.ReLU()(twice(layers.ReLU()(x))))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    wider = baselines.expand(model, 5 * 4 * 36, "volume")
+    assert wider.get_layer("free").filters == 8
+    assert [x.name for x in wider.layers if "twice" in x.name] == ["twice"]
+    assert len(wider.get_layer("twice")._inbound_nodes) == 2
+
+
+def test_expansion_of_squeeze_and_excitation_is_refused():
+    with pytest.raises(ValueError, match="cannot be widened"):
+        baselines.expand(pruning.squeezed(), 1e9, "volume")
 
 
 def test_expansion_that_cannot_be():

@@ -25,8 +25,15 @@ def test_finds_a_strength_within_its_trials(start, factor):
     strength, network = searching.search(attempt, 1 / factor, start)
     assert network == f"network of {strength}"
     assert len(tried) <= searching.TRIALS
-    best = min(tried, key=lambda x: abs(math.log(size_of(x) * factor)))
-    assert strength == best
+    assert abs(math.log(size_of(strength) * factor)) <= math.log(searching.NEAR)
+
+
+def test_the_nearest_where_none_is_near():
+    """Sizes that jump past the target."""
+    strength, _ = searching.search(
+        lambda x: (None, 1.0 if x < 3.0 else 0.01), 0.1, 1.0
+    )
+    assert strength < 3.0  # A factor of 10 either way: the first one stays.
 
 
 def test_near_enough_is_enough():
@@ -37,6 +44,7 @@ def test_near_enough_is_enough():
 def test_next_strength_by_hand():
     assert searching.next_strength({1.0: 0.5}, 0.25) == 4.0
     assert searching.next_strength({1.0: 0.125}, 0.25) == 0.25
+    assert searching.next_strength({1.0: 0.9, 4.0: 0.5}, 0.25) == 64.0
     # Halfway between the logarithms of the sizes, and of the strengths.
     middle = searching.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25)
     assert middle == pytest.approx(10.0)

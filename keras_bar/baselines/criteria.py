@@ -31,7 +31,7 @@ class Channels:
             every convolution that writes them, biases left out.
         index: Integer, which gate of the model it is.
         reader_count: Integer, how many layers with a kernel read them and
-            nothing else, so that they could read others in their place.
+            could read others in their place; 0 where anything else reads them.
         activations: Function from inputs of the model, an array or a structure
             of arrays, to a list of arrays `(rows, channels)`, one per such
             layer: a compressed form `R` of the activations `X` that it reads

@@ -1,10 +1,13 @@
 """Criteria that do not just drop channels: what remains stands in for them."""
 
 import dataclasses
+import importlib
+import warnings
 
 import numpy as np
 
 from keras_bar.graph.rules.base import to_numpy
+from keras_bar.graph.rules.convolutions import DepthwiseConvolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,17 +62,18 @@ class VectorQuantization:
             channels: `Channels`.
             kept: Integers, the channels that stay.
         """
-        # Asked for here, since the package does not depend on scikit-learn.
-        from sklearn.cluster import KMeans
-
+        cluster = _optional("sklearn.cluster")
         points = _points(channels)
-        means = KMeans(len(kept), init=points[kept], n_init=1).fit(points)
-        member = np.equal.outer(np.arange(len(kept)), means.labels_)
-        summed = member.astype("float64")
-        return Merge(
-            readers=[summed] * channels.reader_count,
-            writers=summed / summed.sum(axis=1, keepdims=True),
-        )
+        means = cluster.KMeans(len(kept), init=points[kept], n_init=1)
+        with warnings.catch_warnings():
+            # Fewer different filters than clusters: some stay empty.
+            warnings.simplefilter("ignore")
+            labels = means.fit_predict(points)
+        summed = np.equal.outer(np.arange(len(kept)), labels).astype("float64")
+        counts = summed.sum(axis=1, keepdims=True)
+        unchanged = np.eye(channels.size)[kept]
+        averaged = np.where(counts, summed / np.maximum(counts, 1), unchanged)
+        return Merge([summed] * channels.reader_count, averaged)
 
 
 class InterpolativeDecomposition:
@@ -94,16 +98,14 @@ class InterpolativeDecomposition:
         self.inputs = inputs
 
     def __call__(self, channels):
-        # Asked for here, since the package does not depend on SciPy.
-        import scipy.linalg
-
+        linalg = _optional("scipy.linalg")
         columns = np.concatenate(
             [
                 x / max(np.linalg.norm(x), 1e-30)
                 for x in self._matrices(channels)
             ]
         )
-        triangle, pivots = scipy.linalg.qr(columns, mode="r", pivoting=True)
+        triangle, pivots = linalg.qr(columns, mode="r", pivoting=True)
         diagonal = np.abs(np.diag(triangle))
         scores = np.zeros(channels.size)
         scores[pivots[: len(diagonal)]] = diagonal
@@ -116,8 +118,6 @@ class InterpolativeDecomposition:
             channels: `Channels`.
             kept: Integers, the channels that stay.
         """
-        if not channels.reader_count:
-            return Merge(readers=[])
         found = [_interpolation(x, kept) for x in self._matrices(channels)]
         if self.inputs is None:
             found = found * channels.reader_count
@@ -128,6 +128,17 @@ class InterpolativeDecomposition:
         if self.inputs is None or not channels.reader_count:
             return [np.concatenate(channels.filters)]
         return channels.activations(self.inputs)
+
+
+def _optional(name):
+    """A module that the package does not depend on."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"This criterion needs {name.split('.')[0]}. Expected the extra "
+            "`pip install keras-bar[baselines]`. Received: no such module"
+        ) from error
 
 
 def _points(channels):
@@ -156,23 +167,48 @@ def apply_merge(merge, around, kept, flow):
         kept: Integers, the channels that stay.
         flow: `Flow` of the gated model, whose weights are changed.
     """
-    if merge.writers is not None:
+    if len(merge.readers) != len(around.readers):
+        raise ValueError(
+            "A merge does not fit. Expected a matrix for each of the "
+            f"{len(around.readers)} layers that read "
+            f"{around.writers[0].name!r}. Received: {len(merge.readers)}"
+        )
+    # A depthwise convolution's channels are bound to those it reads.
+    bound = any(
+        isinstance(flow.rules[x], DepthwiseConvolution) for x in around.writers
+    )
+    if merge.writers is not None and not bound:
         for node in around.writers:
             rule, layer = flow.rules[node], node.op
-            weights = [(rule.output_kernel(layer), rule.output_axis)]
+            _replace(
+                rule.output_kernel(layer),
+                rule.output_axis,
+                kept,
+                merge.writers,
+            )
             if layer.use_bias:
-                weights.append((layer.bias, -1))
-            for weight, axis in weights:
-                _replace(weight, axis, kept, merge.writers)
-        size = merge.writers.shape[1]
+                _replace(layer.bias, -1, kept, merge.writers)
         for node in around.between:
-            for weight in node.op.weights:
-                axes = [i for i, d in enumerate(weight.shape) if d == size]
-                if axes:
-                    _replace(weight, axes[-1], kept, merge.writers)
+            for weight, axis in _per_channel(node, flow):
+                _replace(weight, axis, kept, merge.writers)
     for matrix, reader in zip(merge.readers, around.readers, strict=True):
         axis = flow.rules[reader.node].input_axis
         _fold(reader.node.op.kernel, axis, reader.rows, kept, matrix)
+
+
+def _per_channel(node, flow):
+    """Pairs of a weight of a layer and the axis of the channels in it."""
+    channels, rank = flow.channels[node.output], len(node.output.shape)
+    depthwise = isinstance(flow.rules[node], DepthwiseConvolution)
+    for weight in node.op.weights:
+        if depthwise and len(weight.shape) > 1:
+            # (..., channels, 1), or (..., 1, channels) where it is grouped.
+            yield weight, -2 if weight.shape[-1] == 1 else -1
+        elif len(weight.shape) == rank - 1 > 1:  # PReLU's, without the batch.
+            if weight.shape[channels.axis - 1] == channels.size:
+                yield weight, channels.axis - 1
+        elif len(weight.shape) == 1:
+            yield weight, 0
 
 
 def _replace(weight, axis, kept, matrix):

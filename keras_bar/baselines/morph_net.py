@@ -19,19 +19,20 @@ from keras import ops
 
 from keras_bar import selection
 from keras_bar.baselines.neighbours import find_neighbours
-from keras_bar.baselines.penalties import check_gates
 from keras_bar.baselines.penalties import check_strength
+from keras_bar.callbacks.checks import check_gates
+from keras_bar.callbacks.control import Penalty
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
-from keras_bar.costs import measure_cost
+from keras_bar.costs import CostModel
 from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
 from keras_bar.graph.placements import whole_streams
+from keras_bar.graph.rules import placing
 from keras_bar.layers import MarkerGate
-from keras_bar.layers import MixedResidual
 
-# Halvings of the interval in which the width multiplier is sought.
-HALVINGS = 20
+# How near to the best multiple of the widths a multiple must be.
+NEAR = 1e-5
 
 
 class MorphNetRegularizer(GateRegularizer):
@@ -66,7 +67,7 @@ class MorphNetRegularizer(GateRegularizer):
     """
 
     def __init__(self, strength, metric="flops", threshold=1e-2):
-        super().__init__(steps=1.0)
+        super().__init__(steps=None)
         check_strength(strength)
         selection.check_metric(metric)
         if not selection.is_number(threshold) or not threshold > 0:
@@ -78,6 +79,9 @@ class MorphNetRegularizer(GateRegularizer):
         self.metric = metric
         self.threshold = threshold
 
+    def check_model(self, cost_model, name):
+        selection.check_known_size(cost_model, self.metric, name)
+
     def make_control(self, steps):
         model = self._cost_model
         check_gates(model.gates, MarkerGate, type(self).__name__)
@@ -86,11 +90,11 @@ class MorphNetRegularizer(GateRegularizer):
     def alive(self, cost_model):
         return {
             gate: ops.convert_to_numpy(size) > self.threshold
-            for gate, size in _magnitudes(_scales(cost_model)).items()
+            for gate, size in _magnitudes(self._control.scales).items()
         }
 
 
-class _ScalePenalty:
+class _ScalePenalty(Penalty):
     """The penalty, as `callbacks.gate_regularizer` wants it."""
 
     def __init__(self, cost_model, strength, metric, threshold):
@@ -109,12 +113,8 @@ class _ScalePenalty:
             alive = ops.cast(size > self.threshold, "float32")
             # 0 or 1, with the gradient of the scale: so the gradient of the
             # cost is the penalty's.
-            vectors[gate] = alive + size - ops.stop_gradient(size)
+            vectors[gate] = alive + (size - ops.stop_gradient(size))
         return self.strength * self.cost_model.soft(self.metric, vectors)
-
-    def penalty(self, state):
-        """The loss at present, a float."""
-        return float(ops.convert_to_numpy(self(state)))
 
 
 def _scales(cost_model):
@@ -142,7 +142,10 @@ def _magnitudes(scales):
     """Dict from gate to `|gamma|` of its channels, tensor `(channels,)`: the
     largest where there are several."""
     return {
-        gate: ops.max(ops.stack([ops.abs(x) for x in gammas]), axis=0)
+        # Under mixed precision Keras casts what is read within a step.
+        gate: ops.max(
+            ops.stack([ops.cast(ops.abs(x), "float32") for x in gammas]), axis=0
+        )
         for gate, gammas in scales.items()
     }
 
@@ -164,8 +167,10 @@ def expand(model, budget, metric="flops"):
         A new, untrained `keras.Model`.
 
     Raises:
-        ValueError: If an argument is wrong, the model has nothing that can be
-            widened, or one channel per convolution exceeds the budget.
+        ValueError: If an argument is wrong, one channel per convolution
+            exceeds the budget, or the model cannot be widened: it has no free
+            convolution, or layers whose configuration fixes a number of
+            channels (squeeze-and-excitation, grouped convolutions, slices).
     """
     selection.check_metric(metric)
     if not selection.is_number(budget) or not 0 < budget < math.inf:
@@ -178,9 +183,9 @@ def expand(model, budget, metric="flops"):
 
     def cost(multiple):
         wider = _widened(graph, _multiplied(widths, multiple))
-        return getattr(measure_cost(wider), metric)
+        return CostModel(Flow(trace.trace(wider))).full[metric]
 
-    if cost(0.0) > budget:
+    if not cost(0.0) <= budget:  # Not where it is unknown, either.
         raise ValueError(
             "The budget is too small. Expected at least the cost of one "
             f"channel in every convolution, a {metric} of {cost(0.0)}. "
@@ -189,26 +194,28 @@ def expand(model, budget, metric="flops"):
     low, high = 0.0, 1.0
     while cost(high) <= budget:
         low, high = high, 2.0 * high
-    for _ in range(HALVINGS):
+    while _multiplied(widths, low) != _multiplied(widths, high):
         middle = (low + high) / 2.0
         if cost(middle) <= budget:
             low = middle
         else:
             high = middle
+        if high - low < NEAR * high:
+            break
     return _widened(graph, _multiplied(widths, low))
 
 
 def _free_widths(graph):
     """Dict from `Node` to the channels of a convolution that may get more."""
     flow = Flow(graph)
-    mixed = [x.name for x in graph.nodes if isinstance(x.op, MixedResidual)]
-    if mixed:
-        raise ValueError(
-            "The sides of an addition keep different channels, so they have "
-            "no common width. Expected a model compacted with "
-            "connectivity='regular'. Received: "
-            f"{graph.name!r} with {mixed[0]!r}"
-        )
+    for node, rule in flow.rules.items():
+        if isinstance(rule, placing.Mixed | placing.Take | placing.Slice):
+            raise ValueError(
+                "Layers that pick channels by number cannot be widened. "
+                "Expected a model with ordinary additions, such as one "
+                "compacted with connectivity='regular'. Received: "
+                f"{graph.name!r} with {node.name!r}"
+            )
     placements = whole_streams(flow, place_gates(flow))
     widths = {
         x.node: x.node.op.filters
@@ -229,11 +236,24 @@ def _multiplied(widths, multiple):
 
 def _widened(graph, widths):
     """The network with these numbers of filters, and random weights."""
+    clones: dict = {}
 
     def rebuild(node, tensors):
-        changes = {"filters": widths[node]} if node in widths else {}
-        return trace.call(
-            trace.clone(node.op, node.name, **changes), node, tensors
-        )
+        layer = clones.get(id(node.op))
+        if layer is None:  # One that is called twice stays one.
+            changes = {"filters": widths[node]} if node in widths else {}
+            layer = trace.clone(node.op, node.name, **changes)
+            clones[id(node.op)] = layer
+        try:
+            outputs = trace.call(layer, node, tensors)
+        except Exception as error:  # Keras and its backends raise many kinds.
+            raise ValueError(
+                "The model cannot be widened: the configuration of a layer "
+                "fixes a number of channels. Expected layers that take as many "
+                f"as they get. Received: {graph.name!r} with {node.name!r}"
+            ) from error
+        if isinstance(layer, keras.layers.Normalization):
+            trace.copy_state(node.op, layer)  # Adapted to data, not learned.
+        return outputs
 
     return trace.replay(graph, rebuild)

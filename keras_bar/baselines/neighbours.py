@@ -28,14 +28,14 @@ class Reader:
 
     Attributes:
         node: `Node` of the layer.
-        value: `Value` that holds the channels: what the layer reads, or what
-            is flattened in front of it.
-        rows: Integers `(channels, places)`, where a channel's weights are
-            along the kernel's input axis.
+        value: `Value` that it reads.
+        rows: Integers `(channels, places)`, where the weights of a channel are
+            along the kernel's input axis: one place each, or as many as a
+            flattened channel has positions.
     """
 
-    node: object
-    value: object
+    node: trace.Node
+    value: trace.Value
     rows: np.ndarray
 
 
@@ -47,21 +47,17 @@ class Neighbours:
         writers: List of `Node`, the layers with a kernel that write them.
         between: List of `Node`, layers with numbers of their own for every
             channel, such as batch normalization, between writers and readers.
-        readers: List of `Reader`. Layers that cannot make up for a channel by
-            others, such as a concatenation's readers, are not among them.
+        readers: List of `Reader`.
+        complete: Whether `readers` are all that read the channels, so that
+            some channels can stand in for others. A concatenation, an addition
+            to channels that others write or squeeze-and-excitation are not
+            followed.
     """
 
     writers: list
     between: list
     readers: list
-
-    def mergeable(self, flow):
-        """Whether channels could stand in for one another. Those of a
-        depthwise convolution are bound to the channels that it reads."""
-        return not any(
-            isinstance(flow.rules[x], DepthwiseConvolution)
-            for x in self.writers
-        )
+    complete: bool
 
 
 def find_neighbours(cost_model):
@@ -72,43 +68,86 @@ def find_neighbours(cost_model):
         if isinstance(rule, Gate):
             gated[rule.gate(node)].append(node)
     streams = Streams(flow)
-    sources = streams.sources()
-    return {
-        gate: _around(gate, nodes, flow, streams, sources)
-        for gate, nodes in gated.items()
-    }
+    search = _Search(flow, streams, streams.sources())
+    return {gate: search.around(x) for gate, x in gated.items()}
 
 
-def _around(gate, nodes, flow, streams, sources):
-    behind = [_behind_norm(flow.rules[x].gated(x), flow) for x in nodes]
-    writers = [writer for writer, _ in behind]
-    between = [norm for _, norms in behind for norm in norms]
-    readers: list = []
-    seen: set = set()
-    stack = [node.output for node in nodes]
-    while stack:
-        value = stack.pop()
-        for node in set(value.consumers) - seen:
-            seen.add(node)
-            rule = flow.rules[node]
-            if isinstance(rule, Flatten):
-                readers.extend(_behind_flatten(node, value, flow))
-            elif _reads_linearly(rule):
-                rows = np.arange(gate.channels)[:, None]
-                readers.append(Reader(node, value, rows))
-            elif _is_channelwise(rule, node):
-                between += [node] if getattr(node.op, "weights", ()) else []
-                stack.append(node.output)
-            elif isinstance(rule, merging.Sum) and (
-                set(sources[streams.of(node.output)]) <= set(nodes)
-            ):
-                # Nobody else writes to the sum.
-                stack.append(node.output)
-    return Neighbours(writers, between, sorted(readers, key=_name))
+class _Search:
+    """Follows the channels of a gate to those who read them.
 
+    Args:
+        flow: `Flow`.
+        streams: Its `Streams`.
+        sources: Dict from stream to the nodes that write it.
+    """
 
-def _name(reader):
-    return reader.node.name
+    def __init__(self, flow, streams, sources):
+        self._flow = flow
+        self._streams = streams
+        self._sources = sources
+
+    def around(self, nodes):
+        """`Neighbours` of the gate that multiplies at `nodes`."""
+        behind = [self._written(node) for node in nodes]
+        between = [norm for _, norms in behind for norm in norms]
+        readers, followed = [], True
+        stack: list = [(node.output, None) for node in nodes]
+        seen: set = set()
+        while stack:
+            value, rows = stack.pop()
+            followed &= value not in self._flow.graph.outputs
+            for node in set(value.consumers) - seen:
+                seen.add(node)
+                rule = self._flow.rules[node]
+                if _reads_linearly(rule):
+                    size = value.shape[rule.axis(node, value)]
+                    one_each = np.arange(size)[:, None]
+                    found = one_each if rows is None else rows
+                    readers.append(Reader(node, value, found))
+                elif isinstance(rule, Flatten) and rows is None:
+                    flat = self._flattened_rows(node, value)
+                    stack.append((node.output, flat))
+                elif self._passes(node, rule, nodes):
+                    weighted = getattr(node.op, "weights", ())
+                    between += [node] if weighted else []
+                    followed &= rows is None or not weighted
+                    stack.append((node.output, rows))
+                else:
+                    followed = False
+        return Neighbours(
+            writers=[writer for writer, _ in behind],
+            between=between,
+            readers=sorted(readers, key=lambda x: x.node.name),
+            complete=bool(followed and readers),
+        )
+
+    def _passes(self, node, rule, gate_nodes):
+        """Whether channel i of the output depends on channel i alone."""
+        if isinstance(rule, DepthwiseConvolution):
+            return rule.copies(node.op) == 1
+        if isinstance(rule, merging.Sum):
+            # Nobody else writes to the sum.
+            stream = self._streams.of(node.output)
+            full = all(merging.has_full_shape(x, node) for x in node.inputs)
+            return full and set(self._sources[stream]) <= set(gate_nodes)
+        return isinstance(rule, Channelwise) and not isinstance(rule, Gate)
+
+    def _written(self, node):
+        """The layer with a kernel in front of a gate, and those between."""
+        between = []
+        node = self._flow.rules[node].gated(node).producer
+        while not isinstance(self._flow.rules[node], Kernel):
+            between.append(node)
+            node = node.inputs[0].producer
+        return node, between
+
+    def _flattened_rows(self, node, value):
+        """Where the features of every channel are, `(channels, places)`."""
+        channels = self._flow.channels[value]
+        everything = np.arange(channels.size)
+        rule = self._flow.rules[node]
+        of, numbers = rule.features(node, channels, everything)
+        return np.stack([numbers[of == i] for i in everything])
 
 
 def _reads_linearly(rule):
@@ -116,38 +155,6 @@ def _reads_linearly(rule):
     convolution applies another kernel to every channel first.)"""
     separable = isinstance(rule, SeparableConvolution)
     return isinstance(rule, Mixing) and not separable
-
-
-def _is_channelwise(rule, node):
-    """Whether channel i of the output depends on channel i alone."""
-    if isinstance(rule, DepthwiseConvolution):
-        return rule.copies(node.op) == 1
-    return isinstance(rule, Channelwise) and not isinstance(rule, Gate)
-
-
-def _behind_norm(value, flow):
-    """The layer with a kernel that writes a tensor, and the layers of one
-    input after another between them."""
-    norms = []
-    node = value.producer
-    while not isinstance(flow.rules[node], Kernel):
-        norms.append(node)
-        node = node.inputs[0].producer
-    return node, norms
-
-
-def _behind_flatten(node, value, flow):
-    """The dense layers that read a flattened tensor."""
-    channels = flow.channels[value]
-    of, numbers = flow.rules[node].features(
-        node, channels, np.arange(channels.size)
-    )
-    rows = np.stack([numbers[of == i] for i in range(channels.size)])
-    return [
-        Reader(x, value, rows)
-        for x in node.output.consumers
-        if isinstance(flow.rules[x], Mixing)
-    ]
 
 
 class Activations:
@@ -176,39 +183,61 @@ class Activations:
             gate: The gate.
             inputs: What the model is called on: an array, or a structure of
                 arrays with the samples along the first axis.
+
+        Raises:
+            ValueError: If there are no samples.
         """
+        if not len(keras.tree.flatten(inputs)[0]):
+            raise ValueError(
+                "There are no activations to observe. Expected inputs of at "
+                "least one sample. Received: none"
+            )
         if id(inputs) not in self._found:
             # One pass serves all gates. The inputs are kept with what was
             # found, so that their id stays theirs.
             self._found = {id(inputs): (inputs, self._observe(inputs))}
         triangles = self._found[id(inputs)][1]
-        return [triangles[x.value] for x in self._readers[gate]]
+        return [triangles[reader.node] for reader in self._readers[gate]]
 
     def _observe(self, inputs):
-        values = {x.value for xs in self._readers.values() for x in xs}
+        readers = [x for found in self._readers.values() for x in found]
         triangles: dict = {}
-        count = len(keras.tree.flatten(inputs)[0])
-        for start in range(0, count, BATCH):
-            rows = slice(start, start + BATCH)
-            batch = [x[rows] for x in keras.tree.flatten(inputs)]
-            for value, array in self._run(batch, values).items():
-                axis = self._flow.channels[value].axis
-                array = np.moveaxis(array, axis, -1)
-                seen = array.reshape(-1, array.shape[-1])
-                seen = np.concatenate([triangles.get(value, seen[:0]), seen])
-                triangles[value] = np.linalg.qr(seen, mode="r")
+        arrays = keras.tree.flatten(inputs)
+        for start in range(0, len(arrays[0]), BATCH):
+            batch = [x[start : start + BATCH] for x in arrays]
+            seen = self._run(batch, {x.value for x in readers})
+            for reader in readers:
+                rows = self._matrix(reader, seen[reader.value])
+                before = triangles.get(reader.node, rows[:0])
+                triangles[reader.node] = np.linalg.qr(
+                    np.concatenate([before, rows]), mode="r"
+                )
         return triangles
 
-    def _run(self, batch, values):
-        """Dict from `Value` to its array, in inference."""
-        tensors = dict(
-            zip(
-                self._flow.graph.inputs,
-                map(ops.convert_to_tensor, batch),
-                strict=True,
-            )
-        )
-        for node in self._flow.graph.nodes:
+    def _matrix(self, reader, array):
+        """A row per sample and position, a column per channel."""
+        rule = self._flow.rules[reader.node]
+        array = np.moveaxis(array, rule.axis(reader.node, reader.value), -1)
+        by_channel = array[..., reader.rows]
+        by_channel = np.swapaxes(by_channel, -1, -2)
+        return by_channel.reshape(-1, len(reader.rows))
+
+    def _run(self, batch, wanted):
+        """Dict from the `Value`s wanted to their arrays, in inference."""
+        graph = self._flow.graph
+        seen: dict = {}
+        tensors = {
+            value: ops.convert_to_tensor(x, dtype=value.dtype)
+            for value, x in zip(graph.inputs, batch, strict=True)
+        }
+        unread = {x: len(x.consumers) for x in graph.values}
+        for node in graph.nodes:
             outputs = trace.call(node.op, node, tensors)
             tensors.update(zip(node.outputs, outputs, strict=True))
-        return {value: to_numpy(tensors[value]) for value in values}
+            for value in wanted & {*node.inputs, *node.outputs} - set(seen):
+                seen[value] = to_numpy(tensors[value])
+            for value in node.inputs:  # Large ones must not pile up.
+                unread[value] -= 1
+                if not unread[value]:
+                    del tensors[value]
+        return seen

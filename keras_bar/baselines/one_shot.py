@@ -96,7 +96,7 @@ def _channels(neighbours, flow):
             name=around.writers[0].name,
             filters=[flow.rules[x].filters(x.op) for x in around.writers],
             index=index,
-            reader_count=len(around.readers),
+            reader_count=len(around.readers) if around.complete else 0,
             activations=functools.partial(activations, key),
         )
         for index, (key, around) in enumerate(neighbours.items())
@@ -109,7 +109,7 @@ def _merge(criterion, channels, chosen, neighbours, flow):
     merges = {
         key: criterion.merge(channels[key], np.flatnonzero(mask))
         for key, mask in chosen.items()
-        if mask.any() and not mask.all() and neighbours[key].mergeable(flow)
+        if channels[key].reader_count and mask.any() and not mask.all()
     }
     for key, merge in merges.items():
         kept = np.flatnonzero(chosen[key])

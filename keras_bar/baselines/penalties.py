@@ -3,6 +3,8 @@
 from keras import ops
 
 from keras_bar import selection
+from keras_bar.callbacks.checks import check_gates
+from keras_bar.callbacks.control import Penalty
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
 from keras_bar.costs import METRICS
 from keras_bar.layers import GaussianGate
@@ -34,7 +36,7 @@ class ChannelRegularizer(GateRegularizer):
     gate_class: type
 
     def __init__(self, strength, weight=None):
-        super().__init__(steps=1.0)
+        super().__init__(steps=None)
         check_strength(strength)
         if weight is not None and weight not in METRICS:
             raise ValueError(
@@ -47,6 +49,10 @@ class ChannelRegularizer(GateRegularizer):
     def channel_penalty(self, gate):
         """What is to become small, tensor `(channels,)`."""
         raise NotImplementedError
+
+    def check_model(self, cost_model, name):
+        if self.weight is not None:
+            selection.check_known_size(cost_model, self.weight, name)
 
     def make_control(self, steps):
         model = self._cost_model
@@ -61,8 +67,10 @@ class L0Regularizer(ChannelRegularizer):
     """LZR: a penalty on the number of open gates (Louizos et al. 2018).
 
     `f = P(z > 0)` (supplement, eq. 5), for a model with Hard Concrete gates:
-    `keras_bar.gate(model)`. Louizos et al. use the weight `"params"` and divide
-    by the number of training samples, which is to be part of `strength`.
+    `keras_bar.gate(model)`. Louizos et al. weight a channel with the number of
+    its weights and divide by the number of training samples; the weight
+    `"params"` also counts what reads the channel, and the division is to be
+    part of `strength`.
 
     Args:
         strength, weight: As of `ChannelRegularizer`.
@@ -95,7 +103,7 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
         return gate.divergence()
 
 
-class _Penalty:
+class _Penalty(Penalty):
     """The loss, as `callbacks.gate_regularizer` wants it.
 
     Args:
@@ -121,10 +129,6 @@ class _Penalty:
             for gate, weight in self.weights.items()
         )
 
-    def penalty(self, state):
-        """The loss at present, a float."""
-        return float(ops.convert_to_numpy(self(state)))
-
 
 def check_strength(strength):
     """Raises a ValueError unless it is a positive number."""
@@ -132,15 +136,4 @@ def check_strength(strength):
         raise ValueError(
             "Invalid strength of the penalty. Expected a positive number. "
             f"Received: strength={strength!r}"
-        )
-
-
-def check_gates(gates, expected, user):
-    """Raises a ValueError unless all gates are of a class."""
-    others = {type(x).__name__ for x in gates if not isinstance(x, expected)}
-    if others:
-        raise ValueError(
-            f"`{user}` needs gates of another kind. Expected a model made by "
-            f"`keras_bar.gate` with layer={expected.__name__}. "
-            f"Received: gates of type {', '.join(sorted(others))}"
         )

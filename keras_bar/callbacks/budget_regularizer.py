@@ -9,6 +9,7 @@ from keras_bar import selection
 from keras_bar.callbacks import checks
 from keras_bar.callbacks import control
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.layers import HardConcreteGate
 
 # Of a channel that is opened when the gates are fixed: it shall not be dead.
 LEAST_FACTOR = 1e-3
@@ -95,7 +96,7 @@ class BudgetRegularizer(GateRegularizer):
 
     def make_control(self, steps):
         model = self._cost_model
-        checks.check_hard_concrete(model.gates)
+        checks.check_gates(model.gates, HardConcreteGate, type(self).__name__)
         target = selection.in_units(model, self.metric, self.budget)
         budget = control.Budget(
             model, self.metric, target, steps, self.hardness
@@ -109,6 +110,11 @@ class BudgetRegularizer(GateRegularizer):
             self.price_exponent,
             selection.lifelines(model, self.metric),
         )
+
+    def is_finished(self, cost_model):
+        cost = cost_model.hard(self.alive(cost_model))[self.metric]
+        target = selection.in_units(cost_model, self.metric, self.budget)
+        return cost <= target
 
     def measure(self, cost_model):
         budget = self._control.budget
@@ -124,11 +130,12 @@ class BudgetRegularizer(GateRegularizer):
         cost = cost_model.hard(masks)[self.metric]
         if selection.WELL_USED * cost > budget.target:
             warnings.warn(
-                "The training was too short to reach the budget: at its end "
+                "The training was too short to follow the budget: when the "
+                "gates had to be fixed, "
                 f"{cost / budget.full_cost:.4f} of the {self.metric} was in "
                 f"use, the budget is {budget.target / budget.full_cost:.4f}. "
-                "The weakest channels were closed. Train for longer, or lower "
-                "`steps`.",
+                "The weakest channels were closed. Train for longer; `steps` "
+                "must not exceed those of `fit`.",
                 stacklevel=2,
             )
         scores = {
@@ -140,6 +147,8 @@ class BudgetRegularizer(GateRegularizer):
         )
 
     def opened(self, gate):
+        if self.settles:  # It is trained with from now on.
+            return 1.0
         # What batch normalization saw of a channel that is opened now is its
         # mean under the noise; at 1 it could drown the others.
         return np.fmax(gate.mean(), LEAST_FACTOR)

@@ -5,7 +5,6 @@ import keras
 from keras_bar import selection
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
-from keras_bar.layers import HardConcreteGate
 
 
 def check_steps(steps):
@@ -98,28 +97,18 @@ def check_penalty_counts(model):
     ):
         raise ValueError(
             "Keras's distiller leaves the penalty out of the loss. Expected a "
-            "`keras_bar.distillation.Distiller`, or `strength=None`. "
+            "`keras_bar.distillation.Distiller`, or a `BudgetRegularizer` "
+            "without `strength`. "
             f"Received: {model.name!r} of type {type(model)}"
         )
 
 
-def check_hard_concrete(gates):
-    """Raises a ValueError unless a budget can drive these gates."""
-    others = {type(x) for x in gates if not isinstance(x, HardConcreteGate)}
+def check_gates(gates, expected, user):
+    """Raises a ValueError unless all gates are of a class."""
+    others = {type(x).__name__ for x in gates if not isinstance(x, expected)}
     if others:
-        names = ", ".join(sorted(x.__name__ for x in others))
         raise ValueError(
-            "A budget drives the gates' Hard Concrete distributions. Expected "
-            "a model made by `keras_bar.gate` with its default `layer`. "
-            f"Received: gates of type {names}"
-        )
-
-
-def check_learning(gates, name):
-    """Raises a ValueError if no gate can learn any more."""
-    if all(gate.is_fixed for gate in gates):
-        raise ValueError(
-            "This model was pruned already: every gate is fixed. Expected "
-            "gates that can learn; to prune further, gate the compact "
-            f"model anew. Received: {name!r}"
+            f"`{user}` needs gates of another kind. Expected a model made by "
+            f"`keras_bar.gate` with layer={expected.__name__}. "
+            f"Received: gates of type {', '.join(sorted(others))}"
         )

@@ -65,7 +65,19 @@ class Budget:
         return ops.stop_gradient(self.cost_model.soft(self.metric, gates))
 
 
-class BarrierPenalty:
+class Penalty:
+    """A control that is a loss and nothing else."""
+
+    def __call__(self, state):
+        """The loss, a scalar tensor."""
+        raise NotImplementedError
+
+    def penalty(self, state):
+        """The loss at present, as a float for the logs."""
+        return float(ops.convert_to_numpy(self(state)))
+
+
+class BarrierPenalty(Penalty):
     """The paper's control: a loss `strength * f(V, a, b) * L_S`.
 
     Args:
@@ -86,12 +98,10 @@ class BarrierPenalty:
             gate.reset_drive()
 
     def __call__(self, state):
-        barrier = self.barrier(state)
-        return self.strength * barrier * self.budget.soft_cost()
-
-    def penalty(self, state):
-        """The loss at present, as a float for the logs."""
-        return float(ops.convert_to_numpy(self(state)))
+        loss = self.strength * self.barrier(state) * self.budget.soft_cost()
+        # Once the budget has arrived the gates are fixed: a barrier that they
+        # touch would only drown the loss.
+        return ops.where(state.step < self.budget.steps, loss, 0.0)
 
     def barrier(self, state):
         """`f(V, a, b)`, scalar tensor."""
@@ -116,8 +126,10 @@ class ThresholdTracking:
     channel costs, so that channels rank by benefit per cost. The location is
     `slope * (score - threshold)` around the point where it closes. Every step
 
-    - the threshold takes a fraction of the Newton step that brings the
-      expected cost to the moving budget, a little under it;
+    - the threshold takes a fraction of the Newton step that brings both the
+      expected and the hard cost within the moving budget. It falls only where
+      the expected cost is far below: channels are whole, and to use a budget
+      to the last unit the threshold would open and close one for ever;
     - the slope grows or falls such that of the expected cost the share whose
       gates are undecided, `mean 4 p (1 - p)`, follows a schedule that ends
       near 0. At the end the noise has no say any more: expected and hard cost
@@ -142,10 +154,10 @@ class ThresholdTracking:
     MEMORY = 0.99
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
-    # What it follows, as a share of the moving budget: the hard cost shall be
-    # within it, too. That is larger while open gates are noisy (P = 0.95 each
-    # at first), and fluctuates by a channel later.
-    USED = 0.96
+    # Between these shares of the moving budget the expected cost rests; the
+    # hard one must be within the last.
+    USED = (0.88, 0.98)
+    HARD = 0.99
 
     def __init__(self, budget, openness, indecision, price_exponent, lifelines):
         self.budget = budget
@@ -174,13 +186,13 @@ class ThresholdTracking:
         cost = budget.cost_model.soft(budget.metric, probabilities)
         share = cost / budget.full_cost
         slope, undecided = self._next_slope(state, probabilities, share)
-        gap = share - self._wanted_share(state.step)
+        hard = budget.hard_cost() / budget.full_cost
+        gap = self._gap(share, hard, state.step)
         # d share / d threshold = -slope * mean p (1 - p)
         newton = gap / (slope * undecided / 4.0)
-        threshold = state.pressure + self.THRESHOLD_GAIN * newton
-        # Then the gates are fixed, and would not follow.
-        moves = state.step < budget.steps
-        threshold = ops.where(moves, threshold, state.pressure)
+        # Once the budget has arrived the gates are fixed, and do not follow.
+        moves = ops.cast(state.step < budget.steps, "float32")
+        threshold = state.pressure + moves * self.THRESHOLD_GAIN * newton
         state.pressure.assign(threshold)
         merits = self._merits(gates)
         for gate in gates:
@@ -244,10 +256,14 @@ class ThresholdTracking:
         """The threshold at present, as a float for the logs."""
         return float(state.pressure.numpy())
 
-    def _wanted_share(self, step):
-        """What the expected cost follows, as a fraction: at most that of open
-        gates, for while the budget is no constraint they keep some noise, and
-        learn."""
+    def _gap(self, share, hard, step):
+        """By how much the cost is too high, or too low if negative; fractions
+        of the full cost, as the expected `share` and the `hard` one."""
         ahead = step + int(self.LEAD * self.budget.steps)
-        share = self.USED * self.budget.moving(ahead) / self.budget.full_cost
-        return ops.minimum(share, ops.sigmoid(float(self.openness)))
+        limit = self.budget.moving(ahead) / self.budget.full_cost
+        # While the budget is no constraint, open gates keep some noise, and
+        # learn.
+        open_share = ops.sigmoid(float(self.openness))
+        least, most = (ops.minimum(x * limit, open_share) for x in self.USED)
+        excess = ops.maximum(share - most, hard - self.HARD * limit)
+        return ops.maximum(excess, 0.0) + ops.minimum(share - least, 0.0)

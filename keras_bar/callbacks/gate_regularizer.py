@@ -26,18 +26,19 @@ class GateRegularizer(keras.callbacks.Callback):
 
     Args:
         steps: Integer, steps in which the control acts; or float in (0, 1],
-            the fraction of all steps of `fit`.
+            the fraction of all steps of `fit`; or None, to its end.
     """
 
     def __init__(self, steps):
         super().__init__()
-        checks.check_steps(steps)
+        if steps is not None:
+            checks.check_steps(steps)
         self.steps = steps
         self._state: Any = None
         self._cost_model: Any = None
         self._control: Any = None
         self._before: list = []
-        self._settles = self._settled = False
+        self.settles = False
         self._steps_left = 0
         self._steps_per_call = 1
 
@@ -50,7 +51,8 @@ class GateRegularizer(keras.callbacks.Callback):
         """The control.
 
         Args:
-            steps: Integer, the steps in which it acts.
+            steps: Integer, the steps in which it acts; infinite where they are
+                not known.
 
         Returns:
             Function of `BudgetState` with the methods `start(state)`, to be
@@ -83,6 +85,11 @@ class GateRegularizer(keras.callbacks.Callback):
         """The factor at which a dead channel is opened."""
         return 1.0
 
+    def is_finished(self, cost_model):
+        """Whether fixed gates are what this regularizer wants, as where a
+        training goes on that was interrupted after they were fixed."""
+        return False
+
     def measure(self, cost_model):
         """Further entries of the logs, a dict from name to float."""
         return {}
@@ -93,6 +100,7 @@ class GateRegularizer(keras.callbacks.Callback):
         self._model_name = gated.name
         self._cost_model = CostModel(Flow(trace(gated)))
         (self._state,) = (x for x in gated.layers if isinstance(x, BudgetState))
+        control = self.make_control(steps=1)  # May refuse the model.
         self._state.owner = self
         self._state.control = self._control = self._state.limit = None
         # The step was compiled without this control, or with another one.
@@ -101,14 +109,13 @@ class GateRegularizer(keras.callbacks.Callback):
         # than this, and are kept.
         self._before = [x.numpy() for x in self._remembered()]
         self._state.step.assign(0)
-        self.make_control(steps=1).start(self._state)
+        control.start(self._state)
 
     def on_train_begin(self, logs=None):
         if self._state.owner is not self:
             raise ValueError(
-                "Two budgets cannot drive the same gates. Expected one "
-                f"`{type(self).__name__}` in `callbacks`. Received: more than "
-                "one regularizer"
+                "Two regularizers cannot drive the same gates. Expected one "
+                "of them in `callbacks`. Received: more than one"
             )
         if self.adds_loss:
             checks.check_penalty_counts(self.model)
@@ -128,6 +135,7 @@ class GateRegularizer(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._undo_outside_of_fit()
+        self._settle_if_due()  # Validation shall see what is left.
 
     def on_predict_begin(self, logs=None):
         self._undo_outside_of_fit()
@@ -136,16 +144,14 @@ class GateRegularizer(keras.callbacks.Callback):
         if self._control is None:
             self._begin(epoch)
 
-    def on_train_batch_end(self, batch, logs=None):
-        # The variable is not read at every batch: that would hold up the next.
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at the end of a batch: a callback that asks for that makes Keras
+        # wait for the logs of every batch.
+        self._settle_if_due()
         self._steps_left -= self._steps_per_call
-        if self._steps_left <= 0 and self._settles and not self._settled:
-            _ = self.model  # On JAX this brings the variables up to date.
-            self._steps_left = self._steps - self._steps_done()
-            if self._steps_left <= 0:
-                self._fix_gates()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._settle_if_due()
         if logs is not None:
             _ = self.model  # On JAX this brings the variables up to date.
             costs = self._cost_model.hard(self.alive(self._cost_model))
@@ -158,7 +164,8 @@ class GateRegularizer(keras.callbacks.Callback):
         _ = self.model  # On JAX this brings the variables up to date.
         if self._control is None:  # Not a single epoch was left to train.
             self._begin(self.params.get("epochs") or 0)
-        if not self._settled:
+        # Another callback may have restored weights from before.
+        if not self._is_fixed():
             self._fix_gates()
         self._state.control = None
         # The step without the control is compiled anew.
@@ -170,28 +177,53 @@ class GateRegularizer(keras.callbacks.Callback):
         interrupted = self._before[0] > 0 and not self._steps_done()
         if epoch and interrupted:
             self._restore()
-        gates = self._cost_model.gates
-        self._settled = all(gate.is_fixed for gate in gates)
-        if not (epoch and self._steps_done()):
-            checks.check_learning(gates, self._model_name)
-        per_epoch = self.params.get("steps") or math.inf
-        to_come = per_epoch * max(self.params["epochs"] - epoch, 0)
-        total, steps = self._steps_done() + to_come, self.steps
-        if isinstance(steps, float):
-            steps = round(steps * total)
-        self._steps = max(steps, 1)
+        goes_on = self._steps_done() and self.is_finished(self._cost_model)
+        if self._is_fixed() and not goes_on:
+            raise ValueError(
+                "This model was pruned already: every gate is fixed. Expected "
+                "gates that can learn; to prune further, gate the compact "
+                f"model anew. Received: {self._model_name!r}"
+            )
+        total = self._total_steps(epoch)
+        if self.steps is None:
+            self._steps = total
+        elif isinstance(self.steps, float):
+            self._steps = max(round(self.steps * total), 1)
+        else:
+            self._steps = self.steps
         # Otherwise the control acts to the end, and is seen to.
-        self._settles = self._steps < total
+        self.settles = self._steps < total
         self._control = self._state.control = self.make_control(self._steps)
         self._steps_left = self._steps - self._steps_done()
         self._steps_per_call = getattr(self.model, "steps_per_execution", 1)
+
+    def _total_steps(self, epoch):
+        """All steps of `fit`, those before an interruption counted."""
+        to_come = max(self.params["epochs"] - epoch, 0)
+        per_epoch = self.params.get("steps") or math.inf
+        return self._steps_done() + (to_come and to_come * per_epoch)
+
+    def _settle_if_due(self):
+        """Fixes the gates once the control has had its steps.
+
+        They are counted here: the variable that counts them is read only when
+        they are nearly over, since reading it holds up the next step.
+        """
+        due = self._control is not None and self._steps_left <= 0
+        if due and self.settles and not self._is_fixed():
+            _ = self.model  # On JAX this brings the variables up to date.
+            self._steps_left = self._steps - self._steps_done()
+            if self._steps_left <= 0:
+                self._fix_gates()
+
+    def _is_fixed(self):
+        return all(gate.is_fixed for gate in self._cost_model.gates)
 
     def _fix_gates(self):
         model = self._cost_model
         chosen = self.choose(model, self.alive(model))
         for gate, mask in chosen.items():
             gate.set_alive(mask, opened=self.opened(gate))
-        self._settled = True
 
     def _restore(self):
         for x, value in zip(self._remembered(), self._before, strict=True):

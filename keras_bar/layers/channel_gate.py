@@ -37,7 +37,7 @@ class ChannelGate(keras.layers.Layer):
         training: Boolean, whether to draw `z`.
     """
 
-    # Samples of a batch that share their factors: all of them, or none.
+    # Whether every sample of a batch has factors of its own.
     draws_per_sample = False
 
     def __init__(self, axis=-1, return_factors=False, seed=None, **kwargs):
@@ -131,12 +131,13 @@ class ChannelGate(keras.layers.Layer):
 
     def probability(self):
         """`P(z != 0)`, tensor `(channels,)`; 0 or 1 where fixed."""
-        fixed = ops.cast(ops.not_equal(self.fixed_value, 0.0), "float32")
-        return ops.where(self.is_learning(), self.liveliness(), fixed)
+        fixed = ops.convert_to_tensor(self.fixed_value)
+        alive = ops.cast(fixed != 0.0, "float32")
+        return ops.where(fixed == LEARNING, self.liveliness(), alive)
 
     def alive(self):
         """Which channels live: NumPy booleans `(channels,)`."""
-        return ops.convert_to_numpy(self.deterministic()) != 0.0
+        return _is_alive(ops.convert_to_numpy(self.deterministic()))
 
     def set_alive(self, mask, opened=1.0):
         """Closes and opens channels for good.
@@ -156,7 +157,7 @@ class ChannelGate(keras.layers.Layer):
                 f"shape={mask.shape}"
             )
         z = ops.convert_to_numpy(self.deterministic())
-        factors = np.where(z != 0.0, z, opened)
+        factors = np.where(_is_alive(z), z, opened)
         self.fixed_value.assign(np.where(mask, factors, 0.0))
 
     def fix(self):
@@ -173,7 +174,8 @@ class ChannelGate(keras.layers.Layer):
         return ops.convert_to_tensor(self.fixed_value) == LEARNING
 
     def _unless_fixed(self, z):
-        return ops.where(self.is_learning(), z, self.fixed_value)
+        fixed = ops.convert_to_tensor(self.fixed_value)
+        return ops.where(fixed == LEARNING, z, fixed)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -202,6 +204,11 @@ class ChannelGate(keras.layers.Layer):
             "return_factors": self.return_factors,
             "seed": self.seed,
         }
+
+
+def _is_alive(factors):
+    """Which factors are numbers other than 0."""
+    return np.isfinite(factors) & (factors != 0.0)
 
 
 def seeded(initializer, seed):
