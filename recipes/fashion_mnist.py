@@ -11,8 +11,10 @@ distillation, with
     wm      weight-magnitude pruning by the iterative scheme in section 3.2 of
             the paper's supplement.
 
-Other methods are BAR with another setting: the paper's, the paper's with a
-stronger penalty, or one default changed.
+Further methods, if asked for: the others of the paper's comparison (random,
+vq, id, lzr, ib, morphnet; the strength of the last three is searched for), and
+BAR with another setting: the paper's, the paper's with a stronger penalty, or
+one default changed.
 
     python recipes/fashion_mnist.py
     python recipes/fashion_mnist.py --methods bar --factors 8 --seeds 0
@@ -89,7 +91,7 @@ def parse(arguments):
         nargs="+",
         choices=fashion_methods.METHODS,
         default=["bar", "narrow", "wm"],
-        help="the rest are BAR with other settings (default: bar narrow wm)",
+        help="default: bar narrow wm",
     )
     parser.add_argument(
         "--factors", nargs="+", type=float, default=[2, 4, 8, 16]

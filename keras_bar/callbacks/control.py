@@ -142,7 +142,9 @@ class ThresholdTracking:
         budget: `Budget`.
         openness: Float, `logit P(z > 0)` of the gates at the start.
         indecision: Pair of floats, the undecided share of the expected cost at
-            start and end.
+            start and end; each gate weighted with what it saves in the full
+            network, which for FLOPs and parameters is not its part in what is
+            left.
         price_exponent: Float, the weight of a channel's cost: 1 ranks by
             benefit per cost, 0 by benefit.
         lifelines: Dict from gate to how many of its channels stay open.
