@@ -38,7 +38,7 @@ class GateRegularizer(keras.callbacks.Callback):
         self._cost_model: Any = None
         self._control: Any = None
         self._before: list = []
-        self.settles = False
+        self.settles = self._settled = False
         self._steps_left = 0
         self._steps_per_call = 1
 
@@ -178,7 +178,8 @@ class GateRegularizer(keras.callbacks.Callback):
         if epoch and interrupted:
             self._restore()
         goes_on = self._steps_done() and self.is_finished(self._cost_model)
-        if self._is_fixed() and not goes_on:
+        self._settled = self._is_fixed()
+        if self._settled and not goes_on:
             raise ValueError(
                 "This model was pruned already: every gate is fixed. Expected "
                 "gates that can learn; to prune further, gate the compact "
@@ -210,7 +211,7 @@ class GateRegularizer(keras.callbacks.Callback):
         they are nearly over, since reading it holds up the next step.
         """
         due = self._control is not None and self._steps_left <= 0
-        if due and self.settles and not self._is_fixed():
+        if due and self.settles and not self._settled:
             _ = self.model  # On JAX this brings the variables up to date.
             self._steps_left = self._steps - self._steps_done()
             if self._steps_left <= 0:
@@ -224,6 +225,7 @@ class GateRegularizer(keras.callbacks.Callback):
         chosen = self.choose(model, self.alive(model))
         for gate, mask in chosen.items():
             gate.set_alive(mask, opened=self.opened(gate))
+        self._settled = True
 
     def _restore(self):
         for x, value in zip(self._remembered(), self._before, strict=True):
