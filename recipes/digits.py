@@ -9,9 +9,9 @@ it a little more. Then tells what was gained and lost.
     python recipes/digits.py --budget 1/16 --metric flops --output runs/small
 
 In the output folder: the networks `teacher.keras`, `gated.keras` (pruned, but
-still of full size) and `compact.keras`, `report.json` and the pictures
-`budget` and `channels`. If it is interrupted, the same command goes on where
-it was.
+still of full size) and `compact.keras`, `report.json`, the logs of every epoch
+in `teacher.json`, `prune.json` and `fine-tune.json`, and the pictures `budget`
+and `channels`. If it is interrupted, the same command goes on where it was.
 """
 
 import argparse

@@ -62,9 +62,12 @@ def test_leaves_its_results(finished):
         "channels.png",
         "channels.svg",
         "compact.keras",
+        "fine-tune.json",
         "gated.keras",
+        "prune.json",
         "report.json",
         "settings.json",
+        "teacher.json",
         "teacher.keras",
     }
 
