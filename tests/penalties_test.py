@@ -175,7 +175,7 @@ def test_writers_of_a_stream_are_one_group():
         (FAST_GAUSSIAN, baselines.InformationBottleneckRegularizer(1e-3), {}),
         (
             MarkerGate,
-            baselines.MorphNetRegularizer(2e-3, "volume", threshold=0.5),
+            baselines.MorphNetRegularizer(2e-4, "volume", threshold=0.8),
             {"connectivity": "regular"},
         ),
     ],
