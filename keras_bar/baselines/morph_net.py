@@ -98,14 +98,12 @@ class _ScalePenalty(Penalty):
     """The penalty, as `callbacks.gate_regularizer` wants it."""
 
     def __init__(self, cost_model, strength, metric, threshold):
+        super().__init__(cost_model.gates)
         self.scales = _scales(cost_model)
         self.cost_model = cost_model
         self.strength = strength
         self.metric = metric
         self.threshold = threshold
-
-    def start(self, state):
-        state.pressure.assign(0.0)
 
     def __call__(self, state):
         vectors = {}

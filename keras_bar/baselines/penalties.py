@@ -113,15 +113,10 @@ class _Penalty(Penalty):
     """
 
     def __init__(self, weights, strength, value):
+        super().__init__(weights)
         self.weights = weights
         self.strength = strength
         self.value = value
-
-    def start(self, state):
-        """Lets nothing but what they learn drive the gates."""
-        state.pressure.assign(0.0)
-        for gate in self.weights:
-            gate.reset_drive()
 
     def __call__(self, state):
         return self.strength * sum(

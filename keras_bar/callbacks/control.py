@@ -66,7 +66,21 @@ class Budget:
 
 
 class Penalty:
-    """A control that is a loss and nothing else."""
+    """A control that is a loss and nothing else.
+
+    Args:
+        gates: The gates it acts on.
+    """
+
+    def __init__(self, gates):
+        self.gates = list(gates)
+
+    def start(self, state):
+        """Prepares the gates before the first step: what they learn alone
+        counts, whatever drove them before."""
+        state.pressure.assign(0.0)
+        for gate in self.gates:
+            gate.reset_drive()
 
     def __call__(self, state):
         """The loss, a scalar tensor."""
@@ -87,15 +101,9 @@ class BarrierPenalty(Penalty):
     """
 
     def __init__(self, budget, strength):
+        super().__init__(budget.cost_model.gates)
         self.budget = budget
         self.strength = strength
-
-    def start(self, state):
-        """Prepares the gates before the first step: `log_alpha` alone counts,
-        whatever drove them before."""
-        state.pressure.assign(0.0)
-        for gate in self.budget.cost_model.gates:
-            gate.reset_drive()
 
     def __call__(self, state):
         loss = self.strength * self.barrier(state) * self.budget.soft_cost()

@@ -1,0 +1,96 @@
+"""MorphNet's expansion: uniform, to a budget, or refused."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_bar
+from keras_bar import baselines
+from keras_bar.layers import MarkerGate
+from tests import pruning
+from tests import tiny
+
+core = pytest.mark.core
+
+
+@core
+@pytest.mark.parametrize("metric", ["flops", "volume", "params"])
+def test_expansion_is_uniform_and_uses_the_budget(metric):
+    model = keras_bar.models.WideResNet(10, 1, (8, 8, 3))
+    full = getattr(keras_bar.measure_cost(model), metric)
+    wider = baselines.expand(model, 3.0 * full, metric)
+    used = getattr(keras_bar.measure_cost(wider), metric)
+    assert 0.9 * 3.0 * full <= used <= 3.0 * full
+    ratios = [
+        wider.get_layer(x.name).filters / x.filters
+        for x in model.layers
+        if isinstance(x, layers.Conv2D)
+    ]
+    assert max(ratios) - min(ratios) <= 1 / 16 + 1e-9
+    assert wider.output_shape == model.output_shape
+
+
+@core
+def test_expansion_keeps_the_shape_that_was_learned():
+    """Narrow layers stay narrow; the weights are new."""
+    gated = keras_bar.gate(uneven(), connectivity="regular", layer=MarkerGate)
+    mask = np.zeros(16, bool)
+    mask[:4] = True
+    first, second = pruning.gates_of(gated)
+    first.set_alive(mask)
+    second.set_alive(np.ones(16, bool))
+    small = keras_bar.compact(gated)
+    wider = baselines.expand(
+        small, keras_bar.measure_cost(gated).volume * 2, "volume"
+    )
+    filters = [wider.get_layer(x).filters for x in ("first", "second")]
+    assert filters == [8, 32]
+    assert wider.get_layer("second").kernel.shape == (3, 3, 8, 32)
+
+
+def uneven():
+    x = inputs = keras.Input((6, 6, 2))
+    for name in ("first", "second"):
+        x = layers.Conv2D(16, 3, padding="same", name=name)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
+
+
+@core
+def test_expansion_keeps_shared_layers_shared():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", name="free")(inputs)
+    x = layers.Conv2D(4, 3, padding="same", name="fixed")(layers.ReLU()(x))
+    twice = layers.Conv2D(4, 3, padding="same", name="twice")
+    x = twice(layers.ReLU()(twice(layers.ReLU()(x))))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    wider = baselines.expand(model, 5 * 4 * 36, "volume")
+    assert wider.get_layer("free").filters == 8
+    assert [x.name for x in wider.layers if "twice" in x.name] == ["twice"]
+    assert len(wider.get_layer("twice")._inbound_nodes) == 2
+
+
+def test_expansion_of_squeeze_and_excitation_is_refused():
+    with pytest.raises(ValueError, match="cannot be widened"):
+        baselines.expand(pruning.squeezed(), 1e9, "volume")
+
+
+def test_expansion_that_cannot_be():
+    model = tiny.network()
+    with pytest.raises(ValueError, match="Expected at least the cost of one"):
+        baselines.expand(model, 10, "flops")
+    with pytest.raises(ValueError, match="Invalid budget"):
+        baselines.expand(model, -1)
+    gated = tiny.student()
+    stem, branch = tiny.gates(gated)
+    stem.set_alive(np.arange(16) < 5)
+    branch.set_alive(np.arange(16) >= 3)
+    with pytest.raises(ValueError, match="connectivity='regular'"):
+        baselines.expand(keras_bar.compact(gated), 1e6)
+    inputs = keras.Input((4, 4, 2))
+    plain = keras.Model(inputs, layers.Conv2D(3, 3)(inputs))
+    with pytest.raises(ValueError, match="Nothing in this model"):
+        baselines.expand(plain, 1e6)
