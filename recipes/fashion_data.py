@@ -1,29 +1,13 @@
 """Fashion-MNIST at half its size, from Keras or from a file."""
 
-import dataclasses
-import zlib
-
 import keras
 import numpy as np
+
+from recipes.pictures import Pictures
 
 SIZE = 14
 # Mean and standard deviation of the training pictures.
 MEAN, DEVIATION = 0.286, 0.353
-BATCH = 64
-
-
-@dataclasses.dataclass
-class Fashion:
-    """Pictures `(n, 14, 14, 1)`, normalised, and their classes."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-
-    def checksum(self):
-        """Integer that tells other pictures from these."""
-        return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
 
 
 def load_fashion(path=None, pictures=10_000, tests=10_000):
@@ -36,7 +20,7 @@ def load_fashion(path=None, pictures=10_000, tests=10_000):
         pictures, tests: Integers, how many.
 
     Returns:
-        `Fashion`.
+        `Pictures`.
 
     Raises:
         ValueError: If the file holds something else or too little.
@@ -54,7 +38,7 @@ def load_fashion(path=None, pictures=10_000, tests=10_000):
             "There are fewer pictures than asked for. Expected at most "
             f"{len(x)} for training. Received: pictures={pictures}"
         )
-    return Fashion(
+    return Pictures(
         _prepare(x[:pictures]),
         y[:pictures].astype("int32"),
         _prepare(x_test[:tests]),
@@ -85,41 +69,3 @@ def _prepare(images):
     x = images.astype("float32") / 255
     x = x.reshape(-1, SIZE, 2, SIZE, 2).mean((2, 4))
     return (x[..., None] - MEAN) / DEVIATION
-
-
-class Batches(keras.utils.PyDataset):
-    """Training pictures in an order that depends on the seed and the epoch
-    only, so that a resumed training sees what an uninterrupted one would have
-    seen. Wants `fit(..., shuffle=False)`.
-
-    Attributes:
-        epoch: Integer, to be set before every epoch.
-    """
-
-    def __init__(self, fashion, seed):
-        super().__init__()
-        self.x, self.y = fashion.x, fashion.y
-        self.seed = seed
-        self.epoch = 0
-        self._shuffled = None, None
-
-    def __len__(self):
-        return len(self.x) // BATCH
-
-    def __getitem__(self, index):
-        chosen = self._order()[index * BATCH :][:BATCH]
-        return self.x[chosen], self.y[chosen]
-
-    def _order(self):
-        epoch, order = self._shuffled
-        if epoch != self.epoch:
-            rng = np.random.default_rng([self.seed, self.epoch])
-            order = rng.permutation(len(self.x))
-            self._shuffled = self.epoch, order
-        return order
-
-
-def accuracy(model, x, y):
-    """Fraction of the pictures that a network of logits gets right."""
-    logits = model.predict(x, batch_size=500, verbose=0)
-    return float(np.mean(np.argmax(logits, -1) == y))

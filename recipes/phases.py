@@ -15,11 +15,14 @@ class Phases:
         prune: While it is decided which channels stay.
         high: Then, at the high learning rate.
         low: Last, at the low learning rate.
+        shared: Whether several rounds share these epochs, so that they train
+            no longer than one round does; otherwise each has as many.
     """
 
     prune: int = 0
     high: int = 0
     low: int = 0
+    shared: bool = False
 
     @property
     def train(self):
@@ -35,9 +38,19 @@ class Phases:
         return Phases(
             *(
                 x and max(1, round(factor * x))
-                for x in dataclasses.astuple(self)
-            )
+                for x in (self.prune, self.high, self.low)
+            ),
+            self.shared,
         )
+
+    def of_round(self, i, rounds):
+        """The phases of one of several rounds."""
+        if not self.shared:
+            return self
+        total = self.train
+        epochs = max(1, total * (i + 1) // rounds - total * i // rounds)
+        low = round(epochs * self.low / total)
+        return Phases(high=epochs - low, low=low)
 
 
 def load(dataset, kind, scale=1.0):

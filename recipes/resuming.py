@@ -64,7 +64,13 @@ class Run:
         self._scratch.mkdir(exist_ok=True)
         model = make()
         self.save(name, model)
+        self._clean()
         return model
+
+    def done(self, prefix):
+        """What the names of finished parts have behind a prefix."""
+        names = [x.stem for x in self.folder.glob(f"{prefix}*.keras")]
+        return sorted(x.removeprefix(prefix) for x in names)
 
     def save(self, name, model):
         """Writes a network that is never seen half written."""
@@ -115,7 +121,11 @@ class Run:
     def finish(self, report):
         """Writes the report, and removes what only served to go on."""
         write(self.folder / "report.json", json.dumps(report, indent=1))
-        shutil.rmtree(self._scratch)
+        self._clean()
+
+    def _clean(self):
+        """Removes the states of trainings that are finished."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 class Progress(keras.callbacks.Callback):

@@ -4,60 +4,65 @@ import math
 
 # A network within this factor of the wanted size is near enough.
 NEAR = 1.1
-TRIALS = 7
+TRIALS = 6
 # How far to go where all trials lie on one side: further each time.
 STRIDE = 4.0
 
 
-def search(attempt, target, strength):
+def search(attempt, target, strength, near=NEAR, known=()):
     """Tries strengths until the result has the wanted size.
 
     Sizes are taken to fall with the strength; between two trials their
     logarithms are interpolated.
 
     Args:
-        attempt: Function from a strength to a result and its size, a fraction
+        attempt: Function from a strength to the size of the result, a fraction
             in (0, 1].
         target: The wanted size.
         strength: The strength to begin with.
+        near: Float, by what factor the size may miss the target.
+        known: Strengths that were tried before.
 
     Returns:
-        The strength whose size came nearest to the target, by their ratio,
-        and its result.
+        The strength whose size came nearest to the target, by their ratio.
     """
-    sizes, best = {}, None
-    for _ in range(TRIALS):
-        result, size = attempt(strength)
-        sizes[strength] = size
-        miss = abs(math.log(size / target))
-        if best is None or miss < best[0]:
-            best = miss, strength, result
-        if miss <= math.log(NEAR):
+    sizes = {x: attempt(x) for x in known}
+
+    def miss(strength):
+        return abs(math.log(sizes[strength] / target))
+
+    for trial in range(TRIALS):
+        if sizes and min(map(miss, sizes)) <= math.log(near):
             break
-        strength = next_strength(sizes, target)
-    return best[1:]
+        if sizes:
+            strength = next_strength(sizes, target, max(trial, 1))
+        sizes[strength] = attempt(strength)
+    return min(sizes, key=miss)
 
 
-def next_strength(sizes, target):
+def next_strength(sizes, target, trial):
     """Where to try next.
 
     Args:
         sizes: Dict from the strengths tried to the sizes they led to.
         target: The wanted size.
+        trial: Integer, the how manieth step from the first strength it is.
 
     Returns:
-        A strength.
+        A strength, rounded to three digits.
     """
     weak = max((x for x, size in sizes.items() if size > target), default=None)
     strong = min(
         (x for x, size in sizes.items() if size <= target), default=None
     )
     if weak is None:
-        return strong / STRIDE ** len(sizes)
-    if strong is None:
-        return weak * STRIDE ** len(sizes)
-    a, b = math.log(sizes[weak]), math.log(sizes[strong])
-    share = (a - math.log(target)) / (a - b) if a > b else 0.5
-    # Not so near to a trial that nothing new would be learned.
-    share = min(max(share, 0.1), 0.9)
-    return weak * (strong / weak) ** share
+        found = strong / STRIDE**trial
+    elif strong is None:
+        found = weak * STRIDE**trial
+    else:
+        a, b = math.log(sizes[weak]), math.log(sizes[strong])
+        share = (a - math.log(target)) / (a - b) if a > b else 0.5
+        # Not so near to a trial that nothing new would be learned.
+        share = min(max(share, 0.1), 0.9)
+        found = weak * (strong / weak) ** share
+    return float(f"{found:.3g}")

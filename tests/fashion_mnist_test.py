@@ -1,63 +1,25 @@
 """The recipe of the small budgets, on a small network and made-up pictures."""
 
-import csv
-import shutil
-
 import keras
 import numpy as np
 import pytest
 
 import keras_bar
+from recipes import datasets
 from recipes import fashion_data
 from recipes import fashion_mnist
-from recipes import fashion_networks
-from recipes import fashion_report
 from recipes import resuming
-from recipes import searching
+from recipes import tables
+from recipes.pictures import Batches
+from recipes.pictures import Pictures
+from recipes.pictures import accuracy
+from tests import fashion
+from tests.fashion import lend_teacher
+from tests.fashion import rows_of
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """A narrow network, few epochs, few pictures."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(
-        fashion_networks.NETWORKS,
-        "wide_resnet",
-        lambda narrow: keras_bar.models.WideResNet(
-            10, 0.5, (14, 14, 1), narrow=narrow
-        ),
-    )
-    load = fashion_data.load_fashion
-    patch.setattr(
-        fashion_data, "load_fashion", lambda *args: load(*args, tests=100)
-    )
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A file of pictures whose brightness tells the class."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 400).astype("uint8")
-    images = rng.integers(0, 30, (400, 28, 28)) + 20 * labels[:, None, None]
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
-    np.savez(path, images=images.astype("uint8"), labels=labels)
-    return path
-
-
-def run(pictures, folder, *arguments):
-    fashion_mnist.main(
-        ["--data", str(pictures), "--output", str(folder)]
-        + ["--pictures", "256", "--factors", "4", "--seeds", "0"]
-        + ["--scale", "0.2"]
-        + list(arguments)
-    )
-
-
-def rows_of(folder):
-    with open(folder / "results.csv", newline="") as file:
-        return {row["method"]: row for row in csv.DictReader(file)}
+def run(*arguments):
+    fashion.run(fashion_mnist.main, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -78,41 +40,20 @@ def test_a_row_per_method_within_the_budget(finished):
 
 
 def test_compact_networks_are_those_of_the_row(finished, pictures):
-    data = fashion_data.load_fashion(pictures, 256)
+    data = fashion_data.load_fashion(pictures, 256, 100)
     for method, row in rows_of(finished).items():
         cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
         small = keras.models.load_model(cell / "compact.keras", compile=False)
-        found = fashion_data.accuracy(small, data.x_test, data.y_test)
+        found = accuracy(small, data.x_test, data.y_test)
         assert found == float(row["accuracy"])
 
 
 def test_wm_halves_the_volume_in_each_round(finished):
     cell = finished / "wide_resnet-teacher-wm-volume-4-seed0"
     first = keras.models.load_model(cell / "round1.keras", compile=False)
-    full = fashion_networks.build("wide_resnet")
+    full = datasets.DATASETS["fashion_mnist"].networks["wide_resnet"]()
     volumes = [keras_bar.measure_cost(x).volume for x in (first, full)]
     assert volumes[0] * 2 == volumes[1]
-
-
-@pytest.mark.parametrize("method", ["random", "vq", "id", "morphnet"])
-def test_methods_with_a_budget(method, finished, pictures, tmp_path):
-    lend_teacher(finished, tmp_path)
-    run(pictures, tmp_path, "--methods", method)
-    row = rows_of(tmp_path)[method]
-    assert 0.2 < float(row["volume"]) <= 0.25
-
-
-@pytest.mark.parametrize("method", ["lzr", "ib"])
-def test_methods_whose_strength_is_searched_for(
-    method, finished, pictures, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(searching, "TRIALS", 2)
-    lend_teacher(finished, tmp_path)
-    run(pictures, tmp_path, "--methods", method)
-    row = rows_of(tmp_path)[method]
-    assert 0 < float(row["volume"]) <= 1
-    cell = tmp_path / f"wide_resnet-teacher-{method}-volume-4-seed0"
-    assert (cell / f"gated-{float(row['strength']):.3g}.keras").exists()
 
 
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
@@ -123,11 +64,6 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     before = (finished / "results.csv").read_text()
     run(pictures, finished)
     assert (finished / "results.csv").read_text() == before
-
-
-def lend_teacher(finished, folder):
-    name = "wide_resnet-scratch-teacher-volume-1-seed0"
-    shutil.copytree(finished / name, folder / name)
 
 
 def test_a_cell_does_not_depend_on_who_trained_the_teacher(
@@ -160,7 +96,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     run(pictures, tmp_path, "--methods", "bar")
     for name, value in rows_of(tmp_path)["bar"].items():
         expected = rows_of(finished)["bar"][name]
-        if name not in fashion_report.KEYS:
+        if name not in tables.KEYS:
             value, expected = float(value), pytest.approx(float(expected))
         assert value == expected, name
 
@@ -178,11 +114,11 @@ def test_rows_of_pruning():
         "budget": [0.85, 0.25],
         "expected": [0.9, 0.35],
     }
-    data = fashion_data.Fashion(
+    data = Pictures(
         np.zeros((1, 14, 14, 1)), [0], np.zeros((1, 14, 14, 1)), [0]
     )
-    model = fashion_networks.build("wide_resnet")
-    row = fashion_report.pruning_row(history, "volume", model, data)
+    model = datasets.DATASETS["fashion_mnist"].networks["wide_resnet"]()
+    row = tables.pruning_row(history, "volume", model, data)
     assert row["stochastic"] == 0.8 and row["validation"] == 0.6
     assert row["worst_drop"] == pytest.approx(0.6)
     # The first epoch is within the first tenth, rounded up.
@@ -191,7 +127,7 @@ def test_rows_of_pruning():
 
 def row(**changes):
     return {
-        **fashion_report.PLAIN,
+        **tables.PLAIN,
         "method": "bar",
         "factor": 16.0,
         "seed": 0,
@@ -210,28 +146,29 @@ def row(**changes):
 
 def test_seeds_share_a_line_of_the_table():
     rows = [row(), row(seed=1, accuracy=0.82), row(method="wm")]
-    _, _, both, single = fashion_report.markdown(rows).splitlines()
+    _, _, both, single = tables.markdown(rows).splitlines()
     assert "| 2 | 81.00 ± 1.41 | -9.00 |  | 1/16.7 | 1/100.0 |" in both
     assert "| 1 | 80.00 | -10.00 |" in single
 
 
 def test_regular_and_mixed_stand_beside_the_supplement():
     rows = [row(), row(method="wm"), row(network="vgg")]
-    _, _, line = fashion_report.connectivity_markdown(rows).splitlines()
+    _, _, line = tables.connectivity_markdown(rows).splitlines()
     # Half of the volume, 20 % fewer FLOPs; the supplement's section 5.1.
     assert line.startswith("| 16 | 1 | 0.1200 | 0.0600 | -50% |")
     assert "| 0.0125 | 0.0100 | -20% | -58%, -48% |" in line
 
 
-@pytest.mark.parametrize("network", fashion_networks.NETWORKS)
-def test_networks_can_be_narrowed(network):
-    full = keras_bar.measure_cost(fashion_networks.build(network))
-    narrow = keras_bar.measure_cost(fashion_networks.build(network, 4))
-    assert narrow.volume * 4 == full.volume
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_networks_can_be_narrowed(name):
+    for build in datasets.DATASETS[name].networks.values():
+        full = keras_bar.measure_cost(build())
+        narrow = keras_bar.measure_cost(build(narrow=4))
+        assert narrow.volume * 4 == full.volume
 
 
 def test_pictures_are_halved_and_normalised(pictures):
-    data = fashion_data.load_fashion(pictures, 256)
+    data = fashion_data.load_fashion(pictures, 256, 100)
     with np.load(pictures) as arrays:
         mean = arrays["images"][0, :2, :2].mean() / 255
     assert data.x.shape == (256, 14, 14, 1)
@@ -241,8 +178,8 @@ def test_pictures_are_halved_and_normalised(pictures):
 
 
 def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
-    data = fashion_data.load_fashion(pictures, 256)
-    batches = fashion_data.Batches(data, [0])
+    data = fashion_data.load_fashion(pictures, 256, 100)
+    batches = Batches(data, [0])
     epochs = []
     for epoch in (0, 1, 0):
         batches.epoch = epoch

@@ -135,20 +135,34 @@ def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
 
 
 def test_accuracies_per_method(drawn, tmp_path):
-    rows = [
-        {"method": m, "factor": f, "accuracy": a + s / 100, "teacher": 0.9}
-        for m, a in (("bar", 0.8), ("own", 0.6))
-        for f in (2.0, 16.0, 4.0)
-        for s in (-1, 0, 1)
-    ]
-    reports.plot_accuracies(rows, tmp_path / "accuracy.svg")
-    teacher, bar, own = drawn[0].get_lines()
-    assert list(teacher.get_ydata()) == [90, 90]
+    points = {f: [0.79, 0.8, 0.81] for f in (2.0, 16.0, 4.0)}
+    panel = reports.Panel(
+        "pictures",
+        [
+            reports.Curve("BAR", points),
+            reports.Curve("own", {4.0: [0.6]}, published=True),
+        ],
+        full=0.9,
+    )
+    reports.plot_accuracies([panel, panel], tmp_path / "accuracy.svg")
+    figure = drawn[0].figure
+    assert len(figure.axes) == 2
+    full, bar, own = figure.axes[1].get_lines()
+    assert list(full.get_ydata()) == [90, 90]
     assert list(bar.get_xdata()) == [2, 4, 16]
     assert list(bar.get_ydata()) == pytest.approx([80] * 3)
-    assert list(own.get_ydata()) == pytest.approx([60] * 3)
-    band = drawn[0].collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((79, 81))
+    assert list(own.get_ydata()) == pytest.approx([60])
+    assert bar.get_linestyle() == "-" and own.get_linestyle() == "--"
+    (band,) = figure.axes[1].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((79, 81))
+    # One legend for both.
+    (legend,) = figure.legends
+    assert [x.get_text() for x in legend.get_texts()] == [
+        "full network",
+        "BAR",
+        "own, published",
+    ]
     assert (tmp_path / "accuracy.svg").stat().st_size > 0
 
 

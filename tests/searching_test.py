@@ -13,44 +13,61 @@ def size_of(strength):
     return 1.0 / (1.0 + (strength / 1e-4) ** 0.7)
 
 
-@pytest.mark.parametrize("start", [1e-6, 1e-4, 1e-2])
+@pytest.mark.parametrize("start", [1e-5, 1e-4, 1e-2])
 @pytest.mark.parametrize("factor", [2, 16])
 def test_finds_a_strength_within_its_trials(start, factor):
     tried = []
 
     def attempt(strength):
         tried.append(strength)
-        return f"network of {strength}", size_of(strength)
+        return size_of(strength)
 
-    strength, network = searching.search(attempt, 1 / factor, start)
-    assert network == f"network of {strength}"
+    strength = searching.search(attempt, 1 / factor, start)
+    assert strength in tried
     assert len(tried) <= searching.TRIALS
     assert abs(math.log(size_of(strength) * factor)) <= math.log(searching.NEAR)
 
 
 def test_the_nearest_where_none_is_near():
     """Sizes that jump past the target."""
-    strength, _ = searching.search(
-        lambda x: (None, 1.0 if x < 3.0 else 0.01), 0.1, 1.0
-    )
+    strength = searching.search(lambda x: 1.0 if x < 3.0 else 0.01, 0.1, 1.0)
     assert strength < 3.0  # A factor of 10 either way: the first one stays.
 
 
 def test_near_enough_is_enough():
-    strength, _ = searching.search(lambda x: (None, 0.24), 0.25, 1.0)
-    assert strength == 1.0
+    assert searching.search(lambda x: 0.24, 0.25, 1.0) == 1.0
+    tried = []
+    found = searching.search(
+        lambda x: tried.append(x) or 0.2, 0.25, 1.0, near=1.5
+    )
+    assert found == 1.0 and tried == [1.0]
+
+
+def test_what_is_known_is_not_searched_for_again():
+    tried = []
+
+    def attempt(strength):
+        tried.append(strength)
+        return size_of(strength)
+
+    known = [1e-5, 1e-3]
+    first = searching.search(attempt, 1 / 4, 1e-2, known=known)
+    assert set(tried[:2]) == set(known) and 1e-5 < min(tried[2:]) < 1e-3
+    tried.clear()
+    again = searching.search(attempt, 1 / 4, 1e-2, known=[*known, first])
+    assert again == first and len(tried) == 3
 
 
 def test_next_strength_by_hand():
-    assert searching.next_strength({1.0: 0.5}, 0.25) == 4.0
-    assert searching.next_strength({1.0: 0.125}, 0.25) == 0.25
-    assert searching.next_strength({1.0: 0.9, 4.0: 0.5}, 0.25) == 64.0
+    assert searching.next_strength({1.0: 0.5}, 0.25, 1) == 4.0
+    assert searching.next_strength({1.0: 0.125}, 0.25, 1) == 0.25
+    assert searching.next_strength({1.0: 0.9, 4.0: 0.5}, 0.25, 2) == 64.0
     # Halfway between the logarithms of the sizes, and of the strengths.
-    middle = searching.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25)
+    middle = searching.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25, 1)
     assert middle == pytest.approx(10.0)
     # Not at a trial itself, though its size is nearly right.
-    near = searching.next_strength({1.0: 0.26, 100.0: 0.01}, 0.25)
-    assert near == pytest.approx(100.0**0.1)
+    near = searching.next_strength({1.0: 0.26, 100.0: 0.01}, 0.25, 1)
+    assert near == pytest.approx(100.0**0.1, rel=1e-2)
 
 
 def test_phases_of_the_supplement():

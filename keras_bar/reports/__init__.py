@@ -1,6 +1,8 @@
 """Pictures, tables and timings of what pruning did."""
 
 from keras_bar.reports import paper
+from keras_bar.reports.curves import Curve
+from keras_bar.reports.curves import Panel
 from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
@@ -9,6 +11,8 @@ from keras_bar.reports.tables import format_table
 from keras_bar.reports.timing import measure_latency
 
 __all__ = [
+    "Curve",
+    "Panel",
     "comparison_table",
     "format_table",
     "measure_latency",

@@ -1,58 +1,137 @@
 """Accuracy over pruning factor, method by method."""
 
+import dataclasses
+import itertools
 import statistics
 
 from keras_bar.reports import pictures
 
-_COLOURS = {"bar": "#0072B2", "narrow": "#E69F00", "wm": "#009E73"}
-_MARKS = {"bar": "o", "narrow": "s", "wm": "^"}
-_OTHERS = ("#CC79A7", "#D55E00", "#56B4E9", "#999999", "#F0E442", "#000000")
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_STYLES = {
+    "BAR": ("#0072B2", "o"),
+    "BAR (F-trained)": ("#56B4E9", "o"),
+    "narrowed": ("#000000", "s"),
+    "WM": ("#009E73", "^"),
+    "Random": ("#999999", "v"),
+    "VQ": ("#E69F00", "D"),
+    "ID": ("#CC79A7", "P"),
+    "LZR": ("#D55E00", "X"),
+    "IB": ("#B8A800", "<"),
+    "MorphNet": ("#7F4F24", ">"),
+}
+_COLUMNS = 2
 
 
-def plot_accuracies(rows, path):
-    """Draws the accuracy over the pruning factor, a line per method: the mean
-    of the seeds, and a band from the worst to the best.
+@dataclasses.dataclass
+class Curve:
+    """What a method reaches at several pruning factors.
+
+    Attributes:
+        method: String. Curves of one method look alike in all panels.
+        points: Dict from pruning factor to a list of accuracies in [0, 1], one
+            per seed.
+        published: Boolean, whether somebody else measured it; drawn dashed.
+    """
+
+    method: str
+    points: dict
+    published: bool = False
+
+
+@dataclasses.dataclass
+class Panel:
+    """The curves of a data set.
+
+    Attributes:
+        title: String.
+        curves: List of `Curve`.
+        full: Float, the full network's accuracy, or None.
+    """
+
+    title: str
+    curves: list
+    full: float | None = None
+
+
+def plot_accuracies(panels, path, label="pruning factor"):
+    """Draws the accuracy over the pruning factor, whose axis is logarithmic; a
+    line per method: the mean of the seeds, and a band from the worst to the
+    best.
 
     Args:
-        rows: List of dicts with `"method"`, `"factor"` and `"accuracy"`, one
-            per training, and with `"teacher"`, the full network's accuracy.
+        panels: List of `Panel`.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
+        label: String, of the horizontal axis.
     """
-    figure, axes = pictures.new_figure(5.5, 3.6)
-    full = statistics.mean(x["teacher"] for x in rows)
-    axes.axhline(
-        100 * full, color="black", linestyle="--", linewidth=1, label="teacher"
+    figure, grid = pictures.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
+    styles = _choose_styles(panels)
+    for panel, axes in zip(panels, grid, strict=True):
+        _draw_panel(panel, axes, styles)
+        axes.set_xlabel(label)
+    labels: dict = {}
+    for axes in grid:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            labels.setdefault(text, handle)
+    figure.legend(
+        labels.values(), labels, loc="outside right center", frameon=False
     )
-    others = iter(_OTHERS)
-    for method in dict.fromkeys(x["method"] for x in rows):
-        points: dict = {}
-        for x in rows:
-            if x["method"] == method:
-                points.setdefault(x["factor"], []).append(100 * x["accuracy"])
-        factors = sorted(points)
-        colour = _COLOURS.get(method) or next(others, "#999999")
-        axes.plot(
-            factors,
-            [statistics.mean(points[f]) for f in factors],
-            _MARKS.get(method, "D") + "-",
-            label=method,
-            color=colour,
-            markersize=4,
+    pictures.save(figure, path)
+
+
+def _choose_styles(panels):
+    """Colour and mark of every method."""
+    spare = itertools.cycle(
+        itertools.product(("#444444", "#882255", "#44AA99"), "*dh")
+    )
+    styles: dict = {}
+    for curve in itertools.chain(*(panel.curves for panel in panels)):
+        if curve.method not in styles:
+            styles[curve.method] = _STYLES.get(curve.method) or next(spare)
+    return styles
+
+
+def _draw_panel(panel, axes, styles):
+    if panel.full is not None:
+        axes.axhline(
+            100 * panel.full, color="black", linestyle=":", label="full network"
         )
+    for curve in panel.curves:
+        _draw_curve(curve, axes, *styles[curve.method])
+    factors = [f for curve in panel.curves for f in curve.points]
+    axes.set_xscale("log", base=2)
+    top = int(max(factors, default=2)).bit_length()
+    # Up to nine powers of two: they must not run into each other.
+    step = -(-(top + 1) // 9)
+    ticks = [2**i for i in range(0, top + 1, step)]
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.set_xlim(0.9 * min(factors, default=1), 1.1 * max(factors, default=2))
+    axes.minorticks_off()
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title(panel.title, fontsize=10)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+def _draw_curve(curve, axes, colour, mark):
+    factors = sorted(curve.points)
+    groups = [[100 * x for x in curve.points[f]] for f in factors]
+    axes.plot(
+        factors,
+        [statistics.mean(x) for x in groups],
+        marker=mark,
+        linestyle="--" if curve.published else "-",
+        linewidth=1 if curve.published else 1.5,
+        markerfacecolor="white" if curve.published else colour,
+        label=curve.method + (", published" if curve.published else ""),
+        color=colour,
+        markersize=4,
+    )
+    if any(len(x) > 1 for x in groups):
         axes.fill_between(
             factors,
-            [min(points[f]) for f in factors],
-            [max(points[f]) for f in factors],
+            [min(x) for x in groups],
+            [max(x) for x in groups],
             color=colour,
-            alpha=0.2,
+            alpha=0.15,
             linewidth=0,
         )
-    axes.set_xscale("log", base=2)
-    factors = sorted({x["factor"] for x in rows})
-    axes.set_xticks(factors, [f"{f:g}" for f in factors])
-    axes.minorticks_off()
-    axes.set_xlabel("pruning factor")
-    axes.set_ylabel("test accuracy, %")
-    axes.legend(frameon=False)
-    pictures.save(figure, path)

@@ -164,6 +164,12 @@ def _mark_removed(axes, blocks, networks):
 
 def new_figure(width, height):
     """Figure and axes of a size in inches."""
+    figure, (axes,) = new_panels(1, 1, width, height)
+    return figure, axes
+
+
+def new_panels(count, columns, width, height):
+    """Figure and a list of axes, each of a size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -172,10 +178,13 @@ def new_figure(width, height):
             "Expected `pip install keras-bar[recipes]` or "
             f"`pip install matplotlib`. Received: {error}"
         ) from error
-    figure = Figure((width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure((columns * width, rows * height), layout="constrained")
+    grid = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid
 
 
 def save(figure, path):

@@ -1,30 +1,25 @@
-"""The two networks that are pruned on Fashion-MNIST."""
+"""The networks that the recipes prune, all widths divided by `narrow`."""
 
 import keras
 from keras import layers
 
 import keras_bar
-from recipes.fashion_data import SIZE
 
-CLASSES = 10
-
-
-def build(name, narrow=1):
-    """A network with random weights, all of its widths divided by `narrow`."""
-    return NETWORKS[name](narrow)
+# Kernels of the VGG-like network, group by group.
+VGG_WIDTHS = (32, 64, 128)
 
 
-def wide_resnet(narrow):
-    """WideResNet-10-2: three residual blocks, 32, 64 and 128 wide."""
+def wide_resnet(depth, width, input_shape, classes, narrow=1):
+    """WideResNet-`depth`-`width`."""
     return keras_bar.models.WideResNet(
-        10, 2, (SIZE, SIZE, 1), CLASSES, narrow=narrow
+        depth, width, input_shape, classes, narrow=narrow
     )
 
 
-def vgg(narrow):
+def vgg(input_shape, classes, narrow=1):
     """Six convolutions, one after the other."""
-    x = inputs = keras.Input((SIZE, SIZE, 1))
-    for group, width in enumerate((32, 64, 128), 1):
+    x = inputs = keras.Input(input_shape)
+    for group, width in enumerate(VGG_WIDTHS, 1):
         for i in (1, 2):
             name = f"group{group}_conv{i}"
             filters = max(1, round(width / narrow))
@@ -32,13 +27,10 @@ def vgg(narrow):
                 filters, 3, padding="same", use_bias=False, name=name
             )(x)
             x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-        if group < 3:
+        if group < len(VGG_WIDTHS):
             x = layers.MaxPooling2D()(x)
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x))
-
-
-NETWORKS = {"wide_resnet": wide_resnet, "vgg": vgg}
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
 
 
 def without_optimizer(model):

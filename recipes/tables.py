@@ -1,4 +1,4 @@
-"""The table of `fashion_mnist.py`: rows, CSV, Markdown, picture."""
+"""The table of a comparison: rows, CSV, Markdown, picture."""
 
 import csv
 import io
@@ -8,23 +8,25 @@ import keras_bar
 from keras_bar import reports
 from keras_bar.costs import METRICS
 from keras_bar.reports import paper
-from recipes import fashion_data
 from recipes import resuming
+from recipes.pictures import accuracy
 
 # What makes cells differ in more than their seed.
 KEYS = ("network", "start", "method", "metric", "factor")
-# The methods that are compared; the others are BAR with another setting.
-COMPARED = (
-    "bar",
-    "narrow",
-    "wm",
-    "random",
-    "vq",
-    "id",
-    "lzr",
-    "ib",
-    "morphnet",
-)
+# The methods that are compared, as the supplement calls them; the others are
+# BAR with another setting.
+TITLES = {
+    "random": "Random",
+    "wm": "WM",
+    "vq": "VQ",
+    "id": "ID",
+    "lzr": "LZR",
+    "ib": "IB",
+    "morphnet": "MorphNet",
+    "bar": "BAR",
+    "bar-flops": "BAR (F-trained)",
+    "narrow": "narrowed",
+}
 # The table that has all methods.
 PLAIN = {"network": "wide_resnet", "start": "teacher", "metric": "volume"}
 
@@ -33,8 +35,7 @@ def cell_row(cell, teacher, small, data):
     """Which cell it is, how good its network is, and what that costs."""
     full, cost = map(keras_bar.measure_cost, (teacher, small))
     accuracies = [
-        fashion_data.accuracy(model, data.x_test, data.y_test)
-        for model in (small, teacher)
+        accuracy(model, data.x_test, data.y_test) for model in (small, teacher)
     ]
     return {
         **{key: getattr(cell, key) for key in KEYS},
@@ -54,7 +55,7 @@ def pruning_row(history, metric, gated, data):
         history: Dict from log to its values, one per epoch.
         metric: What the budget limited.
         gated: The hard-pruned network, before any fine-tuning.
-        data: `Fashion`.
+        data: `Pictures`.
 
     Returns:
         Dict. `stochastic` is the accuracy in training mode, with the gates'
@@ -70,9 +71,9 @@ def pruning_row(history, metric, gated, data):
     falls = zip([1.0, *costs], costs, strict=False)
     return {
         "stochastic": history["accuracy"][-1],
-        "pruned_train": fashion_data.accuracy(gated, data.x, data.y),
+        "pruned_train": accuracy(gated, data.x, data.y),
         "validation": history["val_accuracy"][-1],
-        "pruned": fashion_data.accuracy(gated, data.x_test, data.y_test),
+        "pruned": accuracy(gated, data.x_test, data.y_test),
         "expected": history["expected"][-1],
         "hard": costs[-1],
         "worst_drop": max(a - b for a, b in falls),
@@ -82,37 +83,73 @@ def pruning_row(history, metric, gated, data):
 
 def write(rows, folder):
     """Writes `results.csv`, `table.md` and the picture `accuracy`."""
+    write_csv(rows, folder / "results.csv")
+    text = "\n".join([markdown(rows), connectivity_markdown(rows)])
+    resuming.write(folder / "table.md", text)
+    plain = [x for x in rows if PLAIN.items() <= x.items()]
+    panel = make_panel("", plain, lambda row: row["factor"])
+    if panel.curves:
+        for ending in ("png", "svg"):
+            reports.plot_accuracies([panel], folder / f"accuracy.{ending}")
+
+
+def write_csv(rows, path):
+    """Writes a row per cell, sorted."""
     rows = sorted(rows, key=lambda x: [x[key] for key in (*KEYS, "seed")])
     fields = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    resuming.write(folder / "results.csv", text.getvalue())
-    text = "\n".join([markdown(rows), connectivity_markdown(rows)])
-    resuming.write(folder / "table.md", text)
-    plain = [
-        x
-        for x in rows
-        if PLAIN.items() <= x.items() and x["method"] in COMPARED
-    ]
-    if plain:
-        for ending in ("png", "svg"):
-            reports.plot_accuracies(plain, folder / f"accuracy.{ending}")
+    resuming.write(path, text.getvalue())
+
+
+def group(rows):
+    """Dict from what cells have in common to a list of their rows, sorted."""
+    groups: dict = {}
+    for row in sorted(rows, key=lambda x: [x[key] for key in (*KEYS, "seed")]):
+        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
+    return groups
+
+
+def make_panel(title, rows, factor):
+    """The curves of the compared methods.
+
+    Args:
+        title: String.
+        rows: List of dicts.
+        factor: Function from a row to its place on the horizontal axis; seeds
+            share a point, at the mean of theirs.
+
+    Returns:
+        `reports.Panel`.
+    """
+    curves: dict = {}
+    for key, members in group(rows).items():
+        method = dict(zip(KEYS, key, strict=True))["method"]
+        place = statistics.mean(map(factor, members))
+        points = curves.setdefault(method, {})
+        points[place] = [x["accuracy"] for x in members]
+    return reports.Panel(
+        title,
+        [
+            reports.Curve(TITLES[x], curves[x])
+            for x in reversed(TITLES)
+            if x in curves
+        ],
+        statistics.mean(x["teacher"] for x in rows) if rows else None,
+    )
 
 
 def markdown(rows):
     """A line per cell, its seeds together: mean and standard deviation."""
-    groups: dict = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
     lines = [
         "| network | start | method | metric | factor | seeds | accuracy | "
         "minus teacher | before fine-tuning | volume | FLOPs | params |",
         "|" + " --- |" * 12,
     ]
-    for key, group in groups.items():
-        lines.append("| " + " | ".join(_cells(key, group)) + " |")
+    for key, members in group(rows).items():
+        lines.append("| " + " | ".join(_cells(key, members)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -126,16 +163,15 @@ def connectivity_markdown(rows):
         "regular | mixed | difference | CIFAR-10 | CIFAR-100 | Mio-TCD |",
         "|" + " --- |" * 11,
     ]
-    groups: dict = {}
-    for row in rows:
-        if row["method"] == "bar" and PLAIN.items() <= row.items():
-            groups.setdefault(row["factor"], []).append(row)
-    for factor, group in groups.items():
-        cells = [f"{factor:g}", str(len(group))]
+    bar = [
+        x for x in rows if x["method"] == "bar" and PLAIN.items() <= x.items()
+    ]
+    for (*_, factor), members in group(bar).items():
+        cells = [f"{factor:g}", str(len(members))]
         for metric in ("volume", "flops"):
-            mixed = statistics.mean(x[metric] for x in group)
+            mixed = statistics.mean(x[metric] for x in members)
             regular = statistics.mean(
-                x[f"regular_{metric}"] / x[f"full_{metric}"] for x in group
+                x[f"regular_{metric}"] / x[f"full_{metric}"] for x in members
             )
             change = f"{mixed / regular - 1:+.0%}"
             cells += [f"{regular:.4f}", f"{mixed:.4f}", change]
@@ -153,22 +189,29 @@ def _of_paper(factor):
     ] or [""] * 3
 
 
-def _cells(key, group):
-    def spread(values):
-        values = [100 * x for x in values]
-        mean = f"{statistics.mean(values):.2f}"
-        if len(values) < 2:
-            return mean
-        return f"{mean} ± {statistics.stdev(values):.2f}"
+def spread(values):
+    """Percents: mean and, of several, their standard deviation."""
+    values = [100 * x for x in values]
+    mean = f"{statistics.mean(values):.2f}"
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.2f}"
 
-    gaps = [x["accuracy"] - x["teacher"] for x in group]
-    before = [x["pruned"] for x in group if "pruned" in x]
+
+def _cells(key, members):
+    gaps = [x["accuracy"] - x["teacher"] for x in members]
+    before = [x["pruned"] for x in members if "pruned" in x]
     return [
         *map(str, key[:-1]),
         f"{key[-1]:g}",
-        str(len(group)),
-        spread([x["accuracy"] for x in group]),
+        str(len(members)),
+        spread([x["accuracy"] for x in members]),
         f"{100 * statistics.mean(gaps):+.2f}",
         spread(before) if before else "",
-        *(f"1/{1 / statistics.mean(x[m] for x in group):.1f}" for m in METRICS),
+        *(f"1/{mean_factor(members, x):.1f}" for x in METRICS),
     ]
+
+
+def mean_factor(members, metric):
+    """How many times smaller the networks of some cells are."""
+    return 1 / statistics.mean(x[metric] for x in members)

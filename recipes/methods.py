@@ -1,0 +1,252 @@
+"""How the networks of a cell are made: BAR, and what it is compared with."""
+
+import dataclasses
+import functools
+import math
+
+import keras
+
+import keras_bar
+from keras_bar import baselines
+from recipes import searching
+from recipes import tables
+from recipes.pictures import accuracy
+
+# Training pictures on which ID observes activations.
+DECOMPOSED = 500
+# The seed whose trainings tell the strength of a penalty.
+SEARCHED = 0
+
+
+def bar(work, teacher, metric=None, budget=None, **settings):
+    """BAR with the defaults of `BudgetRegularizer`; then fine-tuning.
+
+    Args:
+        work: `Work`.
+        teacher: The full network.
+        metric, budget: What is limited, and to what fraction; by default the
+            cell's metric, and what its factor leaves.
+        **settings: Further arguments of `BudgetRegularizer`.
+    """
+    metric, budget = metric or work.cell.metric, budget or 1 / work.cell.factor
+    regularizer = keras_bar.callbacks.BudgetRegularizer(
+        budget, metric, **settings
+    )
+    gated = work.run.once("gated", lambda: prune(work, teacher, regularizer))
+    cost = keras_bar.measure_cost(gated)
+    history = work.run.history("prune")
+    small = keras_bar.compact(gated)
+    row = tables.pruning_row(history, metric, gated, work.data)
+    row |= {
+        f"regular_{x}": getattr(cost.regular, x) for x in ("volume", "flops")
+    }
+    return work.finetune(teacher, small), row
+
+
+def prune(work, teacher, regularizer):
+    student = keras_bar.gate(work.source(teacher), seed=work.cell.seed)
+    epochs = work.phases("gates").prune
+    return work.distill(
+        "prune", teacher, student, epochs, callbacks=[regularizer]
+    )
+
+
+def bar_flops(work, teacher):
+    """BAR that is given the FLOPs of the narrowed network as its budget, the
+    supplement's "F-trained"."""
+    return bar(work, teacher, "flops", divisor(work.cell) ** -2)
+
+
+def divisor(cell):
+    """Of all widths, such that narrowing meets the factor: the volume grows
+    with them, FLOPs and params with their square."""
+    if cell.metric == "volume":
+        return cell.factor
+    return math.sqrt(cell.factor)
+
+
+def narrow(work, teacher):
+    """The same network, uniformly narrower, from scratch."""
+    small = work.build(divisor(work.cell))
+    plan = work.phases("gates")
+    work.distill("train", teacher, small, plan.total, plan.low)
+    return small, {}
+
+
+def halve(work, teacher, criterion):
+    """Half of the volume at a time, and after each a training at the high and
+    the low rate (supplement, section 3.2).
+
+    Args:
+        work: `Work`.
+        teacher: The full network.
+        criterion: Function of the work that returns a criterion of
+            `keras_bar.baselines`.
+    """
+    cell, plan = work.cell, work.phases("halving")
+    rounds = max(1, round(cell.factor).bit_length() - 1)
+    step = round(cell.factor ** (1 / rounds), 6)
+    place = work
+    if not plan.shared:  # The first rounds are the same for all factors.
+        place = work.other(method=f"{cell.method}-halved", factor=step)
+
+    def train(name, small, phases):
+        small = baselines.prune(small, criterion(work), 1 / step, cell.metric)
+        return place.distill(name, teacher, small, phases.train, phases.low)
+
+    small = teacher
+    for i in range(rounds):
+        name, phases = f"round{i + 1}", plan.of_round(i, rounds)
+        small = place.run.once(
+            name, functools.partial(train, name, small, phases)
+        )
+    return small, {}
+
+
+CRITERIA = {
+    "wm": lambda work: baselines.weight_magnitude,
+    "random": lambda work: baselines.random(work.cell.seed),
+    "vq": lambda work: baselines.VectorQuantization(),
+    "id": lambda work: baselines.InterpolativeDecomposition(
+        work.data.x[:DECOMPOSED]
+    ),
+    "id-weights": lambda work: baselines.InterpolativeDecomposition(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """A method that prunes by a penalty of constant strength.
+
+    Attributes:
+        regularizer: Function from a strength and a metric to the callback.
+        strength: Where the search for the strength begins.
+        near: By what factor the pruned network may miss the wanted size.
+        gates: Arguments of `keras_bar.gate`.
+        phases: Kind of the phases.
+    """
+
+    regularizer: object
+    strength: float
+    near: float = searching.NEAR
+    gates: dict = dataclasses.field(default_factory=dict)
+    phases: str = "gates"
+
+
+PENALTIES = {
+    "lzr": Penalty(lambda x, _: baselines.L0Regularizer(x), 1e-2),
+    "ib": Penalty(
+        lambda x, _: baselines.InformationBottleneckRegularizer(x),
+        1e-5,
+        gates={
+            "layer": functools.partial(
+                # From -9 it is a long way for 20 epochs.
+                keras_bar.layers.GaussianGate,
+                rate=10.0,
+            )
+        },
+    ),
+    "morphnet": Penalty(
+        baselines.MorphNetRegularizer,
+        1e-5,
+        near=2.0,  # It is expanded to the size.
+        gates={
+            "layer": keras_bar.layers.MarkerGate,
+            "connectivity": "regular",
+        },
+        phases="morphnet",
+    ),
+}
+
+
+def by_penalty(work, teacher, method):
+    """LZR, IB, MorphNet: there is no budget, so the strength of the penalty
+    that leads to it is searched for, with one seed. MorphNet is then expanded
+    to it."""
+    penalty, cell = PENALTIES[method], work.cell
+    strength = find_strength(work, method)
+    gated = shrink(work, teacher, method, strength)
+    small = keras_bar.compact(gated)
+    row = {
+        "strength": strength,
+        "pruned": accuracy(small, work.data.x_test, work.data.y_test),
+    }
+    if method == "morphnet":
+        full = getattr(keras_bar.measure_cost(teacher), cell.metric)
+        small = baselines.expand(small, full / cell.factor, cell.metric)
+    return work.finetune(teacher, small, penalty.phases), row
+
+
+def find_strength(work, method):
+    """Searches for the strength that leads to the cell's factor."""
+    work = work.other(seed=SEARCHED)
+    teacher = work.teacher()
+    metric = work.cell.metric
+    full = getattr(keras_bar.measure_cost(teacher), metric)
+
+    def attempt(strength):
+        gated = shrink(work, teacher, method, strength)
+        return getattr(keras_bar.measure_cost(gated), metric) / full
+
+    penalty = PENALTIES[method]
+    known = shrinking(work, method).run.done("gated-")
+    return searching.search(
+        attempt,
+        1 / work.cell.factor,
+        penalty.strength,
+        penalty.near,
+        known=[float(x) for x in known],
+    )
+
+
+def shrink(work, teacher, method, strength):
+    """The network, still of full size, that a penalty has pruned."""
+    work, penalty = shrinking(work, method), PENALTIES[method]
+
+    def train():
+        keras.utils.set_random_seed(work.cell.seed)
+        return work.distill(
+            f"prune-{strength:g}",
+            teacher,
+            keras_bar.gate(
+                work.source(teacher), seed=work.cell.seed, **penalty.gates
+            ),
+            work.phases(penalty.phases).prune,
+            callbacks=[penalty.regularizer(strength, work.cell.metric)],
+        )
+
+    return work.run.once(f"gated-{strength:g}", train)
+
+
+def shrinking(work, method):
+    """Where the trainings with a penalty are kept. Without a budget they are
+    the same for all factors."""
+    return work.other(method=f"{method}-shrunk", factor=1)
+
+
+# Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.
+PAPER = {"strength": 1e-5, "steps": 1.0}
+ABLATIONS = {
+    "paper": PAPER,
+    "paper-strong": {**PAPER, "strength": 1e-3},
+    "never-decided": {"indecision": (0.12, 0.12)},
+    "half-open": {"openness": 0.0},
+    "no-price": {"price_exponent": 0.0},
+    "half-price": {"price_exponent": 0.5},
+    "no-rest": {"steps": 1.0},
+    "line": {"hardness": 0.0},
+}
+METHODS = {
+    "bar": bar,
+    "bar-flops": bar_flops,
+    "narrow": narrow,
+    **{
+        name: functools.partial(halve, criterion=criterion)
+        for name, criterion in CRITERIA.items()
+    },
+    **{name: functools.partial(by_penalty, method=name) for name in PENALTIES},
+    **{
+        name: functools.partial(bar, **settings)
+        for name, settings in ABLATIONS.items()
+    },
+}

@@ -1,0 +1,139 @@
+"""A cell of a comparison, and what every cell's training has in common."""
+
+import dataclasses
+import pathlib
+
+import keras
+
+from recipes import datasets
+from recipes import networks
+from recipes import phases
+from recipes import resuming
+from recipes import training
+from recipes.pictures import BATCH
+from recipes.pictures import Batches
+from recipes.pictures import Pictures
+
+WEIGHT_DECAY = 5e-4
+# Of the test pictures, for the curves; all of them count at the end.
+VALIDATION = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training of the table."""
+
+    method: str
+    factor: float
+    seed: int
+    network: str
+    metric: str
+    start: str
+
+    def __str__(self):
+        parts = (self.network, self.start, self.method, self.metric)
+        return "-".join((*parts, f"{self.factor:g}", f"seed{self.seed}"))
+
+
+class Work:
+    """A cell with all that its training needs.
+
+    Args:
+        cell: `Cell`.
+        dataset: String, a name in `datasets.DATASETS`.
+        data: `Pictures` of this data set.
+        scale: Float, factor on the number of epochs of every phase.
+        output: `pathlib.Path` of the folder that has a folder per cell.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        dataset: str,
+        data: Pictures,
+        scale: float,
+        output: pathlib.Path,
+    ):
+        self.cell = cell
+        self.dataset = dataset
+        self.data = data
+        self.scale = scale
+        self.output = output
+        self.run = resuming.Run(output / str(cell), dataclasses.asdict(cell))
+
+    def other(self, **changes):
+        """The work of a cell that differs from this one."""
+        cell = dataclasses.replace(self.cell, **changes)
+        return Work(cell, self.dataset, self.data, self.scale, self.output)
+
+    def phases(self, kind):
+        return phases.load(self.dataset, kind, self.scale)
+
+    def build(self, narrow=1):
+        """The cell's network with random weights."""
+        choice = datasets.DATASETS[self.dataset].networks
+        return choice[self.cell.network](narrow=narrow)
+
+    def teacher(self):
+        """The full network of the seed, which serves all of its cells."""
+        work = self.other(
+            method="teacher", factor=1, metric="volume", start="scratch"
+        )
+        keras.utils.set_random_seed(self.cell.seed)
+        teacher = work.run.once("teacher", lambda: train_full(work))
+        # Whether it was trained or loaded must not matter.
+        keras.utils.set_random_seed(self.cell.seed)
+        return teacher
+
+    def source(self, teacher):
+        """The network that is pruned."""
+        return self.build() if self.cell.start == "scratch" else teacher
+
+    def fit(self, part, model, epochs, callbacks=()):
+        """Trains a part of the cell on an order of pictures of its own."""
+        key = [self.cell.seed, *part.encode()]
+        self.run.fit(
+            part,
+            model,
+            Batches(self.data, key),
+            epochs,
+            callbacks,
+            validation_data=(
+                self.data.x_test[:VALIDATION],
+                self.data.y_test[:VALIDATION],
+            ),
+        )
+
+    def rate(self, epochs, low):
+        """The learning rate of a training whose last epochs are at the low
+        one."""
+        per_epoch = len(self.data.x) // BATCH
+        return training.high_then_low(epochs * per_epoch, low * per_epoch)
+
+    def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
+        """Trains a student, the last `low` epochs at the low rate."""
+        rate = self.rate(epochs, low) if low else 1e-3
+        model = training.distiller(teacher, student, rate, WEIGHT_DECAY)
+        self.fit(part, model, epochs, callbacks)
+        return student
+
+    def finetune(self, teacher, small, kind="gates"):
+        """Trains the compact network."""
+        plan = self.phases(kind)
+        return self.distill("finetune", teacher, small, plan.train, plan.low)
+
+
+def train_full(work):
+    """The network that is pruned, and that teaches."""
+    plan = work.phases("full")
+    model = work.build()
+    model.compile(
+        keras.optimizers.Adam(
+            work.rate(plan.train, plan.low), weight_decay=WEIGHT_DECAY
+        ),
+        training.CROSSENTROPY,
+        metrics=["accuracy"],
+        jit_compile=training.JIT,
+    )
+    work.fit("teacher", model, plan.train)
+    return networks.without_optimizer(model)
