@@ -10,10 +10,11 @@ search over their strength, and MorphNet is expanded to the budget.
     python recipes/compare.py --dataset digits --scale 0.2 --seeds 0
 
 In the output folder: a folder per data set with a folder per cell; of all cells
-found there `results.csv`, a row each; `tables.md`, the tables of the
-supplement's section 6; the pictures `volume` and `flops`, its Figures 6 and 8,
-with its own numbers dashed. What is done is not done again, and a cell that was
-interrupted goes on after its last epoch.
+found there `results.csv`, a row each; of those like the ones asked for
+`tables.md`, the tables of the supplement's section 6, and the pictures `volume`
+and `flops`, its Figures 6 and 8. The supplement's numbers are drawn dashed.
+What is done is not done again, and a cell that was interrupted goes on after
+its last epoch. A folder is for one process at a time.
 """
 
 import math
@@ -34,6 +35,12 @@ from recipes import resuming
 from recipes import runner
 from recipes import tables
 
+COMPARED = ["bar", "bar-flops", "random", "wm", "vq", "id"] + [
+    "lzr",
+    "ib",
+    "morphnet",
+    "narrow",
+]
 FACTORS = [2, 4, 8, 16]
 # Whose numbers in the supplement stand beside a data set that has none there.
 BESIDE = "cifar10"
@@ -47,7 +54,7 @@ PAPER = {
 
 def main(arguments=None):
     parser = runner.make_parser(
-        __doc__, list(tables.TITLES), FACTORS, "runs/compare"
+        __doc__, list(tables.TITLES), COMPARED, FACTORS, "runs/compare"
     )
     parser.add_argument(
         "--dataset",
@@ -58,45 +65,62 @@ def main(arguments=None):
     settings = parser.parse_args(arguments)
     folder, dataset = settings.output, settings.dataset
     for _ in runner.run(parser, settings, dataset, folder / dataset):
-        write(find(folder, settings), folder)
+        write(find(folder), settings, folder)
     print(f"\n{(folder / 'tables.md').read_text()}")
 
 
-def find(folder, settings):
-    """The rows of every data set's cells that are like those asked for."""
-    found = {}
-    for name, dataset in datasets.DATASETS.items():
-        alike = {
-            "network": dataset.network,
-            "start": settings.start,
-            "metric": settings.metric,
-        }
-        if name == settings.dataset:
-            alike["network"] = settings.network
-        found[name] = [
-            row
-            for row in runner.find_rows(folder / name)
-            if alike.items() <= row.items() and row["method"] in tables.TITLES
-        ]
-    return {name: rows for name, rows in found.items() if rows}
+def find(folder):
+    """Dict from a data set's name to the rows of all its cells."""
+    found = {
+        name: runner.find_rows(folder / name) for name in datasets.DATASETS
+    }
+    return {
+        name: [{"dataset": name, **row} for row in rows]
+        for name, rows in found.items()
+        if rows
+    }
 
 
-def write(found, folder):
+def write(found, settings, folder):
     """Writes the tables and pictures.
 
     Args:
         found: Dict from a data set's name to its rows.
+        settings: What the command line asked for.
         folder: `pathlib.Path`.
     """
-    rows = [{"dataset": name, **row} for name in found for row in found[name]]
+    rows = [row for rows in found.values() for row in rows]
     tables.write_csv(rows, folder / "results.csv")
-    text = "\n".join(markdown(name, rows) for name, rows in found.items())
+    alike = {name: select(found[name], name, settings) for name in found}
+    alike = {name: rows for name, rows in alike.items() if rows}
+    text = "\n".join(
+        markdown(name, rows, settings.metric) for name, rows in alike.items()
+    )
     resuming.write(folder / "tables.md", text)
+    if not alike:
+        return
     for metric, label in (("volume", "volume"), ("flops", "FLOPs")):
-        panels = make_panels(found, metric)
+        panels = make_panels(alike, metric)
         for ending in ("png", "svg"):
             path = folder / f"{metric}.{ending}"
             reports.plot_accuracies(panels, path, f"{label} factor")
+
+
+def select(rows, name, settings):
+    """The rows of a data set that are like those asked for."""
+    network = datasets.DATASETS[name].network
+    if name == settings.dataset:
+        network = settings.network
+    alike = {
+        "network": network,
+        "start": settings.start,
+        "metric": settings.metric,
+    }
+    return [
+        row
+        for row in rows
+        if alike.items() <= row.items() and row["method"] in tables.TITLES
+    ]
 
 
 def make_panels(found, metric):
@@ -104,9 +128,7 @@ def make_panels(found, metric):
     and otherwise one more panel for those."""
     panels = []
     for name, rows in found.items():
-        panel = tables.make_panel(
-            datasets.DATASETS[name].title, rows, lambda row: 1 / row[metric]
-        )
+        panel = tables.make_panel(datasets.DATASETS[name].title, rows, metric)
         panel.curves += published(name, metric)
         panels.append(panel)
     if not any(curve.published for x in panels for curve in x.curves):
@@ -115,13 +137,22 @@ def make_panels(found, metric):
     return panels
 
 
+def measured_by_the_authors(dataset):
+    """The rows of the supplement's section 6 that have an accuracy."""
+    return [
+        x
+        for x in paper.load("results")
+        if x["dataset"] == dataset and x["test_accuracy"] is not None
+    ]
+
+
 def published(dataset, metric):
     """The supplement's curves for a data set."""
     curves: dict = {}
-    for row in paper.load("results"):
-        if row["dataset"] == dataset:
-            points = curves.setdefault(row["method"], {})
-            points[row[f"{metric}_factor"]] = [row["test_accuracy"]]
+    for row in measured_by_the_authors(dataset):
+        points = curves.setdefault(row["method"], {})
+        place = points.setdefault(row[f"{metric}_factor"], [])
+        place.append(row["test_accuracy"])
     return [
         reports.Curve(title, curves[title], published=True)
         for title in tables.TITLES.values()
@@ -129,7 +160,7 @@ def published(dataset, metric):
     ]
 
 
-def markdown(dataset, rows):
+def markdown(dataset, rows, metric):
     """The supplement's table for a data set: accuracy, volume factor and FLOPs
     factor, method by method; beside them the supplement's own numbers, where
     it has the data set, or else those for CIFAR-10."""
@@ -159,31 +190,27 @@ def markdown(dataset, rows):
                 for x in ("volume", "flops")
             ),
             tables.spread([x["accuracy"] for x in members]),
-            *nearest(beside, tables.TITLES[method], factor),
+            *nearest(beside, tables.TITLES[method], factor, metric),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def nearest(dataset, title, factor):
+def nearest(dataset, title, factor, metric):
     """The supplement's numbers of a method that come nearest to a pruning
-    factor, if there are any near it."""
+    factor of a metric, if there are any near it."""
+
+    def place(row):
+        if metric == "volume" and title == tables.TITLES["bar-flops"]:
+            # The budget was the FLOPs of a network narrowed by the factor.
+            return math.sqrt(row["flops_factor"])
+        return row[f"{metric}_factor"]
 
     def miss(row):
-        # The budget was the FLOPs of a network narrowed by the factor.
-        trained_on_flops = title == tables.TITLES["bar-flops"]
-        placed = (
-            math.sqrt(row["flops_factor"])
-            if trained_on_flops
-            else row["volume_factor"]
-        )
-        return abs(math.log(placed / factor))
+        return abs(math.log(place(row) / factor))
 
-    rows = [
-        x
-        for x in paper.load("results")
-        if (x["dataset"], x["method"]) == (dataset, title)
-    ]
+    rows = measured_by_the_authors(dataset) if metric != "params" else []
+    rows = [x for x in rows if x["method"] == title]
     row = min(rows, key=miss, default=None)
     if row is None or miss(row) > math.log(1.5):
         return [""] * 3

@@ -53,8 +53,10 @@ def prune(work, teacher, regularizer):
 
 def bar_flops(work, teacher):
     """BAR that is given the FLOPs of the narrowed network as its budget, the
-    supplement's "F-trained"."""
-    return bar(work, teacher, "flops", divisor(work.cell) ** -2)
+    supplement's "F-trained". How pruning went is told in FLOPs, too."""
+    budget = work.cell.factor**-2
+    small, row = bar(work, teacher, "flops", budget)
+    return small, row | {"budget_metric": "flops"}
 
 
 def divisor(cell):
@@ -73,15 +75,17 @@ def narrow(work, teacher):
     return small, {}
 
 
-def halve(work, teacher, criterion):
-    """Half of the volume at a time, and after each a training at the high and
-    the low rate (supplement, section 3.2).
+def halve(work, teacher, criterion, scope="layer"):
+    """Half of the volume at a time, or what comes near it where the factor is
+    no power of 2, and after each a training at the high and the low rate
+    (supplement, section 3.2).
 
     Args:
         work: `Work`.
         teacher: The full network.
         criterion: Function of the work that returns a criterion of
             `keras_bar.baselines`.
+        scope: `"layer"` or `"global"`, as in `keras_bar.baselines.prune`.
     """
     cell, plan = work.cell, work.phases("halving")
     rounds = max(1, round(cell.factor).bit_length() - 1)
@@ -91,7 +95,9 @@ def halve(work, teacher, criterion):
         place = work.other(method=f"{cell.method}-halved", factor=step)
 
     def train(name, small, phases):
-        small = baselines.prune(small, criterion(work), 1 / step, cell.metric)
+        small = baselines.prune(
+            small, criterion(work), 1 / step, cell.metric, scope=scope
+        )
         return place.distill(name, teacher, small, phases.train, phases.low)
 
     small = teacher
@@ -124,6 +130,8 @@ class Penalty:
         near: By what factor the pruned network may miss the wanted size.
         gates: Arguments of `keras_bar.gate`.
         phases: Kind of the phases.
+        expanded: Whether the regularizer knows the metric, and the pruned
+            network is expanded to the budget.
     """
 
     regularizer: object
@@ -131,6 +139,7 @@ class Penalty:
     near: float = searching.NEAR
     gates: dict = dataclasses.field(default_factory=dict)
     phases: str = "gates"
+    expanded: bool = False
 
 
 PENALTIES = {
@@ -155,6 +164,7 @@ PENALTIES = {
             "connectivity": "regular",
         },
         phases="morphnet",
+        expanded=True,
     ),
 }
 
@@ -171,7 +181,8 @@ def by_penalty(work, teacher, method):
         "strength": strength,
         "pruned": accuracy(small, work.data.x_test, work.data.y_test),
     }
-    if method == "morphnet":
+    if penalty.expanded:
+        keras.utils.set_random_seed(cell.seed)  # Of the new weights.
         full = getattr(keras_bar.measure_cost(teacher), cell.metric)
         small = baselines.expand(small, full / cell.factor, cell.metric)
     return work.finetune(teacher, small, penalty.phases), row
@@ -188,14 +199,14 @@ def find_strength(work, method):
         gated = shrink(work, teacher, method, strength)
         return getattr(keras_bar.measure_cost(gated), metric) / full
 
-    penalty = PENALTIES[method]
-    known = shrinking(work, method).run.done("gated-")
-    return searching.search(
+    penalty, run = PENALTIES[method], shrinking(work, method).run
+    return searching.recorded(
+        run.folder / f"search-{metric}-{work.cell.factor:g}.json",
         attempt,
         1 / work.cell.factor,
         penalty.strength,
         penalty.near,
-        known=[float(x) for x in known],
+        known=[float(x) for x in run.done("gated-")],
     )
 
 
@@ -221,7 +232,8 @@ def shrink(work, teacher, method, strength):
 def shrinking(work, method):
     """Where the trainings with a penalty are kept. Without a budget they are
     the same for all factors."""
-    return work.other(method=f"{method}-shrunk", factor=1)
+    metric = work.cell.metric if PENALTIES[method].expanded else "volume"
+    return work.other(method=f"{method}-shrunk", factor=1, metric=metric)
 
 
 # Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.
@@ -244,6 +256,9 @@ METHODS = {
         name: functools.partial(halve, criterion=criterion)
         for name, criterion in CRITERIA.items()
     },
+    "wm-global": functools.partial(
+        halve, criterion=CRITERIA["wm"], scope="global"
+    ),
     **{name: functools.partial(by_penalty, method=name) for name in PENALTIES},
     **{
         name: functools.partial(bar, **settings)

@@ -53,6 +53,11 @@ class Phases:
         return Phases(high=epochs - low, low=low)
 
 
+def table(dataset):
+    """The phases of a data set as plain data."""
+    return tomllib.loads(PATH.read_text())[dataset]
+
+
 def load(dataset, kind, scale=1.0):
     """The phases of a kind of method on a data set.
 
@@ -64,5 +69,4 @@ def load(dataset, kind, scale=1.0):
     Returns:
         `Phases`.
     """
-    table = tomllib.loads(PATH.read_text())
-    return Phases(**table[dataset][kind]).scaled(scale)
+    return Phases(**table(dataset)[kind]).scaled(scale)

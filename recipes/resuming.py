@@ -39,6 +39,7 @@ class Run:
         self.folder = folder
         self.settings = settings
         self._scratch = folder / "unfinished"
+        self._parts = set()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         path = folder / "settings.json"
@@ -48,7 +49,8 @@ class Run:
                 f"{folder} holds a run with other settings. Expected the "
                 f"settings {found}, or another --output. Received: {settings}"
             )
-        write(path, json.dumps(settings))
+        if not path.exists():
+            write(path, json.dumps(settings))
 
     def report(self):
         """What `finish` wrote, or None where the run is not finished."""
@@ -64,7 +66,9 @@ class Run:
         self._scratch.mkdir(exist_ok=True)
         model = make()
         self.save(name, model)
-        self._clean()
+        # Their states only served to go on; others may be at work here.
+        for part in self._parts:
+            shutil.rmtree(self._scratch / part, ignore_errors=True)
         return model
 
     def done(self, prefix):
@@ -97,6 +101,7 @@ class Run:
             validation_data: Pictures and classes to validate on, or None.
         """
         self._scratch.mkdir(exist_ok=True)
+        self._parts.add(name)
         progress = Progress(name, batches, self.folder / f"{name}.json")
         backup = keras.callbacks.BackupAndRestore(
             self._scratch / name,
@@ -121,10 +126,6 @@ class Run:
     def finish(self, report):
         """Writes the report, and removes what only served to go on."""
         write(self.folder / "report.json", json.dumps(report, indent=1))
-        self._clean()
-
-    def _clean(self):
-        """Removes the states of trainings that are finished."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
@@ -160,6 +161,6 @@ class Progress(keras.callbacks.Callback):
 
 def write(path, text):
     """Writes a text file that is never seen half written."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     unfinished.write_text(text)
     os.replace(unfinished, path)

@@ -11,9 +11,13 @@ import math
 import pathlib
 
 import keras
+import matplotlib  # noqa: F401  Wanted after the first cell; missing, said now.
 
+import keras_bar
+from keras_bar import baselines
 from recipes import datasets
 from recipes import methods
+from recipes import phases
 from recipes import resuming
 from recipes import tables
 from recipes import training
@@ -22,11 +26,12 @@ from recipes.work import Cell
 from recipes.work import Work
 
 
-def make_parser(description, compared, factors, output):
+def make_parser(description, choices, compared, factors, output):
     """The arguments that all comparisons have.
 
     Args:
         description: String, the recipe's.
+        choices: List of the methods that can be asked for.
         compared: List of the methods that are run by default.
         factors: List of the default factors.
         output: String, the default output folder.
@@ -41,11 +46,10 @@ def make_parser(description, compared, factors, output):
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=methods.METHODS,
+        choices=choices,
         default=compared,
         metavar="METHOD",
-        help=f"any of {', '.join(methods.METHODS)} "
-        f"(default: {' '.join(compared)})",
+        help=f"any of {', '.join(choices)} (default: {' '.join(compared)})",
     )
     parser.add_argument(
         "--factors",
@@ -55,10 +59,21 @@ def make_parser(description, compared, factors, output):
         help="what the metric is divided by (default: "
         f"{' '.join(map(str, factors))})",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0, 1, 2],
+        help="each has a full network of its own; strengths are searched for "
+        "with seed 0 (default: 0 1 2)",
+    )
     parser.add_argument(
         "--network",
-        help="one of the data set's networks (default: its first)",
+        help="; ".join(
+            f"{name}: {' or '.join(x.networks)}"
+            for name, x in datasets.DATASETS.items()
+        )
+        + " (default: the first)",
     )
     parser.add_argument(
         "--metric",
@@ -70,8 +85,8 @@ def make_parser(description, compared, factors, output):
         "--start",
         choices=("teacher", "scratch"),
         default="teacher",
-        help="weights with which pruning begins: the teacher's, or random "
-        "ones (default: teacher)",
+        help="weights with which BAR, LZR, IB and MorphNet begin: the full "
+        "network's, or random ones (default: teacher)",
     )
     parser.add_argument(
         "--data",
@@ -79,7 +94,13 @@ def make_parser(description, compared, factors, output):
         help="a file that holds the data set, where it is not to be "
         "downloaded (Fashion-MNIST: an .npz with `images` and `labels`)",
     )
-    parser.add_argument("--pictures", type=int, help="how many to train with")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        help="how many to train with (default: "
+        + ", ".join(f"{x.count} {n}" for n, x in datasets.DATASETS.items())
+        + ")",
+    )
     parser.add_argument(
         "--scale",
         type=float,
@@ -97,7 +118,7 @@ def make_parser(description, compared, factors, output):
 
 
 def run(parser, settings, dataset, folder):
-    """Runs all cells that the settings ask for, and yields after each.
+    """Runs the cells that the settings ask for and that are not done.
 
     Args:
         parser: The `ArgumentParser`, which exits where the settings are wrong.
@@ -106,8 +127,8 @@ def run(parser, settings, dataset, folder):
         folder: `pathlib.Path`, the folder of this data set's cells.
 
     Yields:
-        The rows of all cells that are done in this folder, whoever asked for
-        them.
+        At the start and after each cell the rows of all cells that are done in
+        this folder, whoever asked for them.
     """
     known = datasets.DATASETS[dataset]
     settings.network = settings.network or known.network
@@ -117,26 +138,31 @@ def run(parser, settings, dataset, folder):
         check(settings, known)
         data = known.load(settings.data, settings.pictures)
         # One table holds one kind of training.
-        resuming.Run(
-            folder, {"scale": settings.scale, "pictures": data.checksum()}
-        )
+        kind = {
+            "scale": settings.scale,
+            "pictures": data.checksum(),
+            "phases": phases.table(dataset),
+        }
+        resuming.Run(folder, kind)
     except Exception as error:  # Keras raises a bare one where it downloads.
         parser.error(str(error))
+    yield find_rows(folder)
     rest = settings.network, settings.metric, settings.start
     for method, factor, seed in itertools.product(
         settings.methods, settings.factors, settings.seeds
     ):
         cell = Cell(method, factor, seed, *rest)
-        do(Work(cell, dataset, data, settings.scale, folder))
+        work = Work(cell, dataset, data, settings.scale, folder)
+        if work.run.report() is not None:
+            print(f"{cell}: done before", flush=True)
+            continue
+        do(work)
         yield find_rows(folder)
 
 
 def do(work):
-    """One cell, unless it is done."""
+    """Trains a cell, from where it was interrupted."""
     run, cell = work.run, work.cell
-    if run.report() is not None:
-        print(f"{cell}: done before", flush=True)
-        return
     print(f"\n{cell}", flush=True)
     keras.backend.clear_session()
     teacher = work.teacher()
@@ -161,6 +187,11 @@ def check(settings, dataset):
             "Invalid cells. Expected finite factors of 1 or more and seeds of "
             f"0 or more. Received: --factors {factors} --seeds {seeds}"
         )
+    if len({f"{x:g}" for x in factors}) < len(factors):
+        raise ValueError(
+            "Some factors are the same, to six digits. Expected different "
+            f"ones. Received: --factors {factors}"
+        )
     if settings.pictures < BATCH or not 0 < settings.scale < 100:
         raise ValueError(
             f"Invalid length of the training. Expected {BATCH} pictures or "
@@ -176,5 +207,13 @@ def check(settings, dataset):
     model = dataset.networks[settings.network]()
     training.check_budget(model, 1 / max(factors), settings.metric)
     if "bar-flops" in settings.methods:
-        cell = Cell("bar-flops", max(factors), 0, "", settings.metric, "")
-        training.check_budget(model, methods.divisor(cell) ** -2, "flops")
+        if settings.metric != "volume":
+            raise ValueError(
+                "The method 'bar-flops' stands beside methods with a budget of "
+                "volume. Expected --metric volume, or the method 'bar'. "
+                f"Received: --metric {settings.metric}"
+            )
+        training.check_budget(model, max(factors) ** -2, "flops")
+    if "morphnet" in settings.methods:
+        full = getattr(keras_bar.measure_cost(model), settings.metric)
+        baselines.expand(model, full / max(factors), settings.metric)

@@ -1,12 +1,38 @@
 """Finds the strength of a penalty that leads to a budget."""
 
+import json
 import math
+
+from recipes import resuming
 
 # A network within this factor of the wanted size is near enough.
 NEAR = 1.1
-TRIALS = 6
+TRIALS = 7
 # How far to go where all trials lie on one side: further each time.
 STRIDE = 4.0
+
+
+def recorded(path, attempt, target, strength, near, known):
+    """Searches as `search` does, once: what was found is written down, and so
+    is what the search began with, so that an interrupted one goes the same way
+    again.
+
+    Args:
+        path: `pathlib.Path` of a JSON file.
+        attempt, target, strength, near, known: As `search` takes them.
+
+    Returns:
+        The strength.
+    """
+    if not path.exists():
+        resuming.write(path, json.dumps({"known": list(known)}))
+    record = json.loads(path.read_text())
+    if "strength" not in record:
+        record["strength"] = search(
+            attempt, target, strength, near, record["known"]
+        )
+        resuming.write(path, json.dumps(record))
+    return record["strength"]
 
 
 def search(attempt, target, strength, near=NEAR, known=()):

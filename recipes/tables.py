@@ -13,13 +13,16 @@ from recipes.pictures import accuracy
 
 # What makes cells differ in more than their seed.
 KEYS = ("network", "start", "method", "metric", "factor")
+SORTED = ("dataset", *KEYS, "seed")
 # The methods that are compared, as the supplement calls them; the others are
 # BAR with another setting.
 TITLES = {
     "random": "Random",
     "wm": "WM",
+    "wm-global": "WM (global)",
     "vq": "VQ",
     "id": "ID",
+    "id-weights": "ID (weights)",
     "lzr": "LZR",
     "ib": "IB",
     "morphnet": "MorphNet",
@@ -87,7 +90,7 @@ def write(rows, folder):
     text = "\n".join([markdown(rows), connectivity_markdown(rows)])
     resuming.write(folder / "table.md", text)
     plain = [x for x in rows if PLAIN.items() <= x.items()]
-    panel = make_panel("", plain, lambda row: row["factor"])
+    panel = make_panel("", plain)
     if panel.curves:
         for ending in ("png", "svg"):
             reports.plot_accuracies([panel], folder / f"accuracy.{ending}")
@@ -95,7 +98,7 @@ def write(rows, folder):
 
 def write_csv(rows, path):
     """Writes a row per cell, sorted."""
-    rows = sorted(rows, key=lambda x: [x[key] for key in (*KEYS, "seed")])
+    rows = sorted(rows, key=_place)
     fields = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, lineterminator="\n")
@@ -104,31 +107,35 @@ def write_csv(rows, path):
     resuming.write(path, text.getvalue())
 
 
+def _place(row):
+    """Where a row stands in the table."""
+    return [row[key] for key in SORTED if key in row]
+
+
 def group(rows):
     """Dict from what cells have in common to a list of their rows, sorted."""
     groups: dict = {}
-    for row in sorted(rows, key=lambda x: [x[key] for key in (*KEYS, "seed")]):
+    for row in sorted(rows, key=_place):
         groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
     return groups
 
 
-def make_panel(title, rows, factor):
+def make_panel(title, rows, metric=None):
     """The curves of the compared methods.
 
     Args:
         title: String.
-        rows: List of dicts.
-        factor: Function from a row to its place on the horizontal axis; seeds
-            share a point, at the mean of theirs.
+        rows: List of dicts; those of other methods are left out.
+        metric: What tells the place on the horizontal axis; seeds share a
+            point. By default it is the factor that was asked for.
 
     Returns:
         `reports.Panel`.
     """
     curves: dict = {}
-    for key, members in group(rows).items():
-        method = dict(zip(KEYS, key, strict=True))["method"]
-        place = statistics.mean(map(factor, members))
-        points = curves.setdefault(method, {})
+    for members in group(rows).values():
+        place = mean_factor(members, metric) if metric else members[0]["factor"]
+        points = curves.setdefault(members[0]["method"], {})
         points[place] = [x["accuracy"] for x in members]
     return reports.Panel(
         title,

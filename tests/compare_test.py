@@ -1,20 +1,42 @@
 """The recipe that compares all methods, on a small network."""
 
+import argparse
 import csv
+import json
+import shutil
 
 import keras
+import numpy as np
 import pytest
 
 import keras_bar
 from recipes import compare
 from recipes import datasets
+from recipes import methods
+from recipes import networks
 from recipes import phases
+from recipes import pictures as pictures_module
 from recipes import searching
-from recipes import tables
+from recipes.work import Cell
+from recipes.work import Work
 from tests import fashion
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
+
+
+ROW = {
+    "network": "wide_resnet",
+    "start": "teacher",
+    "metric": "volume",
+    "method": "bar",
+    "factor": 4.0,
+    "seed": 0,
+    "accuracy": 0.5,
+    "teacher": 0.75,
+    "volume": 0.25,
+    "flops": 0.125,
+}
 
 
 def run(*arguments):
@@ -33,12 +55,10 @@ def finished(pictures, tmp_path_factory):
 
 def test_a_row_per_method(finished):
     rows = fashion.rows_of(finished)
-    assert set(rows) == set(tables.TITLES)
+    assert set(rows) == set(compare.COMPARED)
     for method in BUDGETED:
         assert 0.45 < float(rows[method]["volume"]) <= 0.5
     assert 0.2 < float(rows["bar-flops"]["flops"]) <= 0.25
-    for method in ("lzr", "ib"):
-        assert 0 < float(rows[method]["volume"]) <= 1
     for method, row in rows.items():
         path = finished / "fashion_mnist" / CELL.format(method, 0)
         small = keras.models.load_model(path / "compact.keras", compile=False)
@@ -58,15 +78,51 @@ def test_pictures_and_tables_of_the_supplement(finished):
 
 
 def test_a_strength_is_searched_for_with_one_seed(
-    finished, pictures, monkeypatch
+    finished, pictures, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(searching, "TRIALS", 0)  # Any more would fail.
-    run(pictures, finished, "--methods", "lzr", "--seeds", "0", "1")
-    with open(finished / "results.csv", newline="") as file:
+    def refuse(*_):
+        raise AssertionError("searches again")
+
+    folder = tmp_path / "again"
+    shutil.copytree(finished, folder)
+    monkeypatch.setattr(searching, "search", refuse)
+    run(pictures, folder, "--methods", "lzr", "--seeds", "1")
+    with open(folder / "results.csv", newline="") as file:
         rows = [x for x in csv.DictReader(file) if x["method"] == "lzr"]
     assert len(rows) == 2 and rows[0]["strength"] == rows[1]["strength"]
-    # Each is what its own seed led to.
-    assert rows[0]["accuracy"] != rows[1]["accuracy"]
+    shrunk = folder / "fashion_mnist/vgg-teacher-lzr-shrunk-volume-1-seed"
+    name = f"gated-{float(rows[0]['strength']):g}.keras"
+    weights = [
+        keras.models.load_model(f"{shrunk}{seed}/{name}", compile=False)
+        .get_layer("group1_conv1")
+        .kernel
+        for seed in (0, 1)
+    ]
+    assert not np.array_equal(*map(keras.ops.convert_to_numpy, weights))
+
+
+def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
+    """And the same way, whatever was done before in this process."""
+    teacher = networks.vgg((14, 14, 1), 10)
+    gated = keras_bar.gate(
+        teacher, layer=keras_bar.layers.MarkerGate, connectivity="regular"
+    )
+    monkeypatch.setattr(methods, "find_strength", lambda *_: 1.0)
+    monkeypatch.setattr(methods, "shrink", lambda *_: gated)
+    monkeypatch.setattr(methods, "accuracy", lambda *_: 0.0)
+    monkeypatch.setattr(Work, "finetune", lambda self, _, small, kind: small)
+    data = pictures_module.Pictures(*[np.zeros(1)] * 4)
+
+    def kernel(seed):
+        cell = Cell("morphnet", 2, seed, "vgg", "volume", "teacher")
+        work = Work(cell, "fashion_mnist", data, 1.0, tmp_path)
+        small, _ = methods.by_penalty(work, teacher, "morphnet")
+        layer = small.get_layer("group1_conv1")
+        return keras.ops.convert_to_numpy(layer.kernel)
+
+    first, other, again = map(kernel, (0, 1, 0))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_rounds_of_the_supplement_serve_all_factors(
@@ -104,48 +160,82 @@ def test_digits_need_no_file(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare.main([*arguments, "--pictures", "5000"])
     assert "at most 1347" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        compare.main([*arguments, "--network", "vgg"])
-    assert "one of wide_resnet" in capsys.readouterr().err
-    known = datasets.DATASETS["digits"]
-    digits = known.load(None, 128)
-    assert digits.x.shape[1:] == known.networks["wide_resnet"]().input_shape[1:]
-    assert len(digits.x) == len(digits.y) == 128
+    for wrong, why in (
+        (["--network", "vgg"], "one of wide_resnet"),
+        (["--factors", "4", "4.0000001"], "Expected different"),
+        (["--metric", "flops"], "Expected --metric volume"),
+        (["--methods", "morphnet", "--factors", "200"], "Expected"),
+    ):
+        with pytest.raises(SystemExit):
+            compare.main([*arguments, *wrong])
+        assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_supplement_beside():
     # Section 6.1: one of WM's rows, the nearest of LZR's, FLOPs as a budget.
-    assert compare.nearest("cifar10", "WM", 16) == ["16.0", "255.8", "86.33"]
-    assert compare.nearest("cifar10", "LZR", 4) == ["4.3", "38.1", "92.10"]
-    assert compare.nearest("cifar10", "LZR", 16)[0] == "15.8"
-    title = tables.TITLES["bar-flops"]
-    assert compare.nearest("cifar10", title, 8) == ["4.4", "63.9", "92.17"]
-    assert compare.nearest("cifar10", "narrowed", 8) == ["", "", ""]
-    assert compare.nearest("cifar10", "WM", 64) == ["", "", ""]
+    def nearest(title, factor, metric="volume"):
+        return compare.nearest("cifar10", title, factor, metric)
+
+    assert nearest("WM", 16) == ["16.0", "255.8", "86.33"]
+    assert nearest("LZR", 4) == ["4.3", "38.1", "92.10"]
+    assert nearest("BAR (F-trained)", 8) == ["4.4", "63.9", "92.17"]
+    assert nearest("BAR (F-trained)", 16, "flops") == ["2.9", "16.0", "93.50"]
+    assert nearest("WM", 16, "flops") == ["4.0", "16.0", "91.20"]
+    for none in (("narrowed", 8), ("WM", 64), ("WM", 4, "params")):
+        assert nearest(*none) == ["", "", ""]
+
+
+def test_supplement_without_an_accuracy():
+    """Its row for IB on Mio-TCD at 11.5."""
+    for metric in ("volume", "flops"):
+        for curve in compare.published("mio_tcd", metric):
+            assert None not in sum(curve.points.values(), [])
+    # Two of CIFAR-10's rows for IB are at 1.3.
+    (ib,) = (
+        x for x in compare.published("cifar10", "volume") if x.method == "IB"
+    )
+    assert ib.points[1.3] == [0.9085, 0.9128]
+
+
+def write_reports(folder, *rows):
+    for i, row in enumerate(rows):
+        path = folder / "digits" / str(i) / "report.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(row))
+
+
+def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
+    rows = [ROW, {**ROW, "metric": "flops", "accuracy": 0.625}]
+    write_reports(tmp_path, *rows)
+    for metric, shown in (("volume", "50.00"), ("flops", "62.50")):
+        settings = argparse.Namespace(
+            dataset="digits",
+            network="wide_resnet",
+            start="teacher",
+            metric=metric,
+        )
+        compare.write(compare.find(tmp_path), settings, tmp_path)
+        with open(tmp_path / "results.csv", newline="") as file:
+            assert {x["metric"] for x in csv.DictReader(file)} == {
+                "volume",
+                "flops",
+            }
+        lines = (tmp_path / "tables.md").read_text().splitlines()
+        (line,) = (x for x in lines if x.startswith("| BAR |"))
+        assert f"| 4.0 | 8.0 | {shown} |" in line
 
 
 def test_published_curves_stand_in_the_same_panel(monkeypatch):
     known = datasets.DATASETS["digits"]
     monkeypatch.setitem(datasets.DATASETS, "cifar10", known)
-    row = {
-        "network": "wide_resnet",
-        "start": "teacher",
-        "metric": "volume",
-        "method": "bar",
-        "factor": 4.0,
-        "seed": 0,
-        "accuracy": 0.5,
-        "teacher": 0.75,
-        "volume": 0.25,
-        "flops": 0.125,
-    }
-    (panel,) = compare.make_panels({"cifar10": [row]}, "flops")
+    (panel,) = compare.make_panels({"cifar10": [ROW]}, "flops")
     measured, *published = panel.curves
     assert measured.points == {8.0: [0.5]} and not measured.published
     assert panel.full == 0.75
     bar = next(x for x in published if x.method == "BAR")
     assert bar.published and bar.points[15.9] == [0.9278]
     # Without numbers of its own, in a panel of their own.
-    ours, theirs = compare.make_panels({"digits": [row]}, "volume")
+    ours, theirs = compare.make_panels({"digits": [ROW]}, "volume")
     assert [x.published for x in ours.curves] == [False]
     assert all(x.published for x in theirs.curves)

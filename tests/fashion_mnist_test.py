@@ -34,7 +34,6 @@ def test_a_row_per_method_within_the_budget(finished):
     assert set(rows) == {"bar", "narrow", "wm"}
     for row in rows.values():
         assert 0.2 < float(row["volume"]) <= 0.25
-        assert 0 <= float(row["accuracy"]) <= 1
     assert (finished / "accuracy.png").stat().st_size > 0
     assert (finished / "table.md").read_text().count("\n") == 9
 
@@ -157,14 +156,6 @@ def test_regular_and_mixed_stand_beside_the_supplement():
     # Half of the volume, 20 % fewer FLOPs; the supplement's section 5.1.
     assert line.startswith("| 16 | 1 | 0.1200 | 0.0600 | -50% |")
     assert "| 0.0125 | 0.0100 | -20% | -58%, -48% |" in line
-
-
-@pytest.mark.parametrize("name", datasets.DATASETS)
-def test_networks_can_be_narrowed(name):
-    for build in datasets.DATASETS[name].networks.values():
-        full = keras_bar.measure_cost(build())
-        narrow = keras_bar.measure_cost(build(narrow=4))
-        assert narrow.volume * 4 == full.volume
 
 
 def test_pictures_are_halved_and_normalised(pictures):

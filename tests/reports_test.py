@@ -156,14 +156,29 @@ def test_accuracies_per_method(drawn, tmp_path):
     (band,) = figure.axes[1].collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((79, 81))
-    # One legend for both.
+    # One legend for both, which must not run out of the picture.
     (legend,) = figure.legends
     assert [x.get_text() for x in legend.get_texts()] == [
-        "full network",
         "BAR",
-        "own, published",
+        "own",
+        "full network",
+        "measured here",
+        "published",
     ]
-    assert (tmp_path / "accuracy.svg").stat().st_size > 0
+
+
+def test_legend_of_many_methods_is_whole(drawn, tmp_path):
+    curves = [reports.Curve(f"method {i}", {2.0: [0.5]}) for i in range(12)]
+    curves.append(reports.Curve("method 0", {2.0: [0.5]}, published=True))
+    panel = reports.Panel("", curves, full=0.9)
+    reports.plot_accuracies([panel], tmp_path / "accuracy.png")
+    figure = drawn[0].figure
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 15
+    box = legend.get_window_extent()
+    assert box.y0 >= 0 and box.y1 <= figure.bbox.height
+    assert box.x1 <= figure.bbox.width
+    assert (tmp_path / "accuracy.png").stat().st_size > 0
 
 
 def test_tables_of_the_supplement():

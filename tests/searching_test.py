@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from recipes import compare
+from recipes import datasets
 from recipes import phases
 from recipes import searching
 
@@ -13,7 +15,7 @@ def size_of(strength):
     return 1.0 / (1.0 + (strength / 1e-4) ** 0.7)
 
 
-@pytest.mark.parametrize("start", [1e-5, 1e-4, 1e-2])
+@pytest.mark.parametrize("start", [1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("factor", [2, 16])
 def test_finds_a_strength_within_its_trials(start, factor):
     tried = []
@@ -58,6 +60,29 @@ def test_what_is_known_is_not_searched_for_again():
     assert again == first and len(tried) == 3
 
 
+def test_an_interrupted_search_goes_the_same_way(tmp_path):
+    def search(name, tried, known, stop=None):
+        def attempt(strength):
+            if len(tried) == stop:
+                raise KeyboardInterrupt
+            tried.append(strength)
+            return size_of(strength)
+
+        return searching.recorded(
+            tmp_path / name, attempt, 1 / 16, 1e-6, searching.NEAR, known
+        )
+
+    straight, first, rest = [], [], []
+    found = search("straight.json", straight, [1e-3])
+    with pytest.raises(KeyboardInterrupt):
+        search("cut.json", first, [1e-3], stop=3)
+    # More is known by then, which must not lead elsewhere.
+    assert search("cut.json", rest, first) == found
+    assert rest == straight and len(straight) > 3
+    # Once found it is known, whatever else was tried since.
+    assert search("cut.json", [], [], stop=0) == found
+
+
 def test_next_strength_by_hand():
     assert searching.next_strength({1.0: 0.5}, 0.25, 1) == 4.0
     assert searching.next_strength({1.0: 0.125}, 0.25, 1) == 0.25
@@ -87,3 +112,18 @@ def test_short_phases_have_an_epoch_each():
     short = phases.load("cifar10", "gates", scale=0.01)
     assert short == phases.Phases(1, 1, 1)
     assert phases.load("cifar10", "full", scale=0.5) == phases.Phases(0, 40, 5)
+
+
+@pytest.mark.parametrize("dataset", [*compare.PAPER, *datasets.DATASETS])
+@pytest.mark.parametrize("kind", ["full", "gates", "morphnet", "halving"])
+def test_every_data_set_has_phases(dataset, kind):
+    assert phases.load(dataset, kind).train > 0
+
+
+def test_rounds_share_their_epochs_or_have_their_own():
+    own = phases.Phases(high=40, low=10)
+    assert own.of_round(1, 4) == own
+    shared = phases.Phases(high=24, low=6, shared=True)
+    rounds = [shared.of_round(i, 4) for i in range(4)]
+    assert [x.train for x in rounds] == [7, 8, 7, 8]
+    assert [x.low for x in rounds] == [1, 2, 1, 2]

@@ -19,6 +19,7 @@ _STYLES = {
     "IB": ("#B8A800", "<"),
     "MorphNet": ("#7F4F24", ">"),
 }
+_FULL = {"color": "black", "linestyle": ":", "label": "full network"}
 _COLUMNS = 2
 
 
@@ -69,13 +70,8 @@ def plot_accuracies(panels, path, label="pruning factor"):
     for panel, axes in zip(panels, grid, strict=True):
         _draw_panel(panel, axes, styles)
         axes.set_xlabel(label)
-    labels: dict = {}
-    for axes in grid:
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
-            labels.setdefault(text, handle)
-    figure.legend(
-        labels.values(), labels, loc="outside right center", frameon=False
-    )
+    handles = _make_legend(panels, styles)
+    figure.legend(handles=handles, loc="outside right center", frameon=False)
     pictures.save(figure, path)
 
 
@@ -91,11 +87,28 @@ def _choose_styles(panels):
     return styles
 
 
+def _make_legend(panels, styles):
+    """What a line means: its colour the method, its dashes who measured it."""
+    from matplotlib.lines import Line2D
+
+    curves = [curve for panel in panels for curve in panel.curves]
+    handles = [
+        Line2D([], [], color=colour, marker=mark, markersize=4, label=method)
+        for method, (colour, mark) in styles.items()
+    ]
+    if any(panel.full is not None for panel in panels):
+        handles.append(Line2D([], [], **_FULL))
+    if any(curve.published for curve in curves):
+        handles.append(Line2D([], [], color="grey", label="measured here"))
+        handles.append(
+            Line2D([], [], color="grey", linestyle="--", label="published")
+        )
+    return handles
+
+
 def _draw_panel(panel, axes, styles):
     if panel.full is not None:
-        axes.axhline(
-            100 * panel.full, color="black", linestyle=":", label="full network"
-        )
+        axes.axhline(100 * panel.full, **_FULL)
     for curve in panel.curves:
         _draw_curve(curve, axes, *styles[curve.method])
     factors = [f for curve in panel.curves for f in curve.points]
@@ -122,11 +135,10 @@ def _draw_curve(curve, axes, colour, mark):
         linestyle="--" if curve.published else "-",
         linewidth=1 if curve.published else 1.5,
         markerfacecolor="white" if curve.published else colour,
-        label=curve.method + (", published" if curve.published else ""),
         color=colour,
         markersize=4,
     )
-    if any(len(x) > 1 for x in groups):
+    if not curve.published and any(len(x) > 1 for x in groups):
         axes.fill_between(
             factors,
             [min(x) for x in groups],

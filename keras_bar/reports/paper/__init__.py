@@ -18,7 +18,8 @@ def load(table):
             hyperparameters).
 
     Returns:
-        List of dicts, a row each; numbers are floats.
+        List of dicts, a row each; numbers are floats, and None where the
+        supplement has none.
 
     Raises:
         ValueError: If there is no such table.
@@ -36,6 +37,8 @@ def load(table):
 
 
 def _number(text):
+    if not text:
+        return None
     try:
         return float(text)
     except ValueError:
