@@ -19,7 +19,7 @@ _STYLES = {
     "IB": ("#B8A800", "<"),
     "MorphNet": ("#7F4F24", ">"),
 }
-_FULL = {"color": "black", "linestyle": ":", "label": "full network"}
+_FULL: dict = {"color": "black", "linestyle": ":", "label": "full network"}
 _COLUMNS = 2
 
 

@@ -1,0 +1,10 @@
+"""Data sets of the paper that tensorflow-datasets does not have.
+
+Importing this registers them: `tfds.load("tiny_imagenet")`.
+"""
+
+from keras_bar.datasets.mio_tcd import MioTcd
+from keras_bar.datasets.preparing import prepare
+from keras_bar.datasets.tiny_imagenet import TinyImagenet
+
+__all__ = ["MioTcd", "TinyImagenet", "prepare"]

@@ -1,0 +1,158 @@
+"""Finds, downloads and prepares the data sets of the paper."""
+
+import dataclasses
+import pathlib
+import threading
+import urllib.error
+import urllib.request
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import (
+    NonMatchingChecksumError,
+)
+from tensorflow_datasets.core.download.extractor import ExtractError
+
+from keras_bar.datasets import mio_tcd
+from keras_bar.datasets import tiny_imagenet
+
+# Seconds after which there is taken to be no network.
+PATIENCE = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    Attributes:
+        url: String.
+        size: String, how much is downloaded.
+        extracted: Name of the folder that the archive extracts to, or None
+            where only the archive itself can be read.
+        builder: The class of its builder, or None where tensorflow-datasets
+            has it.
+    """
+
+    url: str
+    size: str
+    extracted: str | None = None
+    builder: type | None = None
+
+    @property
+    def archive(self):
+        """Name of the archive's file."""
+        return self.url.rpartition("/")[2]
+
+
+SOURCES = {
+    "cifar10": Source(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "162 MiB"
+    ),
+    "cifar100": Source(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "161 MiB"
+    ),
+    "tiny_imagenet": Source(
+        tiny_imagenet.URL,
+        "237 MiB",
+        "tiny-imagenet-200",
+        tiny_imagenet.TinyImagenet,
+    ),
+    "mio_tcd": Source(
+        mio_tcd.URL, "about 2 GiB", "MIO-TCD-Classification", mio_tcd.MioTcd
+    ),
+}
+
+
+def prepare(name, folder, skip_broken=False):
+    """Makes a data set ready to be read.
+
+    What is prepared in the folder is used as it is. Otherwise the archive, or
+    what it extracts to, is looked for in the folder, and downloaded if it is
+    not there.
+
+    Args:
+        name: `"cifar10"`, `"cifar100"`, `"tiny_imagenet"` or `"mio_tcd"`.
+        folder: Path of the folder with everything; it is made if need be.
+        skip_broken: Boolean, whether pictures that are missing or cannot be
+            decoded are left out. They are counted and named in
+            `builder.info.metadata`. By default they are refused.
+
+    Returns:
+        `tfds.core.DatasetBuilder` with the splits `"train"` and `"test"`.
+
+    Raises:
+        ValueError: If there is no such data set, its archive is damaged or
+            holds something else, or pictures are broken.
+        ConnectionError: Within seconds, if the data set would have to be
+            downloaded and cannot be.
+    """
+    if name not in SOURCES:
+        raise ValueError(
+            "There is no such data set. Expected one of "
+            f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
+        )
+    source, folder = SOURCES[name], pathlib.Path(folder).expanduser()
+    found = find(source, folder)
+    builder = _make_builder(name, source, folder, found, skip_broken)
+    if pathlib.Path(builder.data_dir).exists():
+        return builder
+    if found is None:
+        _check_network(name, source, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        builder.download_and_prepare(
+            download_dir=folder / "downloads",
+            # Archives of CIFAR are looked for here.
+            download_config=tfds.download.DownloadConfig(manual_dir=folder),
+        )
+    except (
+        NonMatchingChecksumError,
+        ExtractError,
+    ) as error:
+        raise ValueError(
+            f"The archive of {name} is damaged. Expected it as it is at "
+            f"{source.url}; delete it and try again. "
+            f"Received: {found or folder / 'downloads'} ({error})"
+        ) from error
+    return builder
+
+
+def find(source, folder):
+    """The extracted folder of a data set, or else its archive, or None."""
+    names = [x for x in (source.extracted, source.archive) if x]
+    return next((folder / x for x in names if (folder / x).exists()), None)
+
+
+def _make_builder(name, source, folder, found, skip_broken):
+    if source.builder is None:
+        return tfds.builder(name, data_dir=folder)
+    config = "readable" if skip_broken else "complete"
+    return source.builder(data_dir=folder, config=config, source=found)
+
+
+def _check_network(name, source, folder):
+    """tensorflow-datasets would try for minutes."""
+    reasons = ["no answer"]
+
+    def ask():
+        request = urllib.request.Request(source.url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=PATIENCE).close()
+        except urllib.error.HTTPError:
+            pass  # An answer: there is a network.
+        except OSError as error:
+            reasons.append(str(error))
+            return
+        reasons.clear()
+
+    # Names are looked up without a limit on time.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE + 1)
+    if reasons:
+        extracted = source.extracted and f", or its folder {source.extracted},"
+        raise ConnectionError(
+            f"{name} is not in {folder} and cannot be downloaded. Expected a "
+            f"network, or the archive {source.archive}{extracted or ''} of "
+            f"{source.url} ({source.size}) in {folder}. "
+            f"Received: {reasons[-1]}"
+        )

@@ -1,0 +1,89 @@
+"""TinyImageNet as a data set of tensorflow-datasets."""
+
+import tensorflow_datasets as tfds
+
+from keras_bar.datasets import pictures
+
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+CLASSES = 200
+SIZE = 64
+
+
+class TinyImagenet(tfds.core.GeneratorBasedBuilder):
+    """200 classes of ImageNet at 64x64: 100,000 pictures to train and 10,000
+    to test with.
+
+    The latter are the archive's validation pictures; those of its `test`
+    folder have no labels. Labels count the WordNet numbers in their order.
+
+    Args:
+        source: Path of the archive, extracted or not; by default it is
+            downloaded.
+        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
+            `"complete"` refuses pictures that cannot be read, `"readable"`
+            leaves them out and names them in the metadata.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = pictures.CONFIGS
+
+    def __init__(self, *, source=None, **kwargs):
+        super().__init__(**kwargs)
+        self._source = source
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="ImageNet in small: 200 classes at 64x64.",
+            homepage="http://cs231n.stanford.edu/",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(
+                        shape=(SIZE, SIZE, 3), encoding_format="jpeg"
+                    ),
+                    "label": tfds.features.ClassLabel(num_classes=CLASSES),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _split_generators(self, dl_manager):
+        root = pictures.find_root(
+            pictures.extract(self._source, URL, dl_manager), "train", self.name
+        )
+        numbers = sorted(x.name for x in (root / "train").iterdir())
+        if len(numbers) > CLASSES:
+            raise ValueError(
+                f"{root / 'train'} is not that of TinyImageNet. Expected at "
+                f"most {CLASSES} classes. Received: {len(numbers)}"
+            )
+        labels = {number: i for i, number in enumerate(numbers)}
+        self.info.metadata["wordnet"] = numbers
+        return {
+            "train": self._generate_examples("train", _train(root, labels)),
+            "test": self._generate_examples("test", _validation(root, labels)),
+        }
+
+    def _generate_examples(self, split, files):
+        reader = pictures.Reader(self.builder_config, self.name)
+        for path, label in files:
+            data = reader.read(path)
+            if data is not None:
+                yield path.name, {"image": data, "label": label}
+        self.info.metadata[f"left_out_{split}"] = reader.finish()
+
+
+def _train(root, labels):
+    for number, label in labels.items():
+        for path in sorted((root / "train" / number / "images").iterdir()):
+            yield path, label
+
+
+def _validation(root, labels):
+    """The pictures that the list names, whether they are there or not."""
+    folder = root / "val"
+    for line in (folder / "val_annotations.txt").read_text().splitlines():
+        name, number, *_ = line.split("\t")
+        if number in labels:
+            yield folder / "images" / name, labels[number]

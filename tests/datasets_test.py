@@ -1,0 +1,162 @@
+"""The data sets, on small archives of their true layout."""
+
+import pathlib
+import shutil
+import tempfile
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+from keras_bar import datasets  # noqa: E402
+from keras_bar.datasets import MioTcd  # noqa: E402
+from keras_bar.datasets import TinyImagenet  # noqa: E402
+from keras_bar.datasets import mio_tcd  # noqa: E402
+from keras_bar.datasets import preparing  # noqa: E402
+from tests import archives  # noqa: E402
+
+
+class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
+    SKIP_CHECKSUMS = True  # Neither archive publishes any.
+
+    @classmethod
+    def setUpClass(cls):
+        cls.EXAMPLE_DIR = tempfile.mkdtemp()
+        cls.WRITE(pathlib.Path(cls.EXAMPLE_DIR))
+        super().setUpClass()
+
+    @classmethod
+    def tearDownClass(cls):
+        super().tearDownClass()
+        shutil.rmtree(cls.EXAMPLE_DIR)
+
+
+class TinyImagenetTest(_BuilderTest):
+    DATASET_CLASS = TinyImagenet
+    SPLITS = {"train": 12, "test": 6}
+    WRITE = staticmethod(archives.write_tiny_imagenet)
+
+
+class MioTcdTest(_BuilderTest):
+    DATASET_CLASS = MioTcd
+    SPLITS = {"train": 99, "test": 11}
+    WRITE = staticmethod(archives.write_mio_tcd)
+
+
+del _BuilderTest  # Not a test by itself.
+
+
+def read(builder, split):
+    """Labels and pictures of a split, in the order they are stored."""
+    rows = tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
+    return [(int(row["label"]), row["image"]) for row in rows]
+
+
+def counts(builder, split):
+    return np.bincount([label for label, _ in read(builder, split)]).tolist()
+
+
+def break_picture(path):
+    """Cuts a file, as a broken download does."""
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def test_folders_and_archives_are_found(tmp_path):
+    root = archives.write_tiny_imagenet(tmp_path / "folder")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    shutil.make_archive(packed / root.name, "zip", root.parent, root.name)
+    shutil.rmtree(packed / root.name, ignore_errors=True)
+    builders = [
+        datasets.prepare("tiny_imagenet", x) for x in (root.parent, packed)
+    ]
+    first, second = (read(x, "train") for x in builders)
+    assert len(first) == 12 and counts(builders[0], "test") == [2, 2, 2]
+    for (a, x), (b, y) in zip(first, second, strict=True):
+        assert a == b
+        np.testing.assert_array_equal(x, y)
+    assert builders[0].info.metadata["wordnet"] == sorted(archives.NUMBERS)
+    # Prepared once, the source is needed no more.
+    shutil.rmtree(root)
+    assert len(read(datasets.prepare("tiny_imagenet", root.parent), "train"))
+
+
+def test_pictures_are_decoded_as_they_are(tmp_path):
+    root = archives.write_tiny_imagenet(tmp_path)
+    builder = datasets.prepare("tiny_imagenet", tmp_path)
+    expected = np.stack(
+        [
+            np.asarray(Image.open(x).convert("RGB"), "int16")
+            for x in sorted((root / "val" / "images").iterdir())
+        ]
+    )
+    found = np.stack([x for _, x in read(builder, "test")]).astype("int16")
+    assert found.shape == (6, 64, 64, 3)
+    # In another order, decoded by another library.
+    distance = np.abs(found[:, None] - expected).mean((2, 3, 4))
+    assert (distance.min(0) < 2).all() and (distance.min(1) < 2).all()
+
+
+def test_a_tenth_of_every_class_is_held_out(tmp_path):
+    archives.write_mio_tcd(tmp_path / "MIO-TCD-Classification", 20)
+    builder = datasets.prepare("mio_tcd", tmp_path)
+    assert counts(builder, "train") == [18] * 11
+    assert counts(builder, "test") == [2] * 11
+    assert builder.info.features["label"].names == list(mio_tcd.CLASSES)
+    assert read(builder, "test")[0][1].shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
+    root = archives.write_tiny_imagenet(tmp_path)
+    broken = root / "val" / "images" / "val_3.JPEG"
+    if lost:
+        broken.unlink()
+    else:
+        break_picture(broken)
+    with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
+        datasets.prepare("tiny_imagenet", tmp_path)
+    builder = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
+    assert counts(builder, "train") == [4, 4, 4]
+    assert counts(builder, "test") == [2, 1, 2]
+    again = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
+    assert list(again.info.metadata["left_out_test"]) == ["val_3.JPEG"]
+
+
+def test_no_network_is_told_at_once(tmp_path, monkeypatch):
+    def hang(*_, **__):
+        time.sleep(30)
+
+    monkeypatch.setattr(preparing.urllib.request, "urlopen", hang)
+    for name, source in preparing.SOURCES.items():
+        monkeypatch.setattr(preparing, "PATIENCE", 0.1)
+        start = time.monotonic()
+        with pytest.raises(ConnectionError, match="Expected") as error:
+            datasets.prepare(name, tmp_path / "new")
+        assert time.monotonic() - start < 4
+        assert source.archive in str(error.value)
+        assert str(tmp_path) in str(error.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(ValueError, match="Expected one of"):
+        datasets.prepare("mnist", tmp_path)
+    (tmp_path / "tiny-imagenet-200" / "pictures").mkdir(parents=True)
+    with pytest.raises(ValueError, match="Expected a folder that holds train/"):
+        datasets.prepare("tiny_imagenet", tmp_path)
+    root = archives.write_mio_tcd(tmp_path / "MIO-TCD-Classification")
+    shutil.rmtree(root / "train" / "bus")
+    with pytest.raises(ValueError, match="Expected a folder for each of"):
+        datasets.prepare("mio_tcd", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny_imagenet", "cifar10"])
+def test_damaged_archives(name, tmp_path):
+    archive = tmp_path / preparing.SOURCES[name].archive
+    archive.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match=f"archive of {name} is damaged"):
+        datasets.prepare(name, tmp_path)
