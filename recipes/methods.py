@@ -10,7 +10,6 @@ import keras_bar
 from keras_bar import baselines
 from recipes import searching
 from recipes import tables
-from recipes.pictures import accuracy
 
 # Training pictures on which ID observes activations.
 DECOMPOSED = 500
@@ -114,7 +113,7 @@ CRITERIA = {
     "random": lambda work: baselines.random(work.cell.seed),
     "vq": lambda work: baselines.VectorQuantization(),
     "id": lambda work: baselines.InterpolativeDecomposition(
-        work.data.x[:DECOMPOSED]
+        work.data.sample(DECOMPOSED)
     ),
     "id-weights": lambda work: baselines.InterpolativeDecomposition(),
 }
@@ -179,7 +178,7 @@ def by_penalty(work, teacher, method):
     small = keras_bar.compact(gated)
     row = {
         "strength": strength,
-        "pruned": accuracy(small, work.data.x_test, work.data.y_test),
+        "pruned": work.data.accuracy(small),
     }
     if penalty.expanded:
         keras.utils.set_random_seed(cell.seed)  # Of the new weights.

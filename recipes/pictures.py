@@ -7,17 +7,50 @@ import keras
 import numpy as np
 
 BATCH = 64
+# Of the test pictures, for the curves; all of them count at the end.
+VALIDATION = 2000
 
 
 @dataclasses.dataclass
 class Pictures:
     """Pictures `(n, height, width, channels)`, normalised, and their classes,
-    integers `(n,)`."""
+    integers `(n,)`.
+
+    What is done with them is the same for `streams.Stream`.
+    """
 
     x: np.ndarray
     y: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    batch: int = BATCH
+
+    @property
+    def steps(self):
+        """Batches per epoch; pictures that do not fill one are left out."""
+        return len(self.x) // self.batch
+
+    @property
+    def validation(self):
+        """What `fit` validates on after every epoch."""
+        return self.x_test[:VALIDATION], self.y_test[:VALIDATION]
+
+    def batches(self, seed):
+        """What `fit` trains on; a seed is an integer or a sequence of them."""
+        return Batches(self, seed)
+
+    def accuracy(self, model, split="test"):
+        """Fraction of the pictures that a network of logits gets right; of the
+        test pictures, or with `"train"` of the others."""
+        x, y = (
+            (self.x_test, self.y_test) if split == "test" else (self.x, self.y)
+        )
+        logits = model.predict(x, batch_size=500, verbose=0)
+        return float(np.mean(np.argmax(logits, -1) == y))
+
+    def sample(self, count):
+        """The first training pictures."""
+        return self.x[:count]
 
     def checksum(self):
         """Integer that tells other pictures from these."""
@@ -36,15 +69,16 @@ class Batches(keras.utils.PyDataset):
     def __init__(self, pictures, seed):
         super().__init__()
         self.x, self.y = pictures.x, pictures.y
+        self.batch, self.steps = pictures.batch, pictures.steps
         self.seed = seed
         self.epoch = 0
         self._shuffled = None, None
 
     def __len__(self):
-        return len(self.x) // BATCH
+        return self.steps
 
     def __getitem__(self, index):
-        chosen = self._order()[index * BATCH :][:BATCH]
+        chosen = self._order()[index * self.batch :][: self.batch]
         return self.x[chosen], self.y[chosen]
 
     def _order(self):
@@ -54,9 +88,3 @@ class Batches(keras.utils.PyDataset):
             order = rng.permutation(len(self.x))
             self._shuffled = self.epoch, order
         return order
-
-
-def accuracy(model, x, y):
-    """Fraction of the pictures that a network of logits gets right."""
-    logits = model.predict(x, batch_size=500, verbose=0)
-    return float(np.mean(np.argmax(logits, -1) == y))

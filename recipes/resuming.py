@@ -95,7 +95,8 @@ class Run:
         Args:
             name: String, the part. Its logs are kept under this name.
             model: Compiled `keras.Model`.
-            batches: `keras.utils.PyDataset` with an attribute `epoch`.
+            batches: `keras.utils.PyDataset`, or holder of a `dataset` that
+                `fit` takes, with an attribute `epoch`.
             epochs: Integer.
             callbacks: Callbacks that add to the logs.
             validation_data: Pictures and classes to validate on, or None.
@@ -109,7 +110,7 @@ class Run:
             delete_checkpoint=False,
         )
         model.fit(
-            batches,
+            getattr(batches, "dataset", batches),
             epochs=epochs,
             callbacks=[*callbacks, progress, backup],
             shuffle=False,

@@ -9,7 +9,6 @@ from keras_bar import reports
 from keras_bar.costs import METRICS
 from keras_bar.reports import paper
 from recipes import resuming
-from recipes.pictures import accuracy
 
 # What makes cells differ in more than their seed.
 KEYS = ("network", "start", "method", "metric", "factor")
@@ -37,9 +36,7 @@ PLAIN = {"network": "wide_resnet", "start": "teacher", "metric": "volume"}
 def cell_row(cell, teacher, small, data):
     """Which cell it is, how good its network is, and what that costs."""
     full, cost = map(keras_bar.measure_cost, (teacher, small))
-    accuracies = [
-        accuracy(model, data.x_test, data.y_test) for model in (small, teacher)
-    ]
+    accuracies = [data.accuracy(model) for model in (small, teacher)]
     return {
         **{key: getattr(cell, key) for key in KEYS},
         "seed": cell.seed,
@@ -58,7 +55,7 @@ def pruning_row(history, metric, gated, data):
         history: Dict from log to its values, one per epoch.
         metric: What the budget limited.
         gated: The hard-pruned network, before any fine-tuning.
-        data: `Pictures`.
+        data: `Pictures` or `Stream`.
 
     Returns:
         Dict. `stochastic` is the accuracy in training mode, with the gates'
@@ -74,9 +71,9 @@ def pruning_row(history, metric, gated, data):
     falls = zip([1.0, *costs], costs, strict=False)
     return {
         "stochastic": history["accuracy"][-1],
-        "pruned_train": accuracy(gated, data.x, data.y),
+        "pruned_train": data.accuracy(gated, "train"),
         "validation": history["val_accuracy"][-1],
-        "pruned": accuracy(gated, data.x_test, data.y_test),
+        "pruned": data.accuracy(gated),
         "expected": history["expected"][-1],
         "hard": costs[-1],
         "worst_drop": max(a - b for a, b in falls),

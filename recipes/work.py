@@ -10,13 +10,8 @@ from recipes import networks
 from recipes import phases
 from recipes import resuming
 from recipes import training
-from recipes.pictures import BATCH
-from recipes.pictures import Batches
-from recipes.pictures import Pictures
 
 WEIGHT_DECAY = 5e-4
-# Of the test pictures, for the curves; all of them count at the end.
-VALIDATION = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Work:
     Args:
         cell: `Cell`.
         dataset: String, a name in `datasets.DATASETS`.
-        data: `Pictures` of this data set.
+        data: `Pictures` or `Stream` of this data set.
         scale: Float, factor on the number of epochs of every phase.
         output: `pathlib.Path` of the folder that has a folder per cell.
     """
@@ -50,7 +45,7 @@ class Work:
         self,
         cell: Cell,
         dataset: str,
-        data: Pictures,
+        data,
         scale: float,
         output: pathlib.Path,
     ):
@@ -95,20 +90,17 @@ class Work:
         self.run.fit(
             part,
             model,
-            Batches(self.data, key),
+            self.data.batches(key),
             epochs,
             callbacks,
-            validation_data=(
-                self.data.x_test[:VALIDATION],
-                self.data.y_test[:VALIDATION],
-            ),
+            validation_data=self.data.validation,
         )
 
     def rate(self, epochs, low):
         """The learning rate of a training whose last epochs are at the low
         one."""
-        per_epoch = len(self.data.x) // BATCH
-        return training.high_then_low(epochs * per_epoch, low * per_epoch)
+        steps = self.data.steps
+        return training.high_then_low(epochs * steps, low * steps)
 
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
         """Trains a student, the last `low` epochs at the low rate."""

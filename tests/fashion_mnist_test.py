@@ -12,7 +12,6 @@ from recipes import resuming
 from recipes import tables
 from recipes.pictures import Batches
 from recipes.pictures import Pictures
-from recipes.pictures import accuracy
 from tests import fashion
 from tests.fashion import lend_teacher
 from tests.fashion import rows_of
@@ -43,7 +42,7 @@ def test_compact_networks_are_those_of_the_row(finished, pictures):
     for method, row in rows_of(finished).items():
         cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
         small = keras.models.load_model(cell / "compact.keras", compile=False)
-        found = accuracy(small, data.x_test, data.y_test)
+        found = data.accuracy(small)
         assert found == float(row["accuracy"])
 
 

@@ -1,0 +1,211 @@
+"""Pictures of tensorflow-datasets, as a stream of augmented batches."""
+
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from recipes import resuming
+from recipes.pictures import BATCH
+from recipes.pictures import VALIDATION
+
+# Decoded pictures up to this size are kept in memory.
+MEMORY = 4 * 2**30
+# So many are shuffled together where they are not.
+SHUFFLED = 50_000
+# Pixels around a picture, of which a random part is cut away again.
+PAD = 4
+# Standard deviations below this are those of a channel that is constant.
+LEAST = 1e-3
+
+
+class Stream:
+    """Training and test pictures `(height, width, channels)`, normalised per
+    channel by the training set's mean and standard deviation.
+
+    Args:
+        builder: `tfds.core.DatasetBuilder`, prepared, with the splits
+            `"train"` and `"test"` of pictures and labels.
+        count: Integer, with how many pictures to train, or None for all.
+        batch: Integer, pictures per batch.
+    """
+
+    def __init__(self, builder, count=None, batch=BATCH):
+        self.builder = builder
+        self.batch = batch
+        splits = builder.info.splits
+        self.count = min(count or np.inf, splits["train"].num_examples)
+        self.tests = splits["test"].num_examples
+        self.shape = builder.info.features["image"].shape
+        self._in_memory = self.count * np.prod(self.shape) <= MEMORY
+        self._train = self._read(f"train[:{self.count}]")
+        if self._in_memory:
+            self._train = self._train.cache()
+        self.mean, self.deviation = self._statistics()
+        count = -(-min(VALIDATION, self.tests) // batch)
+        self.validation = self.test.take(count)
+
+    @property
+    def steps(self):
+        """Batches per epoch; pictures that do not fill one are left out."""
+        return self.count // self.batch
+
+    @property
+    def test(self):
+        """The test pictures, in batches."""
+        count = -(-self.tests // self.batch)
+        data = self._finish(self._read("test")).batch(self.batch).prefetch(2)
+        return data.apply(tf.data.experimental.assert_cardinality(count))
+
+    def batches(self, seed):
+        """`Epochs` of the training pictures.
+
+        Args:
+            seed: Integer, or sequence of them.
+        """
+        return Epochs(self, seed)
+
+    def accuracy(self, model, split="test"):
+        """Fraction of a split's pictures that a network of logits gets
+        right."""
+        data = self.test
+        if split == "train":
+            data = self._finish(self._train).batch(self.batch)
+        logits = model.predict(data.map(lambda x, y: x), verbose=0)
+        labels = np.concatenate([y for _, y in data.as_numpy_iterator()])
+        return float(np.mean(np.argmax(logits, -1) == labels))
+
+    def sample(self, count):
+        """Array of the first training pictures."""
+        data = self._finish(self._train.take(count)).batch(count)
+        return next(data.as_numpy_iterator())[0]
+
+    def checksum(self):
+        """String that tells other pictures from these."""
+        return f"{self.builder.info.full_name} {self.count}"
+
+    def epoch(self, seed, epoch):
+        """The training pictures of an epoch, in batches.
+
+        Args:
+            seed, epoch: Integer tensors, int64. The order and what is cut
+                from the pictures depend on nothing else.
+        """
+        buffer = self.count if self._in_memory else SHUFFLED
+        # One number of two, so that neighbouring seeds share no epoch.
+        both = seed * 1_000_003 + epoch
+        data = self._train.shuffle(buffer, both, reshuffle_each_iteration=False)
+        data = self._finish(data).enumerate()
+
+        def augment(index, pair):
+            image, label = pair
+            return _augment(image, tf.stack([both, index])), label
+
+        data = data.map(augment, tf.data.AUTOTUNE)
+        return data.batch(self.batch, drop_remainder=True)
+
+    def _read(self, split):
+        """Pictures, decoded if they are kept in memory, and labels."""
+        decoders = None
+        if not self._in_memory:
+            decoders = {"image": tfds.decode.SkipDecoding()}
+        return self.builder.as_dataset(
+            split=split,
+            as_supervised=True,
+            shuffle_files=False,
+            decoders=decoders,
+        )
+
+    def _decode(self, image):
+        if image.dtype == tf.string:
+            return self.builder.info.features["image"].decode_example(image)
+        return image
+
+    def _finish(self, data):
+        """Decodes and normalises."""
+
+        def finish(image, label):
+            image = tf.cast(self._decode(image), tf.float32)
+            return (image - self.mean) / self.deviation, label
+
+        return data.map(finish, tf.data.AUTOTUNE)
+
+    def _statistics(self):
+        """Mean and standard deviation of the channels over the training set,
+        written down beside it."""
+        name = f"statistics-{self.count}.json"
+        path = pathlib.Path(self.builder.data_dir) / name
+        if not path.exists():
+            resuming.write(
+                path, json.dumps(_measure(self._train, self._decode))
+            )
+        found = json.loads(path.read_text())
+        deviation = np.maximum(found["deviation"], LEAST)
+        return np.float32(found["mean"]), np.float32(deviation)
+
+
+class Epochs:
+    """What `fit` trains on: `dataset` yields the epoch that is set, so that a
+    resumed training sees what an uninterrupted one would have seen.
+
+    Attributes:
+        dataset: `tf.data.Dataset` of batches.
+        epoch: Integer, to be set before every epoch.
+    """
+
+    def __init__(self, stream, seed):
+        seed = np.random.SeedSequence(seed).generate_state(1)[0] >> 1
+        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        steps = tf.data.experimental.assert_cardinality(stream.steps)
+        data = tf.data.Dataset.from_tensors(np.int64(seed)).flat_map(
+            # Read when the iterator asks, at the start of every epoch.
+            lambda x: stream.epoch(x, self._epoch.read_value())
+        )
+        options = tf.data.Options()
+        options.deterministic = True
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        self.dataset = data.apply(steps).with_options(options).prefetch(2)
+
+    @property
+    def epoch(self):
+        return int(self._epoch.numpy())
+
+    @epoch.setter
+    def epoch(self, value):
+        self._epoch.assign(value)
+
+
+def _augment(image, seed):
+    """Pads, cuts a random part, and flips every other picture."""
+    shape = image.shape
+    padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
+    image = tf.image.stateless_random_crop(padded, shape, seed)
+    return tf.image.stateless_random_flip_left_right(image, seed + 1)
+
+
+def _measure(data, decode):
+    """Mean and standard deviation per channel."""
+
+    def add(sums, image, label):
+        image = tf.cast(decode(image), tf.float64) / 255
+        total, squares, count = sums
+        return (
+            total + tf.reduce_mean(image, [0, 1]),
+            squares + tf.reduce_mean(image**2, [0, 1]),
+            count + 1,
+        )
+
+    channels = decode(next(iter(data))[0]).shape[-1]
+    zero = tf.zeros(channels, tf.float64)
+    start = (zero, zero, tf.constant(0.0, tf.float64))
+    total, squares, count = data.reduce(start, lambda s, x: add(s, *x))
+    mean = total / count
+    deviation = tf.sqrt(tf.maximum(squares / count - mean**2, 0))
+    return {
+        "mean": (255 * mean).numpy().tolist(),
+        "deviation": (255 * deviation).numpy().tolist(),
+    }
