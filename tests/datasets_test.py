@@ -16,7 +16,7 @@ from keras_bar.datasets import MioTcd  # noqa: E402
 from keras_bar.datasets import TinyImagenet  # noqa: E402
 from keras_bar.datasets import mio_tcd  # noqa: E402
 from keras_bar.datasets import preparing  # noqa: E402
-from tests import archives  # noqa: E402
+from recipes import synthetic  # noqa: E402
 
 
 class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
@@ -25,7 +25,7 @@ class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
     @classmethod
     def setUpClass(cls):
         cls.EXAMPLE_DIR = tempfile.mkdtemp()
-        cls.WRITE(pathlib.Path(cls.EXAMPLE_DIR))
+        synthetic.write(cls.NAME, pathlib.Path(cls.EXAMPLE_DIR), 4, 2)
         super().setUpClass()
 
     @classmethod
@@ -36,14 +36,14 @@ class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
 
 class TinyImagenetTest(_BuilderTest):
     DATASET_CLASS = TinyImagenet
-    SPLITS = {"train": 12, "test": 6}
-    WRITE = staticmethod(archives.write_tiny_imagenet)
+    SPLITS = {"train": 800, "test": 400}
+    NAME = "tiny_imagenet"
 
 
 class MioTcdTest(_BuilderTest):
     DATASET_CLASS = MioTcd
-    SPLITS = {"train": 99, "test": 11}
-    WRITE = staticmethod(archives.write_mio_tcd)
+    SPLITS = {"train": 55, "test": 11}
+    NAME = "mio_tcd"
 
 
 del _BuilderTest  # Not a test by itself.
@@ -65,7 +65,7 @@ def break_picture(path):
 
 
 def test_folders_and_archives_are_found(tmp_path):
-    root = archives.write_tiny_imagenet(tmp_path / "folder")
+    root = synthetic.write("tiny_imagenet", tmp_path / "folder", 2, 1)
     packed = tmp_path / "packed"
     packed.mkdir()
     shutil.make_archive(packed / root.name, "zip", root.parent, root.name)
@@ -74,34 +74,35 @@ def test_folders_and_archives_are_found(tmp_path):
         datasets.prepare("tiny_imagenet", x) for x in (root.parent, packed)
     ]
     first, second = (read(x, "train") for x in builders)
-    assert len(first) == 12 and counts(builders[0], "test") == [2, 2, 2]
+    assert counts(builders[0], "train") == [2] * 200
+    assert counts(builders[0], "test") == [1] * 200
     for (a, x), (b, y) in zip(first, second, strict=True):
         assert a == b
         np.testing.assert_array_equal(x, y)
-    assert builders[0].info.metadata["wordnet"] == sorted(archives.NUMBERS)
+    assert builders[0].info.metadata["wordnet"] == sorted(synthetic.WORDNET)
     # Prepared once, the source is needed no more.
     shutil.rmtree(root)
     assert len(read(datasets.prepare("tiny_imagenet", root.parent), "train"))
 
 
 def test_pictures_are_decoded_as_they_are(tmp_path):
-    root = archives.write_tiny_imagenet(tmp_path)
+    root = synthetic.write("tiny_imagenet", tmp_path, 1, 1)
     builder = datasets.prepare("tiny_imagenet", tmp_path)
-    expected = np.stack(
-        [
-            np.asarray(Image.open(x).convert("RGB"), "int16")
-            for x in sorted((root / "val" / "images").iterdir())
-        ]
-    )
-    found = np.stack([x for _, x in read(builder, "test")]).astype("int16")
-    assert found.shape == (6, 64, 64, 3)
-    # In another order, decoded by another library.
-    distance = np.abs(found[:, None] - expected).mean((2, 3, 4))
-    assert (distance.min(0) < 2).all() and (distance.min(1) < 2).all()
+    lines = (root / "val" / "val_annotations.txt").read_text().splitlines()
+    labels = sorted(synthetic.WORDNET)
+    expected = {}
+    for line in lines:
+        name, number, *_ = line.split("\t")
+        picture = Image.open(root / "val" / "images" / name).convert("RGB")
+        expected[labels.index(number)] = np.asarray(picture, "int16")
+    for label, picture in read(builder, "test"):
+        assert picture.shape == (64, 64, 3)
+        # Decoded by another library.
+        assert np.abs(picture - expected[label]).mean() < 2
 
 
 def test_a_tenth_of_every_class_is_held_out(tmp_path):
-    archives.write_mio_tcd(tmp_path / "MIO-TCD-Classification", 20)
+    synthetic.write("mio_tcd", tmp_path, 18, 2)
     builder = datasets.prepare("mio_tcd", tmp_path)
     assert counts(builder, "train") == [18] * 11
     assert counts(builder, "test") == [2] * 11
@@ -111,7 +112,7 @@ def test_a_tenth_of_every_class_is_held_out(tmp_path):
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
-    root = archives.write_tiny_imagenet(tmp_path)
+    root = synthetic.write("tiny_imagenet", tmp_path, 2, 2)
     broken = root / "val" / "images" / "val_3.JPEG"
     if lost:
         broken.unlink()
@@ -120,8 +121,8 @@ def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
     with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
         datasets.prepare("tiny_imagenet", tmp_path)
     builder = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
-    assert counts(builder, "train") == [4, 4, 4]
-    assert counts(builder, "test") == [2, 1, 2]
+    assert counts(builder, "train") == [2] * 200
+    assert counts(builder, "test") == [2, 1] + [2] * 198
     again = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
     assert list(again.info.metadata["left_out_test"]) == ["val_3.JPEG"]
 
@@ -142,13 +143,31 @@ def test_no_network_is_told_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100)])
+def test_extracted_cifar(name, classes, tmp_path):
+    root = synthetic.write(name, tmp_path, 3, 2)
+    builder = datasets.prepare(name, tmp_path)
+    assert counts(builder, "train") == [3] * classes
+    assert counts(builder, "test") == [2] * classes
+    rng = np.random.default_rng(0)
+    first = rng.permutation(np.repeat(np.arange(classes), 3))[0]
+    picture = synthetic.make_picture(rng, first, classes, (32, 32))
+    # Somewhere among them: they are shuffled when they are prepared.
+    found = [x for label, x in read(builder, "train") if label == first]
+    assert sum(np.array_equal(picture, x) for x in found) == 1
+    shutil.rmtree(root)
+    assert counts(datasets.prepare(name, tmp_path), "test") == [2] * classes
+    with pytest.raises(ValueError, match="not files of their own"):
+        datasets.prepare(name, tmp_path, skip_broken=True)
+
+
 def test_wrong_sources(tmp_path):
     with pytest.raises(ValueError, match="Expected one of"):
         datasets.prepare("mnist", tmp_path)
     (tmp_path / "tiny-imagenet-200" / "pictures").mkdir(parents=True)
     with pytest.raises(ValueError, match="Expected a folder that holds train/"):
         datasets.prepare("tiny_imagenet", tmp_path)
-    root = archives.write_mio_tcd(tmp_path / "MIO-TCD-Classification")
+    root = synthetic.write("mio_tcd", tmp_path, 1, 1)
     shutil.rmtree(root / "train" / "bus")
     with pytest.raises(ValueError, match="Expected a folder for each of"):
         datasets.prepare("mio_tcd", tmp_path)

@@ -4,7 +4,8 @@ Importing this registers them: `tfds.load("tiny_imagenet")`.
 """
 
 from keras_bar.datasets.mio_tcd import MioTcd
+from keras_bar.datasets.preparing import check_available
 from keras_bar.datasets.preparing import prepare
 from keras_bar.datasets.tiny_imagenet import TinyImagenet
 
-__all__ = ["MioTcd", "TinyImagenet", "prepare"]
+__all__ = ["MioTcd", "TinyImagenet", "check_available", "prepare"]

@@ -25,7 +25,7 @@ SIZE = 128
 HELD_OUT = 10
 
 
-class MioTcd(tfds.core.GeneratorBasedBuilder):
+class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """Pictures of traffic cameras in 11 classes, resized to 128x128 (Luo et
     al. 2018).
 
@@ -43,10 +43,6 @@ class MioTcd(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = pictures.CONFIGS
-
-    def __init__(self, *, source=None, **kwargs):
-        super().__init__(**kwargs)
-        self._source = source
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -67,7 +63,7 @@ class MioTcd(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = pictures.find_root(
-            pictures.extract(self._source, URL, dl_manager), "train", self.name
+            pictures.extract(self.source, URL, dl_manager), "train", self.name
         )
         found = {x.name: x for x in (root / "train").iterdir() if x.is_dir()}
         if set(found) != set(CLASSES):

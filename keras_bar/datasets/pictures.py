@@ -9,6 +9,19 @@ from etils import epath
 NAMED = 10
 
 
+class Local:
+    """A builder that may read what is there already.
+
+    Args:
+        source: Path of an archive, extracted or not, or None to download it.
+        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`.
+    """
+
+    def __init__(self, *, source=None, **kwargs):
+        super().__init__(**kwargs)
+        self.source = source
+
+
 class PictureConfig(tfds.core.BuilderConfig):
     """What is done with pictures that are missing or cannot be decoded.
 

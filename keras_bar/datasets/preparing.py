@@ -12,11 +12,12 @@ from tensorflow_datasets.core.download.download_manager import (
 )
 from tensorflow_datasets.core.download.extractor import ExtractError
 
+from keras_bar.datasets import cifar
 from keras_bar.datasets import mio_tcd
 from keras_bar.datasets import tiny_imagenet
 
 # Seconds after which there is taken to be no network.
-PATIENCE = 3.0
+PATIENCE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +27,17 @@ class Source:
     Attributes:
         url: String.
         size: String, how much is downloaded.
-        extracted: Name of the folder that the archive extracts to, or None
-            where only the archive itself can be read.
-        builder: The class of its builder, or None where tensorflow-datasets
-            has it.
+        extracted: Name of the folder that the archive extracts to.
+        builder: The class of the builder that reads this folder.
+        files: Boolean, whether each picture is a file, which may be broken.
+            These builders can read the archive, too.
     """
 
     url: str
     size: str
-    extracted: str | None = None
-    builder: type | None = None
+    extracted: str
+    builder: type
+    files: bool = False
 
     @property
     def archive(self):
@@ -45,19 +47,30 @@ class Source:
 
 SOURCES = {
     "cifar10": Source(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", "162 MiB"
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "162 MiB",
+        "cifar-10-batches-bin",
+        cifar.ExtractedCifar10,
     ),
     "cifar100": Source(
-        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "161 MiB"
+        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        "161 MiB",
+        "cifar-100-binary",
+        cifar.ExtractedCifar100,
     ),
     "tiny_imagenet": Source(
         tiny_imagenet.URL,
         "237 MiB",
         "tiny-imagenet-200",
         tiny_imagenet.TinyImagenet,
+        files=True,
     ),
     "mio_tcd": Source(
-        mio_tcd.URL, "about 2 GiB", "MIO-TCD-Classification", mio_tcd.MioTcd
+        mio_tcd.URL,
+        "about 2 GiB",
+        "MIO-TCD-Classification",
+        mio_tcd.MioTcd,
+        files=True,
     ),
 }
 
@@ -85,18 +98,13 @@ def prepare(name, folder, skip_broken=False):
         ConnectionError: Within seconds, if the data set would have to be
             downloaded and cannot be.
     """
-    if name not in SOURCES:
-        raise ValueError(
-            "There is no such data set. Expected one of "
-            f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
-        )
+    check_available(name, folder, skip_broken)
     source, folder = SOURCES[name], pathlib.Path(folder).expanduser()
-    found = find(source, folder)
-    builder = _make_builder(name, source, folder, found, skip_broken)
-    if pathlib.Path(builder.data_dir).exists():
-        return builder
-    if found is None:
-        _check_network(name, source, folder)
+    builders = _make_builders(name, folder, skip_broken)
+    for builder in builders:
+        if _is_prepared(builder):
+            return builder
+    builder = builders[0]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         builder.download_and_prepare(
@@ -108,25 +116,62 @@ def prepare(name, folder, skip_broken=False):
         NonMatchingChecksumError,
         ExtractError,
     ) as error:
+        path = _find(source, folder) or folder / "downloads"
         raise ValueError(
             f"The archive of {name} is damaged. Expected it as it is at "
-            f"{source.url}; delete it and try again. "
-            f"Received: {found or folder / 'downloads'} ({error})"
+            f"{source.url}; delete it and try again. Received: {path} ({error})"
         ) from error
     return builder
 
 
-def find(source, folder):
+def check_available(name, folder, skip_broken=False):
+    """Raises, within seconds, what `prepare` would raise where there is no such
+    data set, or where it would have to be downloaded and cannot be.
+
+    Args:
+        name, folder, skip_broken: As `prepare` takes them.
+    """
+    if name not in SOURCES:
+        raise ValueError(
+            "There is no such data set. Expected one of "
+            f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
+        )
+    source, folder = SOURCES[name], pathlib.Path(folder).expanduser()
+    if skip_broken and not source.files:
+        raise ValueError(
+            f"The pictures of {name} are not files of their own. Expected "
+            "skip_broken=False. Received: skip_broken=True"
+        )
+    builders = _make_builders(name, folder, skip_broken)
+    if not _find(source, folder) and not any(map(_is_prepared, builders)):
+        _check_network(name, source, folder)
+
+
+def _find(source, folder):
     """The extracted folder of a data set, or else its archive, or None."""
-    names = [x for x in (source.extracted, source.archive) if x]
-    return next((folder / x for x in names if (folder / x).exists()), None)
+    for name in (source.extracted, source.archive):
+        if (folder / name).exists():
+            return folder / name
+    return None
 
 
-def _make_builder(name, source, folder, found, skip_broken):
-    if source.builder is None:
-        return tfds.builder(name, data_dir=folder)
-    config = "readable" if skip_broken else "complete"
-    return source.builder(data_dir=folder, config=config, source=found)
+def _make_builders(name, folder, skip_broken):
+    """The builders that can be read if they are prepared; the first one is to
+    be prepared."""
+    source = SOURCES[name]
+    found = _find(source, folder)
+    if source.files:
+        config = "readable" if skip_broken else "complete"
+        return [source.builder(data_dir=folder, config=config, source=found)]
+    extracted = source.builder(data_dir=folder, source=found)
+    packed = tfds.builder(name, data_dir=folder)
+    if found and found.is_dir():
+        return [extracted, packed]
+    return [packed, extracted]
+
+
+def _is_prepared(builder):
+    return pathlib.Path(builder.data_dir).exists()
 
 
 def _check_network(name, source, folder):
@@ -149,10 +194,9 @@ def _check_network(name, source, folder):
     asking.start()
     asking.join(PATIENCE + 1)
     if reasons:
-        extracted = source.extracted and f", or its folder {source.extracted},"
         raise ConnectionError(
             f"{name} is not in {folder} and cannot be downloaded. Expected a "
-            f"network, or the archive {source.archive}{extracted or ''} of "
-            f"{source.url} ({source.size}) in {folder}. "
+            f"network, or the archive {source.archive} of {source.url} "
+            f"({source.size}), or its folder {source.extracted}, in {folder}. "
             f"Received: {reasons[-1]}"
         )

@@ -9,7 +9,7 @@ CLASSES = 200
 SIZE = 64
 
 
-class TinyImagenet(tfds.core.GeneratorBasedBuilder):
+class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """200 classes of ImageNet at 64x64: 100,000 pictures to train and 10,000
     to test with.
 
@@ -26,10 +26,6 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = pictures.CONFIGS
-
-    def __init__(self, *, source=None, **kwargs):
-        super().__init__(**kwargs)
-        self._source = source
 
     def _info(self):
         return tfds.core.DatasetInfo(
@@ -50,7 +46,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = pictures.find_root(
-            pictures.extract(self._source, URL, dl_manager), "train", self.name
+            pictures.extract(self.source, URL, dl_manager), "train", self.name
         )
         numbers = sorted(x.name for x in (root / "train").iterdir())
         if len(numbers) > CLASSES:

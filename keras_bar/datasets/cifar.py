@@ -1,0 +1,45 @@
+"""CIFAR-10 and CIFAR-100 from folders that are there already."""
+
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from keras_bar.datasets.pictures import Local
+
+
+class _Extracted:
+    """Stands where a builder expects its download manager.
+
+    Args:
+        folder: Path of the folder that an archive was extracted to.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def download_and_extract(self, url):
+        return self.folder
+
+
+class _FromFolder(Local):
+    def _split_generators(self, dl_manager):
+        folder = pathlib.Path(self.source).parent
+        return super()._split_generators(_Extracted(folder))
+
+
+class ExtractedCifar10(_FromFolder, tfds.image_classification.Cifar10):
+    """CIFAR-10 from the folder `cifar-10-batches-bin` of its archive.
+
+    Args:
+        source: Path of the folder.
+        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`.
+    """
+
+
+class ExtractedCifar100(_FromFolder, tfds.image_classification.Cifar100):
+    """CIFAR-100 from the folder `cifar-100-binary` of its archive.
+
+    Args:
+        source: Path of the folder.
+        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`.
+    """
