@@ -24,7 +24,8 @@ class _Extracted:
 class _FromFolder(Local):
     def _split_generators(self, dl_manager):
         folder = pathlib.Path(self.source).parent
-        return super()._split_generators(_Extracted(folder))
+        # Of the builder that this is mixed with.
+        return super()._split_generators(_Extracted(folder))  # type: ignore[misc]
 
 
 class ExtractedCifar10(_FromFolder, tfds.image_classification.Cifar10):
