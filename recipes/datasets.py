@@ -1,44 +1,73 @@
-"""The data sets that `compare.py` knows, each with the networks for it."""
+"""The data sets of the recipes, each with the networks for it."""
 
 import dataclasses
 import functools
+import pathlib
 
 from recipes import digits_data
 from recipes import fashion_data
 from recipes import networks
 from recipes.pictures import Pictures
 
+# Where tensorflow-datasets looks for its data sets, too.
+FOLDER = pathlib.Path("~/tensorflow_datasets")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set. Its phases are the table of its name in `phases.toml`.
+    """A data set.
 
     Attributes:
         title: Its name in tables and pictures.
-        load: Function from a path, or None, and a number of training pictures
-            to `Pictures`.
-        count: Integer, of how many pictures a recipe trains by default.
+        phases: The table of its phases in `phases.toml`.
         networks: Dict from a network's name to a function that builds it, with
             random weights and all widths divided by the argument `narrow`. The
             first one is the default.
+        load: Function of a path, or None, the number of training pictures, or
+            None for all, and whether broken ones are left out; it returns
+            `Pictures` or `Stream`.
+        check_available: Function of the path and whether broken ones are left
+            out, which raises what `load` would, as far as it can tell at once.
+        count: Of how many pictures a recipe trains by default.
+        scale: Factor on the number of epochs, by default.
     """
 
     title: str
-    load: object
-    count: int
+    phases: str
     networks: dict
+    load: object
+    check_available: object
+    count: int | None = None
+    scale: float = 1.0
 
     @property
     def network(self):
         return next(iter(self.networks))
 
 
-def load_digits(path, count):
+def refuse_skipping(path, skip_broken):
+    """For pictures that are not files of their own."""
+    if skip_broken:
+        raise ValueError(
+            "These pictures are not files of their own. Expected no "
+            "--skip-broken. Received: --skip-broken"
+        )
+
+
+def load_fashion(path, count, skip_broken, tests=10_000):
+    return fashion_data.load_fashion(path, count, tests)
+
+
+def check_digits(path, skip_broken):
+    refuse_skipping(path, skip_broken)
     if path is not None:
         raise ValueError(
             "The digits come with scikit-learn. Expected no file. "
             f"Received: --data {path}"
         )
+
+
+def load_digits(path, count, skip_broken):
     digits = digits_data.load_digits()
     if not 0 < count <= len(digits.x):
         raise ValueError(
@@ -53,27 +82,98 @@ def load_digits(path, count):
     )
 
 
+def check_files(path, skip_broken, name):
+    from keras_bar import datasets
+
+    datasets.check_available(name, path or FOLDER, skip_broken)
+
+
+def load_files(path, count, skip_broken, name):
+    from keras_bar import datasets
+    from recipes import streams
+
+    return streams.Stream(
+        datasets.prepare(name, path or FOLDER, skip_broken), count
+    )
+
+
+def load_synthetic(path, count, skip_broken, name, per_class):
+    """Writes made-up pictures where there are none yet, and reads them as if
+    they were the real ones."""
+    from recipes import synthetic
+
+    folder = (path or FOLDER).expanduser() / "synthetic" / f"{per_class}"
+    synthetic.write_once(name, folder, per_class, -(-per_class // 4))
+    return load_files(folder, count, skip_broken, name)
+
+
+def _files(name, title, networks, per_class, narrow):
+    """A data set of tensorflow-datasets, and made-up pictures like its own
+    with a network that is `narrow` times narrower."""
+    real = Dataset(
+        title,
+        name,
+        networks,
+        functools.partial(load_files, name=name),
+        functools.partial(check_files, name=name),
+    )
+    small = {key: _narrower(build, narrow) for key, build in networks.items()}
+    made_up = dataclasses.replace(
+        real,
+        title=f"made-up pictures, NOT {title}",
+        networks=small,
+        load=functools.partial(load_synthetic, name=name, per_class=per_class),
+        check_available=lambda path, skip_broken: None,
+        scale=0.03,
+    )
+    return {name: real, f"{name}-synthetic": made_up}
+
+
+def _narrower(build, narrow):
+    return lambda **kwargs: build(narrow=narrow * kwargs.get("narrow", 1))
+
+
+def _wide_resnet(classes):
+    shape = (32, 32, 3)
+    network = functools.partial(networks.wide_resnet, 26, 12, shape, classes)
+    return {"wide_resnet": network}
+
+
+def _resnet50(size, classes):
+    network = functools.partial(networks.resnet50, (size, size, 3), classes)
+    return {"resnet50": network}
+
+
 FASHION_SHAPE = (fashion_data.SIZE, fashion_data.SIZE, 1)
 DATASETS = {
     "fashion_mnist": Dataset(
         "Fashion-MNIST",
-        fashion_data.load_fashion,
-        10_000,
+        "fashion_mnist",
         {
             "wide_resnet": functools.partial(
                 networks.wide_resnet, 10, 2, FASHION_SHAPE, 10
             ),
             "vgg": functools.partial(networks.vgg, FASHION_SHAPE, 10),
         },
+        load_fashion,
+        refuse_skipping,
+        10_000,
     ),
     "digits": Dataset(
         "handwritten digits",
-        load_digits,
-        1347,
+        "digits",
         {
             "wide_resnet": functools.partial(
                 networks.wide_resnet, 16, 2, digits_data.input_shape(), 10
             )
         },
+        load_digits,
+        check_digits,
+        1347,
     ),
+    # The networks of the paper.
+    **_files("cifar10", "CIFAR-10", _wide_resnet(10), 64, 12),
+    **_files("cifar100", "CIFAR-100", _wide_resnet(100), 8, 12),
+    **_files("mio_tcd", "Mio-TCD", _resnet50(128, 11), 30, 16),
+    **_files("tiny_imagenet", "TinyImageNet", _resnet50(64, 200), 4, 16),
 }

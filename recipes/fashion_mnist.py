@@ -34,19 +34,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from recipes import arguments
 from recipes import methods
 from recipes import runner
 from recipes import tables
 
 COMPARED = ["bar", "narrow", "wm"]
-FACTORS = [2, 4, 8, 16]
 
 
-def main(arguments=None):
-    parser = runner.make_parser(
-        __doc__, list(methods.METHODS), COMPARED, FACTORS, "runs/fashion_mnist"
+def main(given=None):
+    parser = arguments.make_parser(
+        __doc__,
+        ["fashion_mnist"],
+        list(methods.METHODS),
+        COMPARED,
+        "runs/fashion_mnist",
     )
-    settings = parser.parse_args(arguments)
+    settings = parser.parse_args(given)
     folder = settings.output
     for rows in runner.run(parser, settings, "fashion_mnist", folder):
         tables.write(rows, folder)

@@ -8,6 +8,7 @@ import keras
 
 import keras_bar
 from keras_bar import baselines
+from keras_bar import reports
 from recipes import searching
 from recipes import tables
 
@@ -34,6 +35,7 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     gated = work.run.once("gated", lambda: prune(work, teacher, regularizer))
     cost = keras_bar.measure_cost(gated)
     history = work.run.history("prune")
+    draw(work, history, metric, cost)
     small = keras_bar.compact(gated)
     row = tables.pruning_row(history, metric, gated, work.data)
     row |= {
@@ -42,8 +44,22 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     return work.finetune(teacher, small), row
 
 
+def draw(work, history, metric, cost):
+    """Pictures of how the budget was followed, and of what it left."""
+    folder = work.run.folder
+    for ending in ("png", "svg"):
+        reports.plot_budget(history, folder / f"budget.{ending}", metric)
+        reports.plot_channels(
+            {str(work.cell): cost}, folder / f"channels.{ending}"
+        )
+
+
 def prune(work, teacher, regularizer):
-    student = keras_bar.gate(work.source(teacher), seed=work.cell.seed)
+    student = keras_bar.gate(
+        work.source(teacher),
+        connectivity=work.manner.connectivity,
+        seed=work.cell.seed,
+    )
     epochs = work.phases("gates").prune
     return work.distill(
         "prune", teacher, student, epochs, callbacks=[regularizer]
@@ -219,7 +235,9 @@ def shrink(work, teacher, method, strength):
             f"prune-{strength:g}",
             teacher,
             keras_bar.gate(
-                work.source(teacher), seed=work.cell.seed, **penalty.gates
+                work.source(teacher),
+                seed=work.cell.seed,
+                **{"connectivity": work.manner.connectivity, **penalty.gates},
             ),
             work.phases(penalty.phases).prune,
             callbacks=[penalty.regularizer(strength, work.cell.metric)],

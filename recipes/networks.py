@@ -16,6 +16,11 @@ def wide_resnet(depth, width, input_shape, classes, narrow=1):
     )
 
 
+def resnet50(input_shape, classes, narrow=1):
+    """ResNet-50."""
+    return keras_bar.models.ResNet50(input_shape, classes, narrow=narrow)
+
+
 def vgg(input_shape, classes, narrow=1):
     """Six convolutions, one after the other."""
     x = inputs = keras.Input(input_shape)

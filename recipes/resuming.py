@@ -4,6 +4,7 @@ A finished part leaves its network in a file. Within a part Keras's
 `BackupAndRestore` keeps the state of the last epoch.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -109,14 +110,22 @@ class Run:
             double_checkpoint=True,
             delete_checkpoint=False,
         )
+        callbacks = [*callbacks, progress, *self._tensorboard(name), backup]
         model.fit(
             getattr(batches, "dataset", batches),
             epochs=epochs,
-            callbacks=[*callbacks, progress, backup],
+            callbacks=callbacks,
             shuffle=False,
             verbose=0,
             validation_data=validation_data,
         )
+
+    def _tensorboard(self, name):
+        """Writes the same logs for TensorBoard, where it is installed."""
+        if not importlib.util.find_spec("tensorboard"):
+            return []
+        folder = self.folder / "tensorboard" / name
+        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
 
     def history(self, name):
         """Dict from log to its values in a part, one per epoch."""

@@ -94,10 +94,10 @@ class Stream:
                 from the pictures depend on nothing else.
         """
         buffer = self.count if self._in_memory else SHUFFLED
+        data = self._finish(_shuffle(self._train, buffer, seed, epoch))
+        data = data.enumerate()
         # One number of two, so that neighbouring seeds share no epoch.
         both = seed * 1_000_003 + epoch
-        data = self._train.shuffle(buffer, both, reshuffle_each_iteration=False)
-        data = self._finish(data).enumerate()
 
         def augment(index, pair):
             image, label = pair
@@ -177,6 +177,21 @@ class Epochs:
     @epoch.setter
     def epoch(self, value):
         self._epoch.assign(value)
+
+
+def _shuffle(data, buffer, seed, seed2):
+    """`Dataset.shuffle` whose seeds are tensors, and the only ones: the method
+    adds the global seed."""
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(data),
+        buffer_size=tf.constant(buffer, tf.int64),
+        seed=seed,
+        seed2=seed2,
+        output_types=[x.dtype for x in data.element_spec],
+        output_shapes=[x.shape for x in data.element_spec],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(shuffled, data.element_spec)
 
 
 def _augment(image, seed):

@@ -5,10 +5,13 @@ A picture is noise around a colour and a stripe that tell its class.
 """
 
 import io
+import pathlib
+import tempfile
 
 import numpy as np
 from PIL import Image
 
+from keras_bar import datasets
 from keras_bar.datasets import mio_tcd
 
 # Classes of TinyImageNet; numbers like those of ImageNet.
@@ -29,6 +32,16 @@ def write(name, folder, count, tests):
         `pathlib.Path` of the archive's folder.
     """
     return _WRITERS[name](folder, count, tests)
+
+
+def write_once(name, folder, count, tests):
+    """Writes a data set as `write` does, unless it is there."""
+    if (folder / datasets.SOURCES[name].extracted).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        root = write(name, pathlib.Path(scratch), count, tests)
+        root.rename(folder / root.name)
 
 
 def make_picture(rng, label, classes, size):

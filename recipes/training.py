@@ -10,7 +10,7 @@ JIT = False if keras.backend.backend() == "tensorflow" else "auto"
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def distiller(teacher, student, rate, weight_decay=None):
+def distiller(teacher, student, rate, weight_decay=None, jit=JIT):
     """Trains a student as the paper does: 0.1 of the loss is the labels', 0.9
     the teacher's at a temperature of 4.
 
@@ -18,6 +18,7 @@ def distiller(teacher, student, rate, weight_decay=None):
         teacher, student: `keras.Model`s of logits.
         rate: Learning rate of Adam, a number or a schedule.
         weight_decay: Float of the decoupled weight decay, or None.
+        jit: What `compile` takes as `jit_compile`.
 
     Returns:
         Compiled `keras_bar.distillation.Distiller`.
@@ -34,7 +35,7 @@ def distiller(teacher, student, rate, weight_decay=None):
         optimizer=keras.optimizers.Adam(rate, weight_decay=weight_decay),
         loss=CROSSENTROPY,
         metrics=["accuracy"],
-        jit_compile=JIT,
+        jit_compile=jit,
     )
     model.build(student.input_shape)  # For `BackupAndRestore`.
     return model

@@ -30,6 +30,21 @@ class Cell:
         return "-".join((*parts, f"{self.factor:g}", f"seed{self.seed}"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """How all cells of a folder are trained.
+
+    Attributes:
+        scale: Float, factor on the number of epochs of every phase.
+        connectivity: `"mixed"` or `"regular"`, of BAR, LZR and IB.
+        jit: What `compile` takes as `jit_compile`.
+    """
+
+    scale: float = 1.0
+    connectivity: str = "mixed"
+    jit: object = training.JIT
+
+
 class Work:
     """A cell with all that its training needs.
 
@@ -37,7 +52,7 @@ class Work:
         cell: `Cell`.
         dataset: String, a name in `datasets.DATASETS`.
         data: `Pictures` or `Stream` of this data set.
-        scale: Float, factor on the number of epochs of every phase.
+        manner: `Manner`.
         output: `pathlib.Path` of the folder that has a folder per cell.
     """
 
@@ -46,23 +61,24 @@ class Work:
         cell: Cell,
         dataset: str,
         data,
-        scale: float,
+        manner: Manner,
         output: pathlib.Path,
     ):
         self.cell = cell
         self.dataset = dataset
         self.data = data
-        self.scale = scale
+        self.manner = manner
         self.output = output
         self.run = resuming.Run(output / str(cell), dataclasses.asdict(cell))
 
     def other(self, **changes):
         """The work of a cell that differs from this one."""
         cell = dataclasses.replace(self.cell, **changes)
-        return Work(cell, self.dataset, self.data, self.scale, self.output)
+        return Work(cell, self.dataset, self.data, self.manner, self.output)
 
     def phases(self, kind):
-        return phases.load(self.dataset, kind, self.scale)
+        table = datasets.DATASETS[self.dataset].phases
+        return phases.load(table, kind, self.manner.scale)
 
     def build(self, narrow=1):
         """The cell's network with random weights."""
@@ -105,7 +121,9 @@ class Work:
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
         """Trains a student, the last `low` epochs at the low rate."""
         rate = self.rate(epochs, low) if low else 1e-3
-        model = training.distiller(teacher, student, rate, WEIGHT_DECAY)
+        model = training.distiller(
+            teacher, student, rate, WEIGHT_DECAY, self.manner.jit
+        )
         self.fit(part, model, epochs, callbacks)
         return student
 
@@ -125,7 +143,7 @@ def train_full(work):
         ),
         training.CROSSENTROPY,
         metrics=["accuracy"],
-        jit_compile=training.JIT,
+        jit_compile=work.manner.jit,
     )
     work.fit("teacher", model, plan.train)
     return networks.without_optimizer(model)

@@ -11,12 +11,14 @@ import pytest
 
 import keras_bar
 from recipes import compare
+from recipes import comparison
 from recipes import datasets
 from recipes import methods
 from recipes import networks
 from recipes import phases
 from recipes import searching
 from recipes.work import Cell
+from recipes.work import Manner
 from recipes.work import Work
 from tests import fashion
 
@@ -113,7 +115,7 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
 
     def kernel(seed):
         cell = Cell("morphnet", 2, seed, "vgg", "volume", "teacher")
-        work = Work(cell, "fashion_mnist", data, 1.0, tmp_path)
+        work = Work(cell, "fashion_mnist", data, Manner(), tmp_path)
         small, _ = methods.by_penalty(work, teacher, "morphnet")
         layer = small.get_layer("group1_conv1")
         return keras.ops.convert_to_numpy(layer.kernel)
@@ -173,7 +175,7 @@ def test_digits_need_no_file(tmp_path, capsys):
 def test_the_supplement_beside():
     # Section 6.1: one of WM's rows, the nearest of LZR's, FLOPs as a budget.
     def nearest(title, factor, metric="volume"):
-        return compare.nearest("cifar10", title, factor, metric)
+        return comparison.nearest("cifar10", title, factor, metric)
 
     assert nearest("WM", 16) == ["16.0", "255.8", "86.33"]
     assert nearest("LZR", 4) == ["4.3", "38.1", "92.10"]
@@ -187,11 +189,11 @@ def test_the_supplement_beside():
 def test_supplement_without_an_accuracy():
     """Its row for IB on Mio-TCD at 11.5."""
     for metric in ("volume", "flops"):
-        for curve in compare.published("mio_tcd", metric):
+        for curve in comparison.published("mio_tcd", metric):
             assert None not in sum(curve.points.values(), [])
     # Two of CIFAR-10's rows for IB are at 1.3.
     (ib,) = (
-        x for x in compare.published("cifar10", "volume") if x.method == "IB"
+        x for x in comparison.published("cifar10", "volume") if x.method == "IB"
     )
     assert ib.points[1.3] == [0.9085, 0.9128]
 
@@ -208,12 +210,10 @@ def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
     write_reports(tmp_path, *rows)
     for metric, shown in (("volume", "50.00"), ("flops", "62.50")):
         settings = argparse.Namespace(
-            dataset="digits",
-            network="wide_resnet",
-            start="teacher",
-            metric=metric,
+            network="wide_resnet", start="teacher", metric=metric
         )
-        compare.write(compare.find(tmp_path), settings, tmp_path)
+        found = comparison.find({"digits": tmp_path / "digits"})
+        comparison.write(found, "digits", settings, tmp_path)
         with open(tmp_path / "results.csv", newline="") as file:
             assert {x["metric"] for x in csv.DictReader(file)} == {
                 "volume",
@@ -227,13 +227,13 @@ def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
 def test_published_curves_stand_in_the_same_panel(monkeypatch):
     known = datasets.DATASETS["digits"]
     monkeypatch.setitem(datasets.DATASETS, "cifar10", known)
-    (panel,) = compare.make_panels({"cifar10": [ROW]}, "flops")
+    (panel,) = comparison.make_panels({"cifar10": [ROW]}, "flops")
     measured, *published = panel.curves
     assert measured.points == {8.0: [0.5]} and not measured.published
     assert panel.full == 0.75
     bar = next(x for x in published if x.method == "BAR")
     assert bar.published and bar.points[15.9] == [0.9278]
     # Without numbers of its own, in a panel of their own.
-    ours, theirs = compare.make_panels({"digits": [ROW]}, "volume")
+    ours, theirs = comparison.make_panels({"digits": [ROW]}, "volume")
     assert [x.published for x in ours.curves] == [False]
     assert all(x.published for x in theirs.curves)

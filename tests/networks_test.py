@@ -3,10 +3,13 @@
 import pytest
 
 import keras_bar
+from recipes import comparison
 from recipes import datasets
 
+SMALL = ("fashion_mnist", "digits")
 
-@pytest.mark.parametrize("name", datasets.DATASETS)
+
+@pytest.mark.parametrize("name", SMALL)
 def test_networks_can_be_narrowed(name):
     for build in datasets.DATASETS[name].networks.values():
         full = keras_bar.measure_cost(build())
@@ -14,9 +17,18 @@ def test_networks_can_be_narrowed(name):
         assert narrow.volume * 4 == full.volume
 
 
+@pytest.mark.parametrize("name", comparison.PAPER)
+def test_networks_of_the_made_up_pictures_are_narrower_still(name):
+    real, small = (datasets.DATASETS[name + x] for x in ("", "-synthetic"))
+    (build,) = small.networks.values()
+    once, twice = (keras_bar.measure_cost(build(narrow=x)) for x in (1, 2))
+    assert 1.9 < once.volume / twice.volume < 2.1
+    assert list(small.networks) == list(real.networks)
+
+
 def test_networks_read_the_digits():
     known = datasets.DATASETS["digits"]
-    digits = known.load(None, 128)
+    digits = known.load(None, 128, False)
     assert len(digits.x) == len(digits.y) == 128
     for build in known.networks.values():
         assert digits.x.shape[1:] == build().input_shape[1:]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recipes import compare
+from recipes import comparison
 from recipes import datasets
 from recipes import phases
 from recipes import searching
@@ -114,7 +114,10 @@ def test_short_phases_have_an_epoch_each():
     assert phases.load("cifar10", "full", scale=0.5) == phases.Phases(0, 40, 5)
 
 
-@pytest.mark.parametrize("dataset", [*compare.PAPER, *datasets.DATASETS])
+@pytest.mark.parametrize(
+    "dataset",
+    [*comparison.PAPER, *[x.phases for x in datasets.DATASETS.values()]],
+)
 @pytest.mark.parametrize("kind", ["full", "gates", "morphnet", "halving"])
 def test_every_data_set_has_phases(dataset, kind):
     assert phases.load(dataset, kind).train > 0

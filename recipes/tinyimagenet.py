@@ -1,0 +1,39 @@
+"""TinyImageNet: the supplement's experiments.
+
+Trains ResNet-50 at 64x64 for 90 epochs and prunes copies of it to 1/2, 1/4,
+1/8 and 1/16 of its activation volume, 80 epochs of pruning and 50 of fine-
+tuning each.
+
+    python recipes/tinyimagenet.py --synthetic
+    python recipes/tinyimagenet.py --data-dir DATA --seeds 0
+    python recipes/tinyimagenet.py --methods bar bar-flops wm lzr --factors 4 16
+
+The data set is looked for in the folder `--data-dir`, prepared, as its archive
+or extracted, and downloaded to there if it is not. Every cell of the table is a
+folder in the output folder with `report.json`, the compact network, the logs of
+every epoch, for TensorBoard, too, and pictures; `tables.md` and the pictures
+`volume` and `flops` have the supplement's numbers beside the measured ones.
+What is done is not done again: the same command goes on where it was.
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Runs in a clone, with the package installed or not.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from recipes import comparison
+
+
+def main(given=None):
+    comparison.run(__doc__, "tiny_imagenet", ["bar"], given)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The same command goes on where it was.")

@@ -1,0 +1,128 @@
+"""The recipes of the paper's data sets, on made-up pictures and with small
+networks."""
+
+import dataclasses
+import functools
+import importlib
+import json
+
+import keras
+import pytest
+
+pytest.importorskip("tensorflow_datasets")
+
+import keras_bar  # noqa: E402
+from keras_bar.datasets import preparing  # noqa: E402
+from recipes import datasets  # noqa: E402
+from recipes import devices  # noqa: E402
+from recipes import networks  # noqa: E402
+from recipes import synthetic  # noqa: E402
+
+RECIPES = {
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "mio_tcd": "mio_tcd",
+    "tinyimagenet": "tiny_imagenet",
+}
+SHAPES = {
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "mio_tcd": ((128, 128, 3), 11),
+    "tiny_imagenet": ((64, 64, 3), 200),
+}
+SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Four convolutions instead of the paper's networks."""
+    monkeypatch.setattr(networks, "VGG_WIDTHS", (8, 16))
+    for name, shape in SHAPES.items():
+        for key in (name, f"{name}-synthetic"):
+            known = dataclasses.replace(
+                datasets.DATASETS[key],
+                networks={"vgg": functools.partial(networks.vgg, *shape)},
+            )
+            monkeypatch.setitem(datasets.DATASETS, key, known)
+
+
+def run(recipe, folder, *arguments):
+    module = importlib.import_module(f"recipes.{recipe}")
+    paths = ["--data-dir", folder / "data", "--output", folder / "out"]
+    module.main([*map(str, paths), *SHORT, *arguments])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
+    run(recipe, tmp_path, "--synthetic")
+    # Said at the start and at the end.
+    shown = capsys.readouterr().out
+    assert shown.count("made-up pictures, NOT") >= 2
+    out = tmp_path / "out"
+    cell = out / "vgg-teacher-bar-volume-2-seed0"
+    row = json.loads((cell / "report.json").read_text())
+    assert 0.45 < row["volume"] <= 0.5
+    compact = keras.models.load_model(cell / "compact.keras", compile=False)
+    volume = keras_bar.measure_cost(compact).volume
+    assert volume == pytest.approx(row["volume"] * row["full_volume"])
+    for name in ("budget.png", "channels.svg", "prune.json", "finetune.json"):
+        assert (cell / name).stat().st_size > 0
+    assert list((cell / "tensorboard" / "prune").rglob("events*"))
+    table = (out / "tables.md").read_text()
+    assert "NOT" in table and "| BAR | 2 | 1 |" in table
+    for name in ("results.csv", "volume.png", "flops.svg"):
+        assert (out / name).stat().st_size > 0
+    run(recipe, tmp_path, "--synthetic")
+    assert "done before" in capsys.readouterr().out
+
+
+def test_options_reach_the_training(tmp_path):
+    """On the true layout, as the real data set has it."""
+    synthetic.write("cifar10", tmp_path / "data", 8, 4)
+    run(
+        "cifar10",
+        tmp_path,
+        *("--batch-size", "16", "--mixed-precision", "--jit", "off"),
+        *("--connectivity", "regular", "--pictures", "40"),
+    )
+    assert keras.config.dtype_policy().name == "float32"
+    cell = tmp_path / "out" / "vgg-teacher-bar-volume-2-seed0"
+    gated = keras.models.load_model(cell / "gated.keras", compile=False)
+    layer = gated.get_layer("group1_conv1")
+    assert layer.compute_dtype == "bfloat16"
+    found = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert found["batch_size"] == 16 and found["connectivity"] == "regular"
+    assert found["pictures"].endswith(" 40")
+
+
+def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preparing, "PATIENCE", 0.05)
+    for arguments, why in (
+        ([], "cifar-10-binary.tar.gz"),
+        (["--skip-broken"], "Expected skip_broken=False"),
+        (["--batch-size", "0"], "Invalid length"),
+        (["--network", "resnet50"], "Expected one of vgg"),
+        (["--scale", "0"], "Invalid length"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            run("cifar10", tmp_path, *arguments)
+        assert error.value.code == 2
+        assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_that_devices_cannot_share(monkeypatch):
+    monkeypatch.setattr(devices, "_count", lambda strategy: 3)
+    devices.check_batch(66, "mirrored")
+    with pytest.raises(ValueError, match="multiple of 3"):
+        devices.check_batch(64, "mirrored")
+
+
+def test_strategies(monkeypatch):
+    if keras.backend.backend() == "torch":
+        with devices.scope("auto"):
+            pass
+        with pytest.raises(ValueError, match="Expected --strategy none"):
+            devices.scope("mirrored")
+    with devices.scope("none"):
+        assert keras.Variable(1.0).shape == ()
