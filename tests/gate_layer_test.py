@@ -30,6 +30,31 @@ def test_starts_as_in_the_supplement():
     assert layer.log_alpha.dtype == "float32" and layer.log_alpha.trainable
 
 
+@pytest.mark.parametrize("rate", [1.0, 8.0])
+def test_moves_as_many_times_faster_from_the_same_start(rate):
+    layer = HardConcreteGate(seed=0, rate=rate)
+    model = keras.Sequential([keras.Input((1000,)), layer])
+    start = numpy(layer.location())
+    assert 0 <= start.min() and start.max() <= 0.01 and np.ptp(start) > 0.005
+    model.compile(keras.optimizers.Adam(1e-3), lambda y, x: ops.sum(x - y, -1))
+    x = np.ones((4, 1000), "float32")
+    model.fit(x, np.zeros_like(x), epochs=1, verbose=0)
+    moved = start - numpy(layer.location())
+    # Adam's first step; gates that are cut off at 0 or 1 get none.
+    assert np.median(moved) == pytest.approx(1e-3 * rate, rel=1e-3)
+    layer.slope.assign(3.0)
+    layer.reset_drive()
+    assert float(layer.slope) == rate
+    copy = HardConcreteGate.from_config(layer.get_config())
+    assert copy.rate == rate
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf")])
+def test_wrong_rate(rate):
+    with pytest.raises(ValueError, match="Expected a finite number above 0"):
+        HardConcreteGate(rate=rate)
+
+
 def test_inference_multiplies_by_the_value_at_one_half():
     layer = gate_of([-5.0, 0.0, 0.5, 5.0])
     x = np.random.default_rng(0).normal(size=(2, 4, 4)).astype("float32")

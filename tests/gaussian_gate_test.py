@@ -90,7 +90,7 @@ def test_fixed_channels_have_no_noise_and_no_divergence():
 
 @pytest.mark.parametrize("rate", [0.0, -1.0])
 def test_wrong_rate(rate):
-    with pytest.raises(ValueError, match="Expected a positive number"):
+    with pytest.raises(ValueError, match="Expected a finite number above 0"):
         GaussianGate(rate=rate)
 
 

@@ -211,6 +211,16 @@ def _is_alive(factors):
     return np.isfinite(factors) & (factors != 0.0)
 
 
+def check_rate(rate):
+    """Returns the rate at which a gate moves, a positive number."""
+    if not 0 < rate < float("inf"):
+        raise ValueError(
+            "Invalid rate. Expected a finite number above 0. "
+            f"Received: rate={rate!r}"
+        )
+    return rate
+
+
 def seeded(initializer, seed):
     """An initializer that draws from `seed` if it has no seed of its own: many
     gates share the one that a user gives, and shall differ."""

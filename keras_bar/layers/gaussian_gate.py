@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_bar.layers.channel_gate import ChannelGate
+from keras_bar.layers.channel_gate import check_rate
 from keras_bar.layers.channel_gate import seeded
 
 # Keeps the logarithms finite; the value of the method's own implementation.
@@ -59,13 +60,8 @@ class GaussianGate(ChannelGate):
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
-        if not rate > 0:
-            raise ValueError(
-                "Invalid rate. Expected a positive number. "
-                f"Received: rate={rate!r}"
-            )
         self.threshold = threshold
-        self.rate = rate
+        self.rate = check_rate(rate)
         other_seed = None if seed is None else seed + 1
         mu, log_sigma = initializers or [
             keras.initializers.RandomNormal(mean, 0.01) for mean in (1.0, -9.0)

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar.layers.channel_gate import ChannelGate
+from keras_bar.layers.channel_gate import check_rate
 from keras_bar.layers.channel_gate import seeded
 
 
@@ -64,17 +65,20 @@ class HardConcreteGate(ChannelGate):
 
     Args:
         axis: Integer, the channel axis.
-        initializer: Initializer of `log_alpha`. By default uniform in
+        initializer: Initializer of `log alpha`. By default uniform in
             [0, 0.01] (supplement, section 4).
         return_factors: Whether to return `[inputs * z, z]`, so that one gate
             can serve several writers of a residual stream.
         seed: Integer seed of the noise, and of an initializer without one.
+        rate: Float above 0, how many times faster than an optimizer's steps the
+            gate moves, for trainings that are too short for these. A
+            `BudgetRegularizer` needs none, and sets the slope itself.
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
         slope, offset: Variables, a scalar and `(channels,)`, by which a budget
             sharpens and pushes the gate: the Hard Concrete's parameter is
-            `slope * log_alpha + offset`. 1 and 0 unless a
+            `slope * log_alpha + offset`. `rate` and 0 unless a
             `BudgetRegularizer` drives them.
         observation: Variable `(channels,)`: the importance of the channels
             seen in the last training step, 0 where `z` was 0; see
@@ -96,18 +100,23 @@ class HardConcreteGate(ChannelGate):
         initializer=None,
         return_factors=False,
         seed=None,
+        rate=1.0,
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
+        self.rate = check_rate(rate)
         self.initializer = seeded(
             initializer or keras.initializers.RandomUniform(0.0, 0.01), seed
         )
 
     def add_parameters(self):
         self.log_alpha = self.add_variable(
-            "log_alpha", self.initializer, trainable=True
+            "log_alpha",
+            lambda shape, dtype: self.initializer(shape, dtype) / self.rate,
+            trainable=True,
         )
-        self.slope = self.add_variable("slope", "ones", shape=())
+        slope = keras.initializers.Constant(self.rate)
+        self.slope = self.add_variable("slope", slope, shape=())
         self.offset = self.add_variable("offset", "zeros")
         self.importance = self.add_variable("importance", "zeros")
         # What the backward pass sees is handed over as a "gradient" that the
@@ -136,7 +145,7 @@ class HardConcreteGate(ChannelGate):
         return [self.slope, self.offset, self.importance]
 
     def reset_drive(self):
-        self.slope.assign(1.0)
+        self.slope.assign(self.rate)
         self.offset.assign(ops.zeros((self.channels,)))
 
     def location(self):
@@ -164,4 +173,5 @@ class HardConcreteGate(ChannelGate):
         return {
             **super().get_config(),
             "initializer": keras.initializers.serialize(self.initializer),
+            "rate": self.rate,
         }
