@@ -18,7 +18,7 @@ def make_parser(description, known, choices, compared, output):
         known: List of names in `datasets.DATASETS`, the recipe's data sets.
         choices: List of the methods that can be asked for.
         compared: List of the methods that are run by default.
-        output: String, the default output folder.
+        output: String, the default output folder, or None to choose it later.
 
     Returns:
         `argparse.ArgumentParser`.
@@ -33,9 +33,10 @@ def make_parser(description, known, choices, compared, output):
     parser.add_argument(
         "--output",
         type=pathlib.Path,
-        default=pathlib.Path(output),
+        default=output and pathlib.Path(output),
         metavar="FOLDER",
-        help=f"where to write, and to go on from (default: {output})",
+        help="where to write, and to go on from (default: "
+        f"{output or 'a folder of its name in runs'})",
     )
     return parser
 
@@ -84,9 +85,9 @@ def _add_cells(parser, known, choices, compared):
     parser.add_argument(
         "--start",
         choices=("teacher", "scratch"),
-        default="teacher",
         help="weights with which BAR, LZR, IB and MorphNet begin: the full "
-        "network's, or random ones (default: teacher)",
+        "network's, or random ones (default: as in the supplement, scratch for "
+        "CIFAR and TinyImageNet, teacher for the others)",
     )
 
 
@@ -120,7 +121,8 @@ def _add_training(parser):
     parser.add_argument(
         "--scale",
         type=float,
-        help="factor on the number of epochs of every phase (default: 1)",
+        help="factor on the number of epochs of every phase (default: 1; of "
+        f"made-up pictures {datasets.SYNTHETIC_SCALE})",
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, help="pictures (default: 64)"
@@ -152,5 +154,5 @@ def _add_training(parser):
         default="auto",
         help="auto: all local accelerators if there are several, otherwise "
         "one device; none: one device; mirrored: all local accelerators, or "
-        "the CPUs that TensorFlow was told of (default: auto)",
+        "the CPUs that TensorFlow was told of; TensorFlow only (default: auto)",
     )

@@ -36,7 +36,7 @@ def run(description, dataset, compared, given=None):
         [dataset],
         list(tables.TITLES),
         compared,
-        f"runs/{dataset}",
+        None,
     )
     parser.add_argument(
         "--synthetic",
@@ -47,8 +47,8 @@ def run(description, dataset, compared, given=None):
     settings = parser.parse_args(given)
     if settings.synthetic:
         dataset += "-synthetic"
-        if settings.output == parser.get_default("output"):
-            settings.output = pathlib.Path(f"runs/{dataset}")
+    if settings.output is None:
+        settings.output = pathlib.Path("runs") / dataset
     train(parser, settings, dataset, {dataset: settings.output})
 
 

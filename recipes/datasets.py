@@ -9,6 +9,8 @@ from recipes import fashion_data
 from recipes import networks
 from recipes.pictures import Pictures
 
+# Of the epochs, on made-up pictures.
+SYNTHETIC_SCALE = 0.03
 # Where tensorflow-datasets looks for its data sets, too.
 FOLDER = pathlib.Path("~/tensorflow_datasets")
 
@@ -30,6 +32,8 @@ class Dataset:
             out, which raises what `load` would, as far as it can tell at once.
         count: Of how many pictures a recipe trains by default.
         scale: Factor on the number of epochs, by default.
+        start: Weights with which pruning begins by default: the `"teacher"`'s,
+            or random ones, from `"scratch"`.
     """
 
     title: str
@@ -39,6 +43,7 @@ class Dataset:
     check_available: object
     count: int | None = None
     scale: float = 1.0
+    start: str = "teacher"
 
     @property
     def network(self):
@@ -107,7 +112,7 @@ def load_synthetic(path, count, skip_broken, name, per_class):
     return load_files(folder, count, skip_broken, name)
 
 
-def _files(name, title, networks, per_class, narrow):
+def _files(name, title, networks, per_class, narrow, start="scratch"):
     """A data set of tensorflow-datasets, and made-up pictures like its own
     with a network that is `narrow` times narrower."""
     real = Dataset(
@@ -116,6 +121,7 @@ def _files(name, title, networks, per_class, narrow):
         networks,
         functools.partial(load_files, name=name),
         functools.partial(check_files, name=name),
+        start=start,
     )
     small = {key: _narrower(build, narrow) for key, build in networks.items()}
     made_up = dataclasses.replace(
@@ -124,7 +130,7 @@ def _files(name, title, networks, per_class, narrow):
         networks=small,
         load=functools.partial(load_synthetic, name=name, per_class=per_class),
         check_available=lambda path, skip_broken: None,
-        scale=0.03,
+        scale=SYNTHETIC_SCALE,
     )
     return {name: real, f"{name}-synthetic": made_up}
 
@@ -174,6 +180,7 @@ DATASETS = {
     # The networks of the paper.
     **_files("cifar10", "CIFAR-10", _wide_resnet(10), 64, 12),
     **_files("cifar100", "CIFAR-100", _wide_resnet(100), 8, 12),
-    **_files("mio_tcd", "Mio-TCD", _resnet50(128, 11), 30, 16),
+    # The only one of them that starts from the full network (section 3.1).
+    **_files("mio_tcd", "Mio-TCD", _resnet50(128, 11), 30, 16, "teacher"),
     **_files("tiny_imagenet", "TinyImageNet", _resnet50(64, 200), 4, 16),
 }

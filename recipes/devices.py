@@ -19,24 +19,46 @@ def scope(strategy):
 
     Returns:
         A context manager.
+    """
+    if count(strategy) == 1 and strategy != "mirrored":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    # One per process: collectives of a second one would not match.
+    if not _MIRRORED:
+        names = _find("GPU") or _find("CPU")
+        _MIRRORED.append(tf.distribute.MirroredStrategy(names))
+    return _MIRRORED[0].scope()
+
+
+_MIRRORED: list = []
+
+
+def count(strategy):
+    """How many devices share a batch.
 
     Raises:
-        ValueError: If the backend knows no such strategy.
+        ValueError: If the backend does not know the strategy.
     """
+    if keras.backend.backend() != "tensorflow":
+        if strategy == "mirrored":
+            raise ValueError(
+                "Recipes train on several devices with TensorFlow only. "
+                "Expected --strategy auto or none, or the backend tensorflow. "
+                f"Received: --strategy {strategy}, and the backend "
+                f"{keras.backend.backend()}"
+            )
+        return 1
     if strategy == "none":
-        return contextlib.nullcontext()
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _tensorflow(strategy)
-    if backend == "jax":
-        return _jax(strategy)
-    if strategy == "auto":
-        return contextlib.nullcontext()
-    raise ValueError(
-        "This backend trains on one device. Expected --strategy none, or the "
-        f"backend tensorflow or jax. Received: --strategy {strategy} with the "
-        f"backend {backend}"
-    )
+        return 1
+    gpus = len(_find("GPU"))
+    return gpus or (len(_find("CPU")) if strategy == "mirrored" else 1)
+
+
+def _find(kind):
+    import tensorflow as tf
+
+    return [x.name for x in tf.config.list_logical_devices(kind)]
 
 
 @contextlib.contextmanager
@@ -54,41 +76,9 @@ def precision(kind):
 
 def check_batch(batch, strategy):
     """Raises a ValueError if the devices cannot share a batch."""
-    count = _count(strategy)
-    if batch % count:
+    devices = count(strategy)
+    if batch % devices:
         raise ValueError(
-            f"A batch cannot be shared by {count} devices. Expected a multiple "
-            f"of {count}. Received: --batch-size {batch}"
+            f"A batch cannot be shared by {devices} devices. Expected a "
+            f"multiple of {devices}. Received: --batch-size {batch}"
         )
-
-
-def _tensorflow(strategy):
-    import tensorflow as tf
-
-    if strategy == "auto" and len(tf.config.list_logical_devices("GPU")) < 2:
-        return contextlib.nullcontext()
-    # One per process: collectives of a second one would not match.
-    if not _MIRRORED:
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        names = [x.name for x in tf.config.list_logical_devices(kind)]
-        _MIRRORED.append(tf.distribute.MirroredStrategy(names))
-    return _MIRRORED[0].scope()
-
-
-_MIRRORED: list = []
-
-
-def _jax(strategy):
-    if strategy == "auto" and len(keras.distribution.list_devices("gpu")) < 2:
-        return contextlib.nullcontext()
-    return keras.distribution.DataParallel().scope()
-
-
-def _count(strategy):
-    """How many devices share a batch."""
-    if strategy == "none" or keras.backend.backend() == "torch":
-        return 1
-    kinds = [keras.distribution.list_devices(x) for x in ("gpu", "cpu")]
-    if strategy == "auto":
-        return max(len(kinds[0]), 1)
-    return len(kinds[0]) or len(kinds[1])

@@ -27,7 +27,7 @@ def load_fashion(path=None, pictures=10_000, tests=10_000):
         OSError: If it cannot be read.
     """
     if path is None:
-        (x, y), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
+        (x, y), (x_test, y_test) = _download()
     else:
         images, labels = _read(path, pictures + tests)
         split = len(images) - tests
@@ -44,6 +44,16 @@ def load_fashion(path=None, pictures=10_000, tests=10_000):
         _prepare(x_test[:tests]),
         y_test[:tests].astype("int32"),
     )
+
+
+def _download():
+    try:
+        return keras.datasets.fashion_mnist.load_data()
+    except Exception as error:  # A bare one, whatever happened.
+        raise ConnectionError(
+            "Fashion-MNIST cannot be downloaded. Expected a network, or a file "
+            f"with --data. Received: {error}"
+        ) from error
 
 
 def _read(path, least):

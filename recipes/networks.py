@@ -35,7 +35,9 @@ def vgg(input_shape, classes, narrow=1):
         if group < len(VGG_WIDTHS):
             x = layers.MaxPooling2D()(x)
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(classes, name="logits")(x))
+    # Distillation takes a softmax of them, which half precision blurs.
+    logits = layers.Dense(classes, dtype="float32", name="logits")
+    return keras.Model(inputs, logits(x))
 
 
 def without_optimizer(model):

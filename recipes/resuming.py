@@ -122,7 +122,8 @@ class Run:
 
     def _tensorboard(self, name):
         """Writes the same logs for TensorBoard, where it is installed."""
-        if not importlib.util.find_spec("tensorboard"):
+        needed = ("tensorboard", "tensorflow")
+        if not all(map(importlib.util.find_spec, needed)):
             return []
         folder = self.folder / "tensorboard" / name
         return [keras.callbacks.TensorBoard(folder, write_graph=False)]

@@ -24,6 +24,9 @@ from recipes.work import Cell
 from recipes.work import Manner
 from recipes.work import Work
 
+# Names of pictures.
+SHOWN = 10
+
 
 def run(parser, settings, dataset, folder):
     """Runs the cells that the settings ask for and that are not done.
@@ -40,7 +43,7 @@ def run(parser, settings, dataset, folder):
     """
     try:
         manner, data = prepare(settings, dataset, folder)
-    except Exception as error:  # Keras raises a bare one where it downloads.
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     yield find_rows(folder)
     rest = settings.network, settings.metric, settings.start
@@ -71,6 +74,7 @@ def prepare(settings, dataset, folder):
     settings.network = settings.network or known.network
     if settings.pictures is None:
         settings.pictures = known.count
+    settings.start = settings.start or known.start
     if settings.scale is None:
         settings.scale = known.scale
     check(settings, known)
@@ -78,6 +82,12 @@ def prepare(settings, dataset, folder):
     check_networks(settings, known)
     data = known.load(settings.data, settings.pictures, settings.skip_broken)
     data.batch = settings.batch_size
+    if not data.steps:
+        raise ValueError(
+            "The training pictures do not fill one batch. Expected a smaller "
+            f"--batch-size. Received: --batch-size {settings.batch_size}"
+        )
+    tell_left_out(data)
     jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
     # One table holds one kind of training.
     kind = {
@@ -93,6 +103,18 @@ def prepare(settings, dataset, folder):
     return Manner(settings.scale, settings.connectivity, jit), data
 
 
+def tell_left_out(data):
+    """Names the pictures that could not be read."""
+    names = getattr(data, "left_out", [])
+    if names:
+        more = ", ..." if len(names) > SHOWN else ""
+        print(
+            f"left out {len(names)} pictures that cannot be read: "
+            f"{', '.join(names[:SHOWN])}{more}",
+            flush=True,
+        )
+
+
 def do(work):
     """Trains a cell, from where it was interrupted."""
     run, cell = work.run, work.cell
@@ -101,6 +123,8 @@ def do(work):
     small, row = methods.METHODS[cell.method](work, teacher)
     run.save("compact", small)
     row = tables.cell_row(cell, teacher, small, work.data) | row
+    if left_out := getattr(work.data, "left_out", []):
+        row["left_out"] = len(left_out)
     run.finish(row)
     print(f"{cell}: accuracy {row['accuracy']:.4f}", flush=True)
 

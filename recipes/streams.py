@@ -1,8 +1,10 @@
 """Pictures of tensorflow-datasets, as a stream of augmented batches."""
 
+import contextlib
 import json
 import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -10,6 +12,10 @@ import tensorflow_datasets as tfds
 from recipes import resuming
 from recipes.pictures import BATCH
 from recipes.pictures import VALIDATION
+
+if keras.backend.backend() != "tensorflow":
+    # It would take the memory that the other backend needs.
+    tf.config.set_visible_devices([], "GPU")
 
 # Decoded pictures up to this size are kept in memory.
 MEMORY = 4 * 2**30
@@ -36,7 +42,13 @@ class Stream:
         self.builder = builder
         self.batch = batch
         splits = builder.info.splits
-        self.count = min(count or np.inf, splits["train"].num_examples)
+        available = splits["train"].num_examples
+        self.count = available if count is None else count
+        if not 0 < self.count <= available:
+            raise ValueError(
+                "There are fewer pictures than asked for. Expected at most "
+                f"{available}. Received: {count}"
+            )
         self.tests = splits["test"].num_examples
         self.shape = builder.info.features["image"].shape
         self._in_memory = self.count * np.prod(self.shape) <= MEMORY
@@ -44,13 +56,23 @@ class Stream:
         if self._in_memory:
             self._train = self._train.cache()
         self.mean, self.deviation = self._statistics()
-        count = -(-min(VALIDATION, self.tests) // batch)
-        self.validation = self.test.take(count)
 
     @property
     def steps(self):
         """Batches per epoch; pictures that do not fill one are left out."""
         return self.count // self.batch
+
+    @property
+    def validation(self):
+        """What `fit` validates on after every epoch."""
+        return self.test.take(-(-min(VALIDATION, self.tests) // self.batch))
+
+    @property
+    def left_out(self):
+        """List of the names of pictures that could not be read."""
+        metadata = self.builder.info.metadata or {}
+        splits = [metadata.get(f"left_out_{x}", {}) for x in ("train", "test")]
+        return [name for split in splits for name in split]
 
     @property
     def test(self):
@@ -70,11 +92,10 @@ class Stream:
     def accuracy(self, model, split="test"):
         """Fraction of a split's pictures that a network of logits gets
         right."""
-        data = self.test
-        if split == "train":
-            data = self._finish(self._train).batch(self.batch)
-        logits = model.predict(data.map(lambda x, y: x), verbose=0)
-        labels = np.concatenate([y for _, y in data.as_numpy_iterator()])
+        raw = self._train if split == "train" else self._read("test")
+        pictures = self._finish(raw).batch(self.batch).map(lambda x, y: x)
+        logits = model.predict(pictures.prefetch(2), verbose=0)
+        labels = list(raw.map(lambda x, y: y).as_numpy_iterator())
         return float(np.mean(np.argmax(logits, -1) == labels))
 
     def sample(self, count):
@@ -84,7 +105,8 @@ class Stream:
 
     def checksum(self):
         """String that tells other pictures from these."""
-        return f"{self.builder.info.full_name} {self.count}"
+        name = self.builder.info.name.removeprefix("extracted_")
+        return f"{name} {self.count} {self.tests}"
 
     def epoch(self, seed, epoch):
         """The training pictures of an epoch, in batches.
@@ -137,13 +159,34 @@ class Stream:
         written down beside it."""
         name = f"statistics-{self.count}.json"
         path = pathlib.Path(self.builder.data_dir) / name
-        if not path.exists():
-            resuming.write(
-                path, json.dumps(_measure(self._train, self._decode))
-            )
-        found = json.loads(path.read_text())
+        if path.exists():
+            found = json.loads(path.read_text())
+        else:
+            print("mean and deviation of the training pictures", flush=True)
+            found = self._measure()
+            # A folder that many share may not be ours to write to.
+            with contextlib.suppress(OSError):
+                resuming.write(path, json.dumps(found))
         deviation = np.maximum(found["deviation"], LEAST)
         return np.float32(found["mean"]), np.float32(deviation)
+
+    def _measure(self):
+        """Mean and standard deviation per channel."""
+
+        def moments(image, label):
+            image = tf.cast(self._decode(image), tf.float64) / 255
+            squares = tf.reduce_mean(image**2, [0, 1])
+            return tf.stack([tf.reduce_mean(image, [0, 1]), squares])
+
+        sums = self._train.map(moments, tf.data.AUTOTUNE).reduce(
+            tf.zeros((2, self.shape[-1]), tf.float64), tf.add
+        )
+        mean, squares = sums.numpy() / self.count
+        deviation = np.sqrt(np.maximum(squares - mean**2, 0))
+        return {
+            "mean": (255 * mean).tolist(),
+            "deviation": (255 * deviation).tolist(),
+        }
 
 
 class Epochs:
@@ -157,7 +200,8 @@ class Epochs:
 
     def __init__(self, stream, seed):
         seed = np.random.SeedSequence(seed).generate_state(1)[0] >> 1
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        with tf.device("CPU:0"):  # Where pipelines run.
+            self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         steps = tf.data.experimental.assert_cardinality(stream.steps)
         data = tf.data.Dataset.from_tensors(np.int64(seed)).flat_map(
             # Read when the iterator asks, at the start of every epoch.
@@ -196,31 +240,8 @@ def _shuffle(data, buffer, seed, seed2):
 
 def _augment(image, seed):
     """Pads, cuts a random part, and flips every other picture."""
+    first, second = tf.unstack(tf.random.split(seed, 2))
     shape = image.shape
     padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
-    image = tf.image.stateless_random_crop(padded, shape, seed)
-    return tf.image.stateless_random_flip_left_right(image, seed + 1)
-
-
-def _measure(data, decode):
-    """Mean and standard deviation per channel."""
-
-    def add(sums, image, label):
-        image = tf.cast(decode(image), tf.float64) / 255
-        total, squares, count = sums
-        return (
-            total + tf.reduce_mean(image, [0, 1]),
-            squares + tf.reduce_mean(image**2, [0, 1]),
-            count + 1,
-        )
-
-    channels = decode(next(iter(data))[0]).shape[-1]
-    zero = tf.zeros(channels, tf.float64)
-    start = (zero, zero, tf.constant(0.0, tf.float64))
-    total, squares, count = data.reduce(start, lambda s, x: add(s, *x))
-    mean = total / count
-    deviation = tf.sqrt(tf.maximum(squares / count - mean**2, 0))
-    return {
-        "mean": (255 * mean).numpy().tolist(),
-        "deviation": (255 * deviation).numpy().tolist(),
-    }
+    image = tf.image.stateless_random_crop(padded, shape, first)
+    return tf.image.stateless_random_flip_left_right(image, second)

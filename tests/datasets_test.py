@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import tempfile
 import time
+import urllib.error
 
 import numpy as np
 import pytest
@@ -118,6 +119,14 @@ def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
         broken.unlink()
     else:
         break_picture(broken)
+    gone = root / "train" / synthetic.WORDNET[5] / "images"
+    for picture in sorted(gone.iterdir()):
+        picture.unlink()
+    with pytest.raises(ValueError, match=r"Received 2 .*_0.JPEG, .*_1.JPEG"):
+        datasets.prepare("tiny_imagenet", tmp_path)
+    again = synthetic.write("tiny_imagenet", tmp_path / "again", 2, 2)
+    for picture in (again / gone.relative_to(root)).iterdir():
+        shutil.copy(picture, gone)
     with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
         datasets.prepare("tiny_imagenet", tmp_path)
     builder = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
@@ -165,12 +174,60 @@ def test_wrong_sources(tmp_path):
     with pytest.raises(ValueError, match="Expected one of"):
         datasets.prepare("mnist", tmp_path)
     (tmp_path / "tiny-imagenet-200" / "pictures").mkdir(parents=True)
-    with pytest.raises(ValueError, match="Expected a folder that holds train/"):
+    with pytest.raises(
+        ValueError, match="Expected a folder that holds wnids.txt"
+    ):
         datasets.prepare("tiny_imagenet", tmp_path)
     root = synthetic.write("mio_tcd", tmp_path, 1, 1)
     shutil.rmtree(root / "train" / "bus")
     with pytest.raises(ValueError, match="Expected a folder for each of"):
         datasets.prepare("mio_tcd", tmp_path)
+
+
+def test_a_cut_file_of_cifar(tmp_path):
+    root = synthetic.write("cifar10", tmp_path, 2, 1)
+    break_picture(root / "data_batch_3.bin")
+    with pytest.raises(ValueError, match="data_batch_3.bin is missing or cut"):
+        datasets.prepare("cifar10", tmp_path)
+
+
+def test_a_whole_archive_in_place_of_a_broken_one(tmp_path):
+    root = synthetic.write("mio_tcd", tmp_path / "made", 9, 1)
+    picture = next((root / "train" / "car").iterdir())
+    whole = picture.read_bytes()
+    break_picture(picture)
+    archive = tmp_path / root.name
+    shutil.make_archive(archive, "tar", root.parent, root.name)
+    with pytest.raises(ValueError, match=picture.name):
+        datasets.prepare("mio_tcd", tmp_path)
+    picture.write_bytes(whole)
+    shutil.make_archive(archive, "tar", root.parent, root.name)
+    # By its own name, too.
+    builder = datasets.prepare("mio_tcd", tmp_path / f"{root.name}.tar")
+    assert sum(counts(builder, "train")) == 99
+    # What is complete serves those who would leave something out.
+    found = datasets.prepare("mio_tcd", tmp_path, skip_broken=True)
+    assert found.builder_config.name == "complete"
+
+
+def test_what_pillow_forgives_and_tensorflow_does_not(tmp_path):
+    root = synthetic.write("tiny_imagenet", tmp_path, 1, 1)
+    broken = root / "val" / "images" / "val_3.JPEG"
+    Image.fromarray(np.zeros((64, 70, 3), "uint8")).save(broken, "TIFF")
+    with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
+        datasets.prepare("tiny_imagenet", tmp_path)
+
+
+def test_a_server_that_has_nothing_is_no_network(tmp_path, monkeypatch):
+    def answer(request, timeout):
+        raise urllib.error.HTTPError(request.full_url, code, "no", {}, None)
+
+    monkeypatch.setattr(preparing.urllib.request, "urlopen", answer)
+    code = 404
+    with pytest.raises(ConnectionError, match="404"):
+        datasets.check_available("mio_tcd", tmp_path)
+    code = 405
+    datasets.check_available("mio_tcd", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tiny_imagenet", "cifar10"])

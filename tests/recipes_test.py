@@ -8,6 +8,7 @@ import json
 
 import keras
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("tensorflow_datasets")
 
@@ -59,7 +60,7 @@ def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.count("made-up pictures, NOT") >= 2
     out = tmp_path / "out"
-    cell = out / "vgg-teacher-bar-volume-2-seed0"
+    (cell,) = out.glob("vgg-*-bar-volume-2-seed0")
     row = json.loads((cell / "report.json").read_text())
     assert 0.45 < row["volume"] <= 0.5
     compact = keras.models.load_model(cell / "compact.keras", compile=False)
@@ -86,7 +87,7 @@ def test_options_reach_the_training(tmp_path):
         *("--connectivity", "regular", "--pictures", "40"),
     )
     assert keras.config.dtype_policy().name == "float32"
-    cell = tmp_path / "out" / "vgg-teacher-bar-volume-2-seed0"
+    cell = tmp_path / "out" / "vgg-scratch-bar-volume-2-seed0"
     gated = keras.models.load_model(cell / "gated.keras", compile=False)
     layer = gated.get_layer("group1_conv1")
     assert layer.compute_dtype == "bfloat16"
@@ -96,7 +97,10 @@ def test_options_reach_the_training(tmp_path):
 
 
 def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(preparing, "PATIENCE", 0.05)
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(preparing.urllib.request, "urlopen", refuse)
     for arguments, why in (
         ([], "cifar-10-binary.tar.gz"),
         (["--skip-broken"], "Expected skip_broken=False"),
@@ -112,17 +116,30 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
 
 
 def test_batches_that_devices_cannot_share(monkeypatch):
-    monkeypatch.setattr(devices, "_count", lambda strategy: 3)
+    monkeypatch.setattr(devices, "count", lambda strategy: 3)
     devices.check_batch(66, "mirrored")
     with pytest.raises(ValueError, match="multiple of 3"):
         devices.check_batch(64, "mirrored")
 
 
-def test_strategies(monkeypatch):
-    if keras.backend.backend() == "torch":
-        with devices.scope("auto"):
-            pass
-        with pytest.raises(ValueError, match="Expected --strategy none"):
-            devices.scope("mirrored")
-    with devices.scope("none"):
-        assert keras.Variable(1.0).shape == ()
+def test_a_batch_that_is_not_filled(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("cifar10", tmp_path, "--synthetic", "--batch-size", "1024")
+    assert "do not fill one batch" in capsys.readouterr().err
+
+
+def test_strategies():
+    assert devices.count("none") == 1
+    if keras.backend.backend() == "tensorflow":
+        with devices.scope("mirrored"):
+            strategy = tf.distribute.get_strategy()
+        assert strategy.num_replicas_in_sync == devices.count("mirrored")
+        assert isinstance(strategy, tf.distribute.MirroredStrategy)
+    else:
+        assert devices.count("auto") == 1
+        with pytest.raises(ValueError, match="Expected --strategy auto"):
+            devices.count("mirrored")
+    with devices.scope("auto"):
+        assert not isinstance(
+            tf.distribute.get_strategy(), tf.distribute.MirroredStrategy
+        )

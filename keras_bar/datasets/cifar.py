@@ -6,6 +6,9 @@ import tensorflow_datasets as tfds
 
 from keras_bar.datasets.pictures import Local
 
+# Bytes of a picture, without its labels.
+PIXELS = 3 * 32 * 32
+
 
 class _Extracted:
     """Stands where a builder expects its download manager.
@@ -24,8 +27,22 @@ class _Extracted:
 class _FromFolder(Local):
     def _split_generators(self, dl_manager):
         folder = pathlib.Path(self.source).parent
+        _check_files(folder, self._cifar_info)
         # Of the builder that this is mixed with.
         return super()._split_generators(_Extracted(folder))  # type: ignore[misc]
+
+
+def _check_files(folder, info):
+    """Raises a ValueError if a file of an archive is missing or cut."""
+    record = len(info.label_keys) + PIXELS
+    for name in (*info.train_files, *info.test_files):
+        path = folder / info.prefix / name
+        size = path.stat().st_size if path.exists() else 0
+        if not size or size % record:
+            raise ValueError(
+                f"{path} is missing or cut. Expected pictures of {record} "
+                f"bytes. Received: {size} bytes"
+            )
 
 
 class ExtractedCifar10(_FromFolder, tfds.image_classification.Cifar10):

@@ -31,7 +31,8 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     The archive's own test pictures have no labels, so a tenth of every class
     is held out as the test set, the same one always: that whose names have the
-    smallest checksums.
+    smallest checksums. No list says which pictures there should be, so that one
+    that is missing is not noticed.
 
     Args:
         source: Path of the archive, extracted or not; by default it is
@@ -74,7 +75,8 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
             )
         train, test = [], []
         for label in CLASSES:
-            files = sorted(found[label].iterdir(), key=_place)
+            files = [x for x in found[label].iterdir() if _is_picture(x)]
+            files.sort(key=_place)
             count = round(len(files) / HELD_OUT)
             test += [(path, label) for path in files[:count]]
             train += [(path, label) for path in files[count:]]
@@ -91,6 +93,10 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
                 # The same number may stand in two classes.
                 yield f"{label}/{path.name}", {"image": data, "label": label}
         self.info.metadata[f"left_out_{split}"] = reader.finish()
+
+
+def _is_picture(path):
+    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
 def _place(path):

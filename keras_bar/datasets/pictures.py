@@ -62,13 +62,15 @@ class Reader:
         self.name = name
         self.broken: dict = {}
 
-    def read(self, path, size=None):
+    def read(self, path, size=None, decode=None):
         """The bytes of a JPEG file in RGB.
 
         Args:
             path: `epath.Path`.
             size: Tuple of height and width to resize to, or None to leave the
                 file as it is.
+            decode: Function of the bytes that raises where they cannot be
+                decoded later. Decoders differ in what they forgive.
 
         Returns:
             Bytes, or None if it cannot be decoded.
@@ -77,7 +79,9 @@ class Reader:
         try:
             data = path.read_bytes()
             picture = image.open(io.BytesIO(data)).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+            if decode is not None:
+                decode(data)
+        except Exception as error:  # Of two libraries, about any bytes.
             # Pillow's errors hold the address of the stream; tell the reason.
             self.broken[path.name] = str(error).split(" <")[0]
             return None
@@ -133,7 +137,7 @@ def find_root(folder, child, name):
 
     Args:
         folder: `epath.Path` of this folder or of the one around it.
-        child: String, what it must hold.
+        child: String, name of a file or folder that it must hold.
         name: String, the data set's.
 
     Returns:
@@ -146,10 +150,10 @@ def find_root(folder, child, name):
         [x for x in folder.iterdir() if x.is_dir()] if folder.exists() else []
     )
     for candidate in (folder, *inner):
-        if (candidate / child).is_dir():
+        if (candidate / child).exists():
             return candidate
     raise ValueError(
-        f"This is not {name}. Expected a folder that holds {child}/. "
+        f"This is not {name}. Expected a folder that holds {child}. "
         f"Received: {folder}, which holds "
         f"{sorted(x.name for x in inner) or 'no folders'}"
     )

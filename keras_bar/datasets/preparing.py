@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
+import shutil
 import threading
-import urllib.error
 import urllib.request
 
 import tensorflow_datasets as tfds
@@ -11,6 +11,7 @@ from tensorflow_datasets.core.download.download_manager import (
     NonMatchingChecksumError,
 )
 from tensorflow_datasets.core.download.extractor import ExtractError
+from tensorflow_datasets.core.download.util import DownloadError
 
 from keras_bar.datasets import cifar
 from keras_bar.datasets import mio_tcd
@@ -18,6 +19,8 @@ from keras_bar.datasets import tiny_imagenet
 
 # Seconds after which there is taken to be no network.
 PATIENCE = 2.0
+# Answers of servers that do not say anything about a file without sending it.
+ASKED_IN_VAIN = (405, 501)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +102,18 @@ def prepare(name, folder, skip_broken=False):
             downloaded and cannot be.
     """
     check_available(name, folder, skip_broken)
-    source, folder = SOURCES[name], pathlib.Path(folder).expanduser()
+    source = SOURCES[name]
+    folder = _around(source, folder)
     builders = _make_builders(name, folder, skip_broken)
     for builder in builders:
         if _is_prepared(builder):
             return builder
     builder = builders[0]
+    downloads = folder / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         builder.download_and_prepare(
-            download_dir=folder / "downloads",
+            download_dir=downloads,
             # Archives of CIFAR are looked for here.
             download_config=tfds.download.DownloadConfig(manual_dir=folder),
         )
@@ -116,11 +121,19 @@ def prepare(name, folder, skip_broken=False):
         NonMatchingChecksumError,
         ExtractError,
     ) as error:
-        path = _find(source, folder) or folder / "downloads"
+        path = _find(source, folder) or downloads
         raise ValueError(
             f"The archive of {name} is damaged. Expected it as it is at "
             f"{source.url}; delete it and try again. Received: {path} ({error})"
         ) from error
+    except DownloadError as error:
+        raise ConnectionError(
+            _describe(name, source, folder, str(error))
+        ) from error
+    finally:
+        # Pictures are stored twice until here, and of another archive under
+        # the same name it would still be these that were read.
+        shutil.rmtree(downloads / "extracted", ignore_errors=True)
     return builder
 
 
@@ -136,7 +149,8 @@ def check_available(name, folder, skip_broken=False):
             "There is no such data set. Expected one of "
             f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
         )
-    source, folder = SOURCES[name], pathlib.Path(folder).expanduser()
+    source = SOURCES[name]
+    folder = _around(source, folder)
     if skip_broken and not source.files:
         raise ValueError(
             f"The pictures of {name} are not files of their own. Expected "
@@ -145,6 +159,15 @@ def check_available(name, folder, skip_broken=False):
     builders = _make_builders(name, folder, skip_broken)
     if not _find(source, folder) and not any(map(_is_prepared, builders)):
         _check_network(name, source, folder)
+
+
+def _around(source, folder):
+    """The folder of the data sets, where that of the archive, or the archive,
+    was named."""
+    folder = pathlib.Path(folder).expanduser()
+    if folder.name in (source.extracted, source.archive):
+        return folder.parent
+    return folder
 
 
 def _find(source, folder):
@@ -161,8 +184,12 @@ def _make_builders(name, folder, skip_broken):
     source = SOURCES[name]
     found = _find(source, folder)
     if source.files:
-        config = "readable" if skip_broken else "complete"
-        return [source.builder(data_dir=folder, config=config, source=found)]
+        # Where nothing was broken nothing has to be left out.
+        configs = ["readable", "complete"] if skip_broken else ["complete"]
+        return [
+            source.builder(data_dir=folder, config=x, source=found)
+            for x in configs
+        ]
     extracted = source.builder(data_dir=folder, source=found)
     packed = tfds.builder(name, data_dir=folder)
     if found and found.is_dir():
@@ -182,11 +209,11 @@ def _check_network(name, source, folder):
         request = urllib.request.Request(source.url, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=PATIENCE).close()
-        except urllib.error.HTTPError:
-            pass  # An answer: there is a network.
         except OSError as error:
-            reasons.append(str(error))
-            return
+            code = getattr(error, "code", None)
+            if code not in ASKED_IN_VAIN:
+                reasons.append(str(error))
+                return
         reasons.clear()
 
     # Names are looked up without a limit on time.
@@ -194,9 +221,13 @@ def _check_network(name, source, folder):
     asking.start()
     asking.join(PATIENCE + 1)
     if reasons:
-        raise ConnectionError(
-            f"{name} is not in {folder} and cannot be downloaded. Expected a "
-            f"network, or the archive {source.archive} of {source.url} "
-            f"({source.size}), or its folder {source.extracted}, in {folder}. "
-            f"Received: {reasons[-1]}"
-        )
+        raise ConnectionError(_describe(name, source, folder, reasons[-1]))
+
+
+def _describe(name, source, folder, reason):
+    return (
+        f"{name} is not in {folder} and cannot be downloaded. Expected a "
+        f"network, or the archive {source.archive} of {source.url} "
+        f"({source.size}), or its folder {source.extracted}, in {folder}. "
+        f"Received: {reason}"
+    )

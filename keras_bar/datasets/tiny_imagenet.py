@@ -46,13 +46,15 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = pictures.find_root(
-            pictures.extract(self.source, URL, dl_manager), "train", self.name
+            pictures.extract(self.source, URL, dl_manager),
+            "wnids.txt",
+            self.name,
         )
-        numbers = sorted(x.name for x in (root / "train").iterdir())
-        if len(numbers) > CLASSES:
+        numbers = sorted((root / "wnids.txt").read_text().split())
+        if len(numbers) != CLASSES:
             raise ValueError(
-                f"{root / 'train'} is not that of TinyImageNet. Expected at "
-                f"most {CLASSES} classes. Received: {len(numbers)}"
+                f"{root / 'wnids.txt'} is not that of TinyImageNet. Expected "
+                f"{CLASSES} classes. Received: {len(numbers)}"
             )
         labels = {number: i for i, number in enumerate(numbers)}
         self.info.metadata["wordnet"] = numbers
@@ -62,24 +64,29 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split, files):
+        decode = self.info.features["image"].decode_example
         reader = pictures.Reader(self.builder_config, self.name)
         for path, label in files:
-            data = reader.read(path)
+            data = reader.read(path, decode=decode)
             if data is not None:
                 yield path.name, {"image": data, "label": label}
         self.info.metadata[f"left_out_{split}"] = reader.finish()
 
 
 def _train(root, labels):
+    """The pictures that the lists of boxes name, there or not."""
     for number, label in labels.items():
-        for path in sorted((root / "train" / number / "images").iterdir()):
-            yield path, label
+        folder = root / "train" / number
+        for name, *_ in _rows(folder / f"{number}_boxes.txt"):
+            yield folder / "images" / name, label
 
 
 def _validation(root, labels):
-    """The pictures that the list names, whether they are there or not."""
+    """The pictures that the list names, there or not."""
     folder = root / "val"
-    for line in (folder / "val_annotations.txt").read_text().splitlines():
-        name, number, *_ = line.split("\t")
-        if number in labels:
-            yield folder / "images" / name, labels[number]
+    for name, number, *_ in _rows(folder / "val_annotations.txt"):
+        yield folder / "images" / name, labels[number]
+
+
+def _rows(path):
+    return [line.split("\t") for line in path.read_text().splitlines()]

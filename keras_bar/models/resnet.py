@@ -111,7 +111,10 @@ def norm_relu(x, norm_name, relu_name):
 def classifier(x, classes, activation):
     """Global average pooling, then the dense layer over the classes."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return layers.Dense(classes, activation=activation, name="classifier")(x)
+    # Losses and distillation take a softmax, which half precision blurs.
+    return layers.Dense(
+        classes, activation=activation, dtype="float32", name="classifier"
+    )(x)
 
 
 def narrowed(width, narrow):
