@@ -27,8 +27,8 @@ class _Extracted:
 class _FromFolder(Local):
     def _split_generators(self, dl_manager):
         folder = pathlib.Path(self.source).parent
-        _check_files(folder, self._cifar_info)
-        # Of the builder that this is mixed with.
+        # Of the builder that this is mixed with, as below.
+        _check_files(folder, self._cifar_info)  # type: ignore[attr-defined]
         return super()._split_generators(_Extracted(folder))  # type: ignore[misc]
 
 
