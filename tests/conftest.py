@@ -29,6 +29,6 @@ def pictures(tmp_path_factory):
         networks={**full.networks, "wide_resnet": narrow},
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "VGG_WIDTHS", (8, 16))
+        patch.setattr(networks, "VGG_WIDTHS", (8,))
         patch.setitem(datasets.DATASETS, "fashion_mnist", small)
         yield path

@@ -69,6 +69,7 @@ def test_leaves_its_results(finished):
         "settings.json",
         "teacher.json",
         "teacher.keras",
+        "tensorboard",
     }
 
 

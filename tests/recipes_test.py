@@ -36,8 +36,8 @@ SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Four convolutions instead of the paper's networks."""
-    monkeypatch.setattr(networks, "VGG_WIDTHS", (8, 16))
+    """Two convolutions instead of the paper's networks."""
+    monkeypatch.setattr(networks, "VGG_WIDTHS", (8,))
     for name, shape in SHAPES.items():
         for key in (name, f"{name}-synthetic"):
             known = dataclasses.replace(
