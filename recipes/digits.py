@@ -11,7 +11,8 @@ it a little more. Then tells what was gained and lost.
 In the output folder: the networks `teacher.keras`, `gated.keras` (pruned, but
 still of full size) and `compact.keras`, `report.json`, the logs of every epoch
 in `teacher.json`, `prune.json` and `fine-tune.json`, for TensorBoard in
-`tensorboard`, and the pictures `budget` and `channels`. If it is interrupted, the same command goes on where it was.
+`tensorboard`, and the pictures `budget` and `channels`. If it is interrupted,
+the same command goes on where it was.
 """
 
 import argparse
