@@ -46,20 +46,12 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = pictures.CONFIGS
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Vehicles and pedestrians, seen by traffic cameras.",
-            homepage="https://tcd.miovision.com/",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(
-                        shape=(SIZE, SIZE, 3), encoding_format="jpeg"
-                    ),
-                    "label": tfds.features.ClassLabel(names=CLASSES),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            metadata=tfds.core.MetadataDict(),
+        return pictures.make_info(
+            self,
+            "Vehicles and pedestrians, seen by traffic cameras.",
+            "https://tcd.miovision.com/",
+            SIZE,
+            tfds.features.ClassLabel(names=CLASSES),
         )
 
     def _split_generators(self, dl_manager):

@@ -49,6 +49,29 @@ CONFIGS = [
 ]
 
 
+def make_info(builder, description, homepage, size, label):
+    """What a builder tells of its data set.
+
+    Args:
+        builder: `tfds.core.DatasetBuilder`.
+        description, homepage: Strings.
+        size: Integer, height and width of its pictures, in RGB.
+        label: `tfds.features.ClassLabel`.
+
+    Returns:
+        `tfds.core.DatasetInfo`.
+    """
+    image = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        homepage=homepage,
+        features=tfds.features.FeaturesDict({"image": image, "label": label}),
+        supervised_keys=("image", "label"),
+        metadata=tfds.core.MetadataDict(),
+    )
+
+
 class Reader:
     """Decodes picture files, and remembers which it could not.
 

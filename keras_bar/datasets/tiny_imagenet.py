@@ -28,20 +28,12 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = pictures.CONFIGS
 
     def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="ImageNet in small: 200 classes at 64x64.",
-            homepage="http://cs231n.stanford.edu/",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(
-                        shape=(SIZE, SIZE, 3), encoding_format="jpeg"
-                    ),
-                    "label": tfds.features.ClassLabel(num_classes=CLASSES),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            metadata=tfds.core.MetadataDict(),
+        return pictures.make_info(
+            self,
+            "ImageNet in small: 200 classes at 64x64.",
+            "http://cs231n.stanford.edu/",
+            SIZE,
+            tfds.features.ClassLabel(num_classes=CLASSES),
         )
 
     def _split_generators(self, dl_manager):
