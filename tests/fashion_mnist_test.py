@@ -79,6 +79,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     class Stop(KeyboardInterrupt):
         pass
 
+    lend_teacher(finished, tmp_path)
     patch = pytest.MonkeyPatch()
     write = resuming.Progress.on_epoch_end
 

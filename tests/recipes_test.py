@@ -31,7 +31,10 @@ SHAPES = {
     "mio_tcd": ((128, 128, 3), 11),
     "tiny_imagenet": ((64, 64, 3), 200),
 }
-SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"]
+SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"] + [
+    "--pictures",
+    "128",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +126,12 @@ def test_batches_that_devices_cannot_share(monkeypatch):
 
 
 def test_a_batch_that_is_not_filled(tmp_path, capsys):
+    """With all pictures, whose number is known when they are there."""
+    recipe = importlib.import_module("recipes.cifar10")
+    paths = ["--data-dir", str(tmp_path), "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit):
-        run("cifar10", tmp_path, "--synthetic", "--batch-size", "1024")
+        factors = ["--factors", "2"]
+        recipe.main(["--synthetic", "--batch-size", "1024", *factors, *paths])
     assert "do not fill one batch" in capsys.readouterr().err
 
 
