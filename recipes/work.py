@@ -98,7 +98,11 @@ class Work:
 
     def source(self, teacher):
         """The network that is pruned."""
-        return self.build() if self.cell.start == "scratch" else teacher
+        if self.cell.start == "scratch":
+            return self.build()
+        # Teaching froze it, and its copies would be frozen, too.
+        teacher.trainable = True
+        return teacher
 
     def fit(self, part, model, epochs, callbacks=()):
         """Trains a part of the cell on an order of pictures of its own."""

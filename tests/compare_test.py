@@ -17,6 +17,7 @@ from recipes import methods
 from recipes import networks
 from recipes import phases
 from recipes import searching
+from recipes import training
 from recipes.work import Cell
 from recipes.work import Manner
 from recipes.work import Work
@@ -123,6 +124,18 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     first, other, again = map(kernel, (0, 1, 0))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_a_network_that_has_taught_can_be_pruned(tmp_path):
+    """As when a second strength is tried."""
+    cell = Cell("lzr", 2, 0, "vgg", "volume", "teacher")
+    work = Work(cell, "fashion_mnist", None, Manner(), tmp_path)
+    teacher = networks.vgg((14, 14, 1), 10)
+    expected = len(keras_bar.gate(teacher).trainable_variables)
+    training.distiller(teacher, networks.vgg((14, 14, 1), 10), 1e-3)
+    assert not teacher.trainable_variables
+    student = keras_bar.gate(work.source(teacher))
+    assert len(student.trainable_variables) == expected
 
 
 def test_rounds_of_the_supplement_serve_all_factors(
