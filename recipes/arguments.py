@@ -144,8 +144,8 @@ def _add_training(parser):
     )
     parser.add_argument(
         "--jit",
-        choices=("auto", "on", "off"),
-        default={"auto": "auto", True: "on", False: "off"}[training.JIT],
+        choices=training.JITS,
+        default=next(x for x, y in training.JITS.items() if y == training.JIT),
         help="compile with XLA (default: %(default)s)",
     )
     parser.add_argument(

@@ -7,13 +7,6 @@ each.
     python recipes/cifar10.py --synthetic
     python recipes/cifar10.py --data-dir DATA --seeds 0
     python recipes/cifar10.py --methods bar bar-flops wm lzr --factors 4 16
-
-The data set is looked for in the folder `--data-dir`, prepared, as its archive
-or extracted, and downloaded to there if it is not. Every cell of the table is a
-folder in the output folder with `report.json`, the compact network, the logs of
-every epoch, for TensorBoard, too, and pictures; `tables.md` and the pictures
-`volume` and `flops` have the supplement's numbers beside the measured ones.
-What is done is not done again: the same command goes on where it was.
 """
 
 import os

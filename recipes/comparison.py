@@ -14,6 +14,15 @@ from recipes import tables
 
 # Whose numbers in the supplement stand beside a data set that has none there.
 BESIDE = "cifar10"
+# Closes the description of every recipe for one data set.
+ABOUT = """
+The data set is looked for in the folder `--data-dir`, prepared, as its archive
+or extracted, and downloaded to there if it is not. Every cell of the table is a
+folder in the output folder with `report.json`, the compact network, the logs of
+every epoch, for TensorBoard, too, and pictures; `tables.md` and the pictures
+`volume` and `flops` have the supplement's numbers beside the measured ones.
+What is done is not done again: the same command goes on where it was.
+"""
 PAPER = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
@@ -32,7 +41,7 @@ def run(description, dataset, compared, given=None):
         given: List of arguments, or None for those of the command line.
     """
     parser = arguments.make_parser(
-        description,
+        description + ABOUT,
         [dataset],
         list(tables.TITLES),
         compared,

@@ -87,8 +87,8 @@ def prepare(settings, dataset, folder):
             "The training pictures do not fill one batch. Expected a smaller "
             f"--batch-size. Received: --batch-size {settings.batch_size}"
         )
-    tell_left_out(data)
-    jit = {"auto": "auto", "on": True, "off": False}[settings.jit]
+    tell_left_out(data.left_out)
+    jit = training.JITS[settings.jit]
     # One table holds one kind of training.
     kind = {
         "dataset": dataset,
@@ -103,9 +103,8 @@ def prepare(settings, dataset, folder):
     return Manner(settings.scale, settings.connectivity, jit), data
 
 
-def tell_left_out(data):
+def tell_left_out(names):
     """Names the pictures that could not be read."""
-    names = getattr(data, "left_out", [])
     if names:
         more = ", ..." if len(names) > SHOWN else ""
         print(
@@ -123,8 +122,8 @@ def do(work):
     small, row = methods.METHODS[cell.method](work, teacher)
     run.save("compact", small)
     row = tables.cell_row(cell, teacher, small, work.data) | row
-    if left_out := getattr(work.data, "left_out", []):
-        row["left_out"] = len(left_out)
+    if work.data.left_out:
+        row["left_out"] = len(work.data.left_out)
     run.finish(row)
     print(f"{cell}: accuracy {row['accuracy']:.4f}", flush=True)
 

@@ -7,6 +7,9 @@ import keras_bar
 # On a CPU, TensorFlow's kernels are faster than XLA's for small pictures.
 JIT = False if keras.backend.backend() == "tensorflow" else "auto"
 
+# Words of the command line for what `compile` takes.
+JITS = {"auto": "auto", "on": True, "off": False}
+
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
