@@ -80,8 +80,11 @@ def gate(
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
         # Frozen as a whole, as a distiller does with its teacher: a student
-        # that could not learn would be of no use.
-        gated.trainable = True
+        # that could not learn would be of no use. Layer by layer, because
+        # TensorFlow ignores an assignment of the value that is there already,
+        # and the copy says of itself that it is trainable.
+        for layer in gated.layers:
+            layer.trainable = True
     return gated
 
 

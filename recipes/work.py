@@ -98,11 +98,7 @@ class Work:
 
     def source(self, teacher):
         """The network that is pruned."""
-        if self.cell.start == "scratch":
-            return self.build()
-        # Teaching froze it, and its copies would be frozen, too.
-        teacher.trainable = True
-        return teacher
+        return self.build() if self.cell.start == "scratch" else teacher
 
     def fit(self, part, model, epochs, callbacks=()):
         """Trains a part of the cell on an order of pictures of its own."""

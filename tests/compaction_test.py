@@ -216,8 +216,11 @@ def test_a_compact_model_is_gated_and_compacted_again():
 
 def test_a_frozen_teacher_gives_a_student_that_learns():
     model = bottlenecks()
+    expected = [x.path for x in keras_bar.gate(model).trainable_variables]
     model.trainable = False
-    assert keras_bar.gate(model).trainable_variables
+    student = keras_bar.gate(model)
+    assert [x.path for x in student.trainable_variables] == expected
+    assert not model.trainable_variables
 
 
 LOAD = """
