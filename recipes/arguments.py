@@ -154,5 +154,6 @@ def _add_training(parser):
         default="auto",
         help="auto: all local accelerators if there are several, otherwise "
         "one device; none: one device; mirrored: all local accelerators, or "
-        "the CPUs that TensorFlow was told of; TensorFlow only (default: auto)",
+        "the CPUs that TensorFlow was told of; multiworker: those of all hosts "
+        "in TF_CONFIG; the last two on TensorFlow only (default: auto)",
     )

@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import arguments
+from recipes import command
 from recipes import comparison
 from recipes import datasets
 from recipes import tables
@@ -57,7 +58,4 @@ def main(given=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on where it was.")
+    command.run(main)

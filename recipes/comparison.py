@@ -8,7 +8,8 @@ from keras_bar import reports
 from keras_bar.reports import paper
 from recipes import arguments
 from recipes import datasets
-from recipes import resuming
+from recipes import files
+from recipes import hosts
 from recipes import runner
 from recipes import tables
 
@@ -75,8 +76,10 @@ def train(parser, settings, dataset, folders):
     if settings.synthetic:
         print(f"\n{made_up}\n", flush=True)
     for _ in runner.run(parser, settings, dataset, folders[dataset]):
-        write(find(folders), dataset, settings, folder)
-    print(f"\n{(folder / 'tables.md').read_text()}")
+        if hosts.is_chief():
+            write(find(folders), dataset, settings, folder)
+    if hosts.is_chief():
+        print(f"\n{(folder / 'tables.md').read_text()}")
     if settings.synthetic:
         print(made_up)
 
@@ -119,7 +122,7 @@ def write(found, dataset, settings, folder):
     text = "\n".join(
         markdown(name, rows, settings.metric) for name, rows in alike.items()
     )
-    resuming.write(folder / "tables.md", text)
+    files.write(folder / "tables.md", text)
     if not alike:
         return
     for metric, label in (("volume", "volume"), ("flops", "FLOPs")):

@@ -4,7 +4,24 @@ import contextlib
 
 import keras
 
-STRATEGIES = ("auto", "none", "mirrored")
+from recipes import hosts
+
+STRATEGIES = ("auto", "none", "mirrored", "multiworker")
+
+
+def start(strategy):
+    """Joins the other hosts, if there are any. Must be called before
+    TensorFlow is used for anything else.
+
+    Args:
+        strategy: As `scope` takes it.
+
+    Raises:
+        ValueError: If the backend does not know the strategy, or it is not
+            told of the hosts.
+    """
+    if _check(strategy) == "multiworker":
+        hosts.start()
 
 
 def scope(strategy):
@@ -15,11 +32,14 @@ def scope(strategy):
     Args:
         strategy: `"none"`: one device. `"mirrored"`: all local accelerators,
             or the CPUs if there are none. `"auto"`: the latter if there are
-            several accelerators, otherwise the former.
+            several accelerators, otherwise the former. `"multiworker"`: the
+            accelerators, or CPUs, of all hosts that have been joined.
 
     Returns:
         A context manager.
     """
+    if hosts.several():
+        return hosts.scope()
     if count(strategy) == 1 and strategy != "mirrored":
         return contextlib.nullcontext()
     import tensorflow as tf
@@ -35,24 +55,31 @@ _MIRRORED: list = []
 
 
 def count(strategy):
-    """How many devices share a batch.
-
-    Raises:
-        ValueError: If the backend does not know the strategy.
-    """
-    if keras.backend.backend() != "tensorflow":
-        if strategy == "mirrored":
-            raise ValueError(
-                "Recipes train on several devices with TensorFlow only. "
-                "Expected --strategy auto or none, or the backend tensorflow. "
-                f"Received: --strategy {strategy}, and the backend "
-                f"{keras.backend.backend()}"
-            )
+    """How many devices share a batch."""
+    if _check(strategy) == "none":
         return 1
-    if strategy == "none":
-        return 1
+    if hosts.several():
+        return hosts.count()
     gpus = len(_find("GPU"))
     return gpus or (len(_find("CPU")) if strategy == "mirrored" else 1)
+
+
+def _check(strategy):
+    """The strategy, which is `"none"` where a backend knows no other.
+
+    Raises:
+        ValueError: If another one was asked for.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return strategy
+    if strategy not in ("auto", "none"):
+        raise ValueError(
+            "Recipes train on several devices with TensorFlow only. "
+            "Expected --strategy auto or none, or the backend tensorflow. "
+            f"Received: --strategy {strategy}, and the backend "
+            f"{keras.backend.backend()}"
+        )
+    return "none"
 
 
 def _find(kind):

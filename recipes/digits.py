@@ -31,6 +31,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras_bar
 from keras_bar import reports
+from recipes import command
 from recipes import digits_data
 from recipes import resuming
 from recipes import training
@@ -240,7 +241,4 @@ def check(budget, metric, epochs, seed):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on where it was.")
+    command.run(main)

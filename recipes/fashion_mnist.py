@@ -35,6 +35,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import arguments
+from recipes import command
+from recipes import hosts
 from recipes import methods
 from recipes import runner
 from recipes import tables
@@ -53,12 +55,11 @@ def main(given=None):
     settings = parser.parse_args(given)
     folder = settings.output
     for rows in runner.run(parser, settings, "fashion_mnist", folder):
-        tables.write(rows, folder)
-    print(f"\n{(folder / 'table.md').read_text()}")
+        if hosts.is_chief():
+            tables.write(rows, folder)
+    if hosts.is_chief():
+        print(f"\n{(folder / 'table.md').read_text()}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on where it was.")
+    command.run(main)

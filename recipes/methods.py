@@ -9,6 +9,7 @@ import keras
 import keras_bar
 from keras_bar import baselines
 from keras_bar import reports
+from recipes import hosts
 from recipes import searching
 from recipes import tables
 
@@ -38,7 +39,8 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     gated = work.run.once("gated", lambda: prune(work, teacher, regularizer))
     cost = keras_bar.measure_cost(gated)
     history = work.run.history("prune")
-    draw(work, history, metric, cost)
+    if hosts.is_chief():
+        draw(work, history, metric, cost)
     small = keras_bar.compact(gated)
     row = tables.pruning_row(history, metric, gated, work.data)
     row |= {

@@ -1,17 +1,20 @@
 """Training in parts that can be interrupted at any time.
 
-A finished part leaves its network in a file. Within a part Keras's
-`BackupAndRestore` keeps the state of the last epoch.
+A finished part leaves its network in a file. Within a part a `Backup` keeps the
+state of the last epochs. On several hosts the chief writes, and all read.
 """
 
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 import time
 
 import keras
+
+from recipes import backups
+from recipes import files
+from recipes import hosts
 
 SHOWN = (
     "accuracy",
@@ -44,14 +47,12 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         path = folder / "settings.json"
-        found = json.loads(path.read_text()) if path.exists() else settings
+        found = hosts.agree(path, settings)
         if found != settings:
             raise ValueError(
                 f"{folder} holds a run with other settings. Expected the "
                 f"settings {found}, or another --output. Received: {settings}"
             )
-        if not path.exists():
-            write(path, json.dumps(settings))
 
     def report(self):
         """What `finish` wrote, or None where the run is not finished."""
@@ -64,12 +65,14 @@ class Run:
         if path.exists():
             print(f"{name}: done before, in {path}", flush=True)
             return keras.models.load_model(path, compile=False)
-        self._scratch.mkdir(exist_ok=True)
         model = make()
         self.save(name, model)
         # Their states only served to go on; others may be at work here.
-        for part in self._parts:
+        for part in self._parts if hosts.is_chief() else ():
             shutil.rmtree(self._scratch / part, ignore_errors=True)
+        if hosts.several():
+            # Each host has statistics of batch normalization of its own.
+            return keras.models.load_model(path, compile=False)
         return model
 
     def done(self, prefix):
@@ -79,10 +82,15 @@ class Run:
 
     def save(self, name, model):
         """Writes a network that is never seen half written."""
+        path = self.path(name)
         self._scratch.mkdir(exist_ok=True)
-        unfinished = self._scratch / f"{name}.keras"
-        model.save(unfinished)
-        os.replace(unfinished, self.path(name))
+        # All hosts save, because Keras makes variables for it.
+        unfinished = self._scratch / f"{name}{hosts.index()}.keras"
+        with files.temporary(unfinished):
+            model.save(unfinished)
+            if hosts.is_chief():
+                files.put(unfinished, path)
+        hosts.see(path)
 
     def path(self, name):
         """Where the network of a part is, or will be."""
@@ -102,19 +110,21 @@ class Run:
             callbacks: Callbacks that add to the logs.
             validation_data: Pictures and classes to validate on, or None.
         """
-        self._scratch.mkdir(exist_ok=True)
+        backups.check_space(self.folder, model)
         self._parts.add(name)
-        progress = Progress(name, batches, self.folder / f"{name}.json")
-        backup = keras.callbacks.BackupAndRestore(
-            self._scratch / name,
-            double_checkpoint=True,
-            delete_checkpoint=False,
-        )
-        callbacks = [*callbacks, progress, *self._tensorboard(name), backup]
+        backup = backups.Backup(self._scratch / name)
+        callbacks = [
+            *callbacks,
+            Progress(name, batches),
+            *self._tensorboard(name),
+        ]
+        if hosts.is_chief():
+            callbacks.append(Journal(self.folder / f"{name}.json"))
         model.fit(
             getattr(batches, "dataset", batches),
+            initial_epoch=backup.epoch,
             epochs=epochs,
-            callbacks=callbacks,
+            callbacks=[*callbacks, backup],
             shuffle=False,
             verbose=0,
             validation_data=validation_data,
@@ -125,7 +135,9 @@ class Run:
         needed = ("tensorboard", "tensorflow")
         if not all(map(importlib.util.find_spec, needed)):
             return []
-        folder = self.folder / "tensorboard" / name
+        # It makes a variable, which all hosts must do together.
+        root = self.folder if hosts.is_chief() else self._scratch
+        folder = root / "tensorboard" / name
         return [keras.callbacks.TensorBoard(folder, write_graph=False)]
 
     def history(self, name):
@@ -136,24 +148,25 @@ class Run:
 
     def finish(self, report):
         """Writes the report, and removes what only served to go on."""
-        write(self.folder / "report.json", json.dumps(report, indent=1))
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        path = self.folder / "report.json"
+        if hosts.is_chief():
+            files.write(path, json.dumps(report, indent=1))
+        hosts.see(path)
+        if hosts.is_chief():
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows a bar, and writes down the logs of every epoch."""
+    """Shows a bar, and sets the epoch of the batches."""
 
-    def __init__(self, name, batches, path):
+    def __init__(self, name, batches):
         super().__init__()
         self.name = name
         self.batches = batches
-        self.path = path
-        self.rows = json.loads(path.read_text()) if path.exists() else {}
         self.bar = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch
-        self.start = time.perf_counter()
         if self.bar is None:
             resumed = f", resumed after epoch {epoch}" if epoch else ""
             print(f"{self.name}{resumed}", flush=True)
@@ -163,15 +176,23 @@ class Progress(keras.callbacks.Callback):
             self.bar.update(epoch)  # Compiling takes its time, too.
 
     def on_epoch_end(self, epoch, logs=None):
+        row = {x: float(logs[x]) for x in SHOWN if x in logs}
+        self.bar.update(epoch + 1, list(row.items()))
+
+
+class Journal(keras.callbacks.Callback):
+    """Writes down the logs of every epoch, and how long it took."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.rows = json.loads(path.read_text()) if path.exists() else {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
         row = {log: float(value) for log, value in logs.items()}
         row["seconds"] = time.perf_counter() - self.start
         self.rows[str(epoch)] = row
-        write(self.path, json.dumps(self.rows))
-        self.bar.update(epoch + 1, [(x, row[x]) for x in SHOWN if x in row])
-
-
-def write(path, text):
-    """Writes a text file that is never seen half written."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
+        files.write(self.path, json.dumps(self.rows))

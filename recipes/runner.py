@@ -15,6 +15,7 @@ import keras_bar
 from keras_bar import baselines
 from recipes import datasets
 from recipes import devices
+from recipes import hosts
 from recipes import methods
 from recipes import phases
 from recipes import resuming
@@ -43,7 +44,7 @@ def run(parser, settings, dataset, folder):
     """
     try:
         manner, data = prepare(settings, dataset, folder)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.error(str(error))
     yield find_rows(folder)
     rest = settings.network, settings.metric, settings.start
@@ -79,8 +80,14 @@ def prepare(settings, dataset, folder):
         settings.scale = known.scale
     check(settings, known)
     known.check_available(settings.data, settings.skip_broken)
+    devices.start(settings.strategy)
+    devices.check_batch(settings.batch_size, settings.strategy)
     check_networks(settings, known)
-    data = known.load(settings.data, settings.pictures, settings.skip_broken)
+    data = hosts.chief_first(
+        lambda: known.load(
+            settings.data, settings.pictures, settings.skip_broken
+        )
+    )
     data.batch = settings.batch_size
     if not data.steps:
         raise ValueError(
@@ -170,7 +177,6 @@ def check(settings, known):
             "volume. Expected --metric volume, or the method 'bar'. "
             f"Received: --metric {settings.metric}"
         )
-    devices.check_batch(batch, settings.strategy)
 
 
 def check_networks(settings, known):

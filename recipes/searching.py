@@ -3,7 +3,8 @@
 import json
 import math
 
-from recipes import resuming
+from recipes import files
+from recipes import hosts
 
 # A network within this factor of the wanted size is near enough.
 NEAR = 1.1
@@ -24,14 +25,14 @@ def recorded(path, attempt, target, strength, near, known):
     Returns:
         The strength.
     """
-    if not path.exists():
-        resuming.write(path, json.dumps({"known": list(known)}))
-    record = json.loads(path.read_text())
+    record = hosts.agree(path, {"known": list(known)})
     if "strength" not in record:
         record["strength"] = search(
             attempt, target, strength, near, record["known"]
         )
-        resuming.write(path, json.dumps(record))
+        if hosts.is_chief():
+            files.write(path, json.dumps(record))
+        hosts.see(path)
     return record["strength"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes import resuming
+from recipes import files
 from recipes.pictures import BATCH
 from recipes.pictures import VALIDATION
 
@@ -133,11 +133,13 @@ class Stream:
         decoders = None
         if not self._in_memory:
             decoders = {"image": tfds.decode.SkipDecoding()}
-        return self.builder.as_dataset(
-            split=split,
-            as_supervised=True,
-            shuffle_files=False,
-            decoders=decoders,
+        return _shard_batches(
+            self.builder.as_dataset(
+                split=split,
+                as_supervised=True,
+                shuffle_files=False,
+                decoders=decoders,
+            )
         )
 
     def _decode(self, image):
@@ -166,7 +168,7 @@ class Stream:
             found = self._measure()
             # A folder that many share may not be ours to write to.
             with contextlib.suppress(OSError):
-                resuming.write(path, json.dumps(found))
+                files.write(path, json.dumps(found))
         deviation = np.maximum(found["deviation"], LEAST)
         return np.float32(found["mean"]), np.float32(deviation)
 
@@ -207,12 +209,7 @@ class Epochs:
             # Read when the iterator asks, at the start of every epoch.
             lambda x: stream.epoch(x, self._epoch.read_value())
         )
-        options = tf.data.Options()
-        options.deterministic = True
-        options.experimental_distribute.auto_shard_policy = (
-            tf.data.experimental.AutoShardPolicy.DATA
-        )
-        self.dataset = data.apply(steps).with_options(options).prefetch(2)
+        self.dataset = _shard_batches(data.apply(steps)).prefetch(2)
 
     @property
     def epoch(self):
@@ -221,6 +218,17 @@ class Epochs:
     @epoch.setter
     def epoch(self, value):
         self._epoch.assign(value)
+
+
+def _shard_batches(data):
+    """The same pictures, in the same order; several hosts share every batch,
+    and not the files, of which there may be fewer."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return data.with_options(options)
 
 
 def _shuffle(data, buffer, seed, seed2):

@@ -8,7 +8,7 @@ import keras_bar
 from keras_bar import reports
 from keras_bar.costs import METRICS
 from keras_bar.reports import paper
-from recipes import resuming
+from recipes import files
 
 # What makes cells differ in more than their seed.
 KEYS = ("network", "start", "method", "metric", "factor")
@@ -85,7 +85,7 @@ def write(rows, folder):
     """Writes `results.csv`, `table.md` and the picture `accuracy`."""
     write_csv(rows, folder / "results.csv")
     text = "\n".join([markdown(rows), connectivity_markdown(rows)])
-    resuming.write(folder / "table.md", text)
+    files.write(folder / "table.md", text)
     plain = [x for x in rows if PLAIN.items() <= x.items()]
     panel = make_panel("", plain)
     if panel.curves:
@@ -101,7 +101,7 @@ def write_csv(rows, path):
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    resuming.write(path, text.getvalue())
+    files.write(path, text.getvalue())
 
 
 def _place(row):

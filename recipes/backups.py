@@ -1,0 +1,137 @@
+"""Backups of a training, so that it can be interrupted at any time."""
+
+import math
+import re
+import shutil
+
+import keras
+import numpy as np
+
+from recipes import files
+from recipes import hosts
+
+NAME = "epoch-{epoch}-{checksum}.npz"
+PATTERN = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.npz")
+# How many states are kept, so that there is one if the last one is broken.
+KEPT = 2
+
+
+class DivergedError(ArithmeticError):
+    """The loss of a training is not a number any more."""
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps the state after each of the last two epochs, and goes on from the
+    last one that is whole.
+
+    Unlike with `keras.callbacks.BackupAndRestore` a state is one file, so that
+    there is no moment in which the weights are those of one epoch and the
+    number is that of another. It is no HDF5 file, for these crash the program
+    where the disk is full. Its name tells its checksum, so that a damaged one
+    is known before any of it is used.
+
+    Stands behind all other callbacks: what they do when an epoch or the
+    training begins or ends belongs to the state.
+
+    Args:
+        folder: `pathlib.Path` of a folder for nothing else.
+
+    Attributes:
+        epoch: Integer, the number of epochs that are done: the
+            `initial_epoch` of `fit`.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self._found = self._find()
+        self.epoch = _epoch(self._found) if self._found else 0
+
+    def on_train_begin(self, logs=None):
+        if self._found:
+            self._load(self._found)
+
+    def on_epoch_end(self, epoch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            kept = f"the state after {self.epoch} epochs is kept"
+            raise DivergedError(
+                f"The training has diverged. Expected a finite loss in epoch "
+                f"{epoch + 1}; {kept if self.epoch else 'no state is kept'} in "
+                f"{self.folder}. Received: loss={loss}"
+            )
+        if hosts.is_chief():
+            self._save(epoch + 1)
+        self.epoch = epoch + 1
+
+    def _save(self, epoch):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = map(keras.ops.convert_to_numpy, _variables(self.model))
+        with files.temporary(self.folder / "unfinished.npz") as unfinished:
+            np.savez(unfinished, *values)
+            name = NAME.format(epoch=epoch, checksum=files.checksum(unfinished))
+            files.put(unfinished, self.folder / name)
+        for old in self._states()[KEPT:]:
+            old.unlink()
+
+    def _load(self, path):
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        variables = _variables(self.model)
+        with np.load(path) as found:
+            values = list(found.values())
+        shapes = [tuple(x.shape) for x in variables]
+        if [x.shape for x in values] != shapes:
+            raise ValueError(
+                "The state of an interrupted training is that of another "
+                f"network. Expected the {len(shapes)} variables of this "
+                f"one, or no such file. Received: {path} with {len(values)}"
+            )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+    def _states(self):
+        """The files, the last epoch's first."""
+        if not self.folder.exists():
+            return []
+        found = [x for x in self.folder.iterdir() if PATTERN.fullmatch(x.name)]
+        return sorted(found, key=_epoch, reverse=True)
+
+    def _find(self):
+        """The last state that is whole, if there is one."""
+        for path in self._states():
+            if files.checksum(path) == PATTERN.fullmatch(path.name)[2]:
+                return path
+            print(f"{path} is damaged, and left aside", flush=True)
+        return None
+
+
+def _variables(model):
+    """All that a training changes, but for the metrics of an epoch."""
+    left_out = {id(x) for x in model.metrics_variables}
+    weights = [x for x in model.variables if id(x) not in left_out]
+    return weights + model.optimizer.variables
+
+
+def _epoch(path):
+    return int(PATTERN.fullmatch(path.name)[1])
+
+
+def check_space(folder, model):
+    """Raises an OSError if a disk has no room for the backups of a training.
+
+    Args:
+        folder: `pathlib.Path`, where they would be.
+        model: `keras.Model` that would be trained.
+    """
+    # Of four bytes each, and Adam keeps two more; one more state while the
+    # next is written.
+    count = 3 * sum(math.prod(x.shape) for x in model.variables)
+    needed = 4 * count * (KEPT + 1)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            "There is no room for the backups of the training. Expected "
+            f"{needed / 2**20:.0f} MiB free in {folder}. "
+            f"Received: {free / 2**20:.0f} MiB"
+        )
