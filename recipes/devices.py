@@ -101,11 +101,23 @@ def precision(kind):
         keras.config.set_dtype_policy(before)
 
 
-def check_batch(batch, strategy):
-    """Raises a ValueError if the devices cannot share a batch."""
+def check(strategy, batch, jit):
+    """Raises a ValueError if the devices cannot train like that.
+
+    Args:
+        strategy: As `scope` takes it.
+        batch: Integer, pictures per batch.
+        jit: What `compile` takes as `jit_compile`.
+    """
     devices = count(strategy)
     if batch % devices:
         raise ValueError(
             f"A batch cannot be shared by {devices} devices. Expected a "
             f"multiple of {devices}. Received: --batch-size {batch}"
+        )
+    if devices > 1 and jit:
+        raise ValueError(
+            "TensorFlow cannot compile for several devices with XLA. Expected "
+            f"--jit off. Received: --jit {'auto' if jit == 'auto' else 'on'}, "
+            f"and {devices} devices"
         )

@@ -81,7 +81,8 @@ def prepare(settings, dataset, folder):
     check(settings, known)
     known.check_available(settings.data, settings.skip_broken)
     devices.start(settings.strategy)
-    devices.check_batch(settings.batch_size, settings.strategy)
+    jit = training.JITS[settings.jit]
+    devices.check(settings.strategy, settings.batch_size, jit)
     check_networks(settings, known)
     data = hosts.chief_first(
         lambda: known.load(
@@ -95,7 +96,6 @@ def prepare(settings, dataset, folder):
             f"--batch-size. Received: --batch-size {settings.batch_size}"
         )
     tell_left_out(data.left_out)
-    jit = training.JITS[settings.jit]
     # One table holds one kind of training.
     kind = {
         "dataset": dataset,

@@ -118,11 +118,14 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_batches_that_devices_cannot_share(monkeypatch):
+def test_what_several_devices_cannot_do(monkeypatch):
     monkeypatch.setattr(devices, "count", lambda strategy: 3)
-    devices.check_batch(66, "mirrored")
+    devices.check("mirrored", 66, False)
     with pytest.raises(ValueError, match="multiple of 3"):
-        devices.check_batch(64, "mirrored")
+        devices.check("mirrored", 64, False)
+    for jit, name in ((True, "on"), ("auto", "auto")):
+        with pytest.raises(ValueError, match=f"Received: --jit {name}"):
+            devices.check("mirrored", 66, jit)
 
 
 def test_a_batch_that_is_not_filled(tmp_path, capsys):
