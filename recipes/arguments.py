@@ -23,11 +23,27 @@ def make_parser(description, known, choices, compared, output):
     Returns:
         `argparse.ArgumentParser`.
     """
+    parser = make_basic_parser(description, known, output)
+    _add_cells(parser, choices, compared)
+    return parser
+
+
+def make_basic_parser(description, known, output):
+    """The arguments that all recipes with real data have: `make_parser`
+    without those that tell which cells there are."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_cells(parser, known, choices, compared)
+    parser.add_argument(
+        "--factors",
+        nargs="+",
+        type=float,
+        default=FACTORS,
+        help="what the metric is divided by (default: "
+        f"{' '.join(map(str, FACTORS))})",
+    )
+    _add_network(parser, known)
     _add_data(parser, known)
     _add_training(parser)
     parser.add_argument(
@@ -41,7 +57,7 @@ def make_parser(description, known, choices, compared, output):
     return parser
 
 
-def _add_cells(parser, known, choices, compared):
+def _add_cells(parser, choices, compared):
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -51,14 +67,6 @@ def _add_cells(parser, known, choices, compared):
         help=f"any of {', '.join(choices)} (default: {' '.join(compared)})",
     )
     parser.add_argument(
-        "--factors",
-        nargs="+",
-        type=float,
-        default=FACTORS,
-        help="what the metric is divided by (default: "
-        f"{' '.join(map(str, FACTORS))})",
-    )
-    parser.add_argument(
         "--seeds",
         nargs="+",
         type=int,
@@ -66,6 +74,9 @@ def _add_cells(parser, known, choices, compared):
         help="each has a full network of its own; strengths are searched for "
         "with seed 0 (default: 0 1 2)",
     )
+
+
+def _add_network(parser, known):
     choice = {
         name: " or ".join(datasets.DATASETS[name].networks) for name in known
     }

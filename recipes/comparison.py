@@ -163,6 +163,11 @@ def make_panels(found, metric):
     return panels
 
 
+def published_for(dataset):
+    """The data set whose numbers in the supplement stand beside another's."""
+    return dataset if dataset in PAPER else BESIDE
+
+
 def measured_by_the_authors(dataset):
     """The rows of the supplement's section 6 that have an accuracy."""
     return [
@@ -190,7 +195,7 @@ def markdown(dataset, rows, metric):
     """The supplement's table for a data set: accuracy, volume factor and FLOPs
     factor, method by method; beside them the supplement's own numbers, where
     it has the data set, or else those for CIFAR-10."""
-    beside = dataset if dataset in PAPER else BESIDE
+    beside = published_for(dataset)
     full = statistics.mean(x["teacher"] for x in rows)
     lines = [
         f"## {datasets.DATASETS[dataset].title}",

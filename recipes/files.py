@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 import zlib
 
 CHUNK = 1 << 20
@@ -9,7 +10,7 @@ CHUNK = 1 << 20
 
 def write(path, text):
     """Writes a text file."""
-    name = f"{path.name}.{os.getpid()}.unfinished"
+    name = f"{path.name}.{uuid.uuid4().hex}.unfinished"
     with temporary(path.with_name(name)) as unfinished:
         unfinished.write_text(text)
         put(unfinished, path)

@@ -121,12 +121,19 @@ def tell_left_out(names):
         )
 
 
-def do(work):
-    """Trains a cell, from where it was interrupted."""
+def do(work, method=None):
+    """Trains a cell, from where it was interrupted.
+
+    Args:
+        work: `Work`.
+        method: Function of the work and the full network, that returns the
+            pruned one and a dict of what else to report; by default the one
+            that the cell names.
+    """
     run, cell = work.run, work.cell
     print(f"\n{cell}", flush=True)
     teacher = work.teacher()
-    small, row = methods.METHODS[cell.method](work, teacher)
+    small, row = (method or methods.METHODS[cell.method])(work, teacher)
     run.save("compact", small)
     row = tables.cell_row(cell, teacher, small, work.data) | row
     if work.data.left_out:

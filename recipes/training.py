@@ -1,5 +1,7 @@
 """What the recipes share about training: distillation and its phases."""
 
+import dataclasses
+
 import keras
 
 import keras_bar
@@ -13,29 +15,47 @@ JITS = {"auto": "auto", "on": True, "off": False}
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def distiller(teacher, student, rate, weight_decay=None, jit=JIT):
-    """Trains a student as the paper does: 0.1 of the loss is the labels', 0.9
-    the teacher's at a temperature of 4.
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """Hyperparameters of distillation, with the paper's values.
+
+    Attributes:
+        learning_rate: Float, of Adam; a tenth of it at the low rate.
+        weight_decay: Float, decoupled, or None.
+        distillation_weight: Float, the teacher's part of the loss; the rest is
+            the labels'.
+        temperature: Float, at which the teacher's logits are matched.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float | None = 5e-4
+    distillation_weight: float = 0.9
+    temperature: float = 4.0
+
+
+def distiller(teacher, student, rate, tuned=None, jit=JIT):
+    """Trains a student with a teacher's help.
 
     Args:
         teacher, student: `keras.Model`s of logits.
         rate: Learning rate of Adam, a number or a schedule.
-        weight_decay: Float of the decoupled weight decay, or None.
+        tuned: `Tuned`; by default without weight decay.
         jit: What `compile` takes as `jit_compile`.
 
     Returns:
         Compiled `keras_bar.distillation.Distiller`.
     """
+    tuned = tuned or Tuned(weight_decay=None)
     model = keras_bar.distillation.Distiller(
         teacher=teacher,
         student=student,
         distillation_losses=keras_bar.distillation.LogitsDistillation(
-            temperature=4.0
+            temperature=tuned.temperature
         ),
-        student_loss_weight=0.1,
+        student_loss_weight=1 - tuned.distillation_weight,
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(rate, weight_decay=weight_decay),
+        optimizer=keras.optimizers.Adam(rate, weight_decay=tuned.weight_decay),
         loss=CROSSENTROPY,
         metrics=["accuracy"],
         jit_compile=jit,
@@ -44,10 +64,11 @@ def distiller(teacher, student, rate, weight_decay=None, jit=JIT):
     return model
 
 
-def high_then_low(steps, low_steps, high=1e-3, low=1e-4):
-    """A learning rate that falls once, `low_steps` before the end."""
+def high_then_low(steps, low_steps, high=Tuned.learning_rate):
+    """A learning rate that falls once to a tenth, `low_steps` before the
+    end."""
     return keras.optimizers.schedules.PiecewiseConstantDecay(
-        [max(steps - low_steps, 1)], [high, low]
+        [max(steps - low_steps, 1)], [high, high / 10]
     )
 
 

@@ -11,8 +11,6 @@ from recipes import phases
 from recipes import resuming
 from recipes import training
 
-WEIGHT_DECAY = 5e-4
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -38,11 +36,13 @@ class Manner:
         scale: Float, factor on the number of epochs of every phase.
         connectivity: `"mixed"` or `"regular"`, of BAR, LZR and IB.
         jit: What `compile` takes as `jit_compile`.
+        tuned: `training.Tuned`, for all but the full network.
     """
 
     scale: float = 1.0
     connectivity: str = "mixed"
     jit: object = training.JIT
+    tuned: training.Tuned = training.Tuned()
 
 
 class Work:
@@ -85,11 +85,17 @@ class Work:
         choice = datasets.DATASETS[self.dataset].networks
         return choice[self.cell.network](narrow=narrow)
 
-    def teacher(self):
-        """The full network of the seed, which serves all of its cells."""
+    def teacher_work(self):
+        """The work of the seed's full network."""
         work = self.other(
             method="teacher", factor=1, metric="volume", start="scratch"
         )
+        work.manner = dataclasses.replace(self.manner, tuned=training.Tuned())
+        return work
+
+    def teacher(self):
+        """The full network of the seed, which serves all of its cells."""
+        work = self.teacher_work()
         keras.utils.set_random_seed(self.cell.seed)
         teacher = work.run.once("teacher", lambda: train_full(work))
         # Whether it was trained or loaded must not matter.
@@ -116,13 +122,15 @@ class Work:
         """The learning rate of a training whose last epochs are at the low
         one."""
         steps = self.data.steps
-        return training.high_then_low(epochs * steps, low * steps)
+        high = self.manner.tuned.learning_rate
+        return training.high_then_low(epochs * steps, low * steps, high)
 
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
         """Trains a student, the last `low` epochs at the low rate."""
-        rate = self.rate(epochs, low) if low else 1e-3
+        tuned = self.manner.tuned
+        rate = self.rate(epochs, low) if low else tuned.learning_rate
         model = training.distiller(
-            teacher, student, rate, WEIGHT_DECAY, self.manner.jit
+            teacher, student, rate, tuned, self.manner.jit
         )
         self.fit(part, model, epochs, callbacks)
         return student
@@ -139,7 +147,8 @@ def train_full(work):
     model = work.build()
     model.compile(
         keras.optimizers.Adam(
-            work.rate(plan.train, plan.low), weight_decay=WEIGHT_DECAY
+            work.rate(plan.train, plan.low),
+            weight_decay=work.manner.tuned.weight_decay,
         ),
         training.CROSSENTROPY,
         metrics=["accuracy"],

@@ -9,10 +9,8 @@ import functools
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -22,6 +20,7 @@ pytest.importorskip("tensorflow_datasets")
 
 from recipes import hosts  # noqa: E402
 from recipes import resuming  # noqa: E402
+from tests import loopback  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute"
@@ -30,8 +29,6 @@ pytestmark = pytest.mark.skipif(
 ROOT = pathlib.Path(__file__).parents[1]
 CELL = "vgg-scratch-bar-volume-2-seed0"
 SHORT = ["--synthetic", "--seeds", "0", "--factors", "2", "--scale", "0.05"]
-# Seconds; a lost host is noticed after about ten.
-PATIENCE = 300
 
 
 def main():
@@ -71,7 +68,7 @@ class Processes:
         self.given += ["--output", str(folder / output)]
         self.cell = folder / output / CELL
         self.logs = [folder / f"{output}{i}.log" for i in range(count)]
-        workers = [f"127.0.0.1:{x}" for x in free_ports(count)]
+        workers = [f"127.0.0.1:{x}" for x in loopback.free_ports(count)]
         self.processes = [self._start(workers, i) for i in range(count)]
 
     def _start(self, workers, index):
@@ -103,31 +100,13 @@ class Processes:
 
     def finish(self):
         """Waits until they have ended well; returns what they have shown."""
-        codes = [x.wait(PATIENCE) for x in self.processes]
+        codes = [x.wait(loopback.PATIENCE) for x in self.processes]
         shown = self.shown()
         assert not any(codes), "\n\n".join(shown)[-5000:]
         return shown
 
     def shown(self):
         return [x.read_text() for x in self.logs]
-
-
-def free_ports(count):
-    """Ports that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for x in sockets:
-        x.bind(("127.0.0.1", 0))
-    ports = [x.getsockname()[1] for x in sockets]
-    for x in sockets:
-        x.close()
-    return ports
-
-
-def wait_for(condition):
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +125,11 @@ def lost(mirrored):
     folder = mirrored.parents[1]
     with Processes(folder, "hosts", "multiworker", 2) as two:
         kept = two.cell / "unfinished" / "prune"
-        wait_for(
+        loopback.wait_for(
             lambda: list(kept.glob("epoch-2-*")) or two.processes[0].poll()
         )
         two.processes[1].kill()
-        code = two.processes[0].wait(PATIENCE)
+        code = two.processes[0].wait(loopback.PATIENCE)
     return two.shown()[0], code, two.cell
 
 

@@ -6,6 +6,7 @@ from keras_bar.reports.curves import Panel
 from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
+from keras_bar.reports.sensitivity import plot_sensitivity
 from keras_bar.reports.tables import comparison_table
 from keras_bar.reports.tables import format_table
 from keras_bar.reports.timing import measure_latency
@@ -20,4 +21,5 @@ __all__ = [
     "plot_accuracies",
     "plot_budget",
     "plot_channels",
+    "plot_sensitivity",
 ]

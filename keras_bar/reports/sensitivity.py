@@ -1,0 +1,52 @@
+"""How much hyperparameters matter: the supplement's Fig. 2."""
+
+from keras_bar.reports import pictures
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", ":"))
+# Of the distance between two factors: so that error bars do not cover others.
+_APART = 0.06
+
+
+def plot_sensitivity(panels, path):
+    """Draws the accuracy over the pruning factor, with error bars of one
+    standard deviation.
+
+    Args:
+        panels: Dict from a title to a dict from a label, such as `"measured
+            here"`, to a dict from pruning factor to the mean and the standard
+            deviation of the accuracy, fractions. Up to three labels a panel.
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+    """
+    figure, grid = pictures.new_panels(len(panels), 2, 4.6, 3.2)
+    for (title, lines), axes in zip(panels.items(), grid, strict=True):
+        for i, (label, points) in enumerate(lines.items()):
+            _draw_line(axes, i, label, points, len(lines))
+        factors = sorted({x for points in lines.values() for x in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(factors, [f"{x:g}" for x in factors])
+        axes.minorticks_off()
+        axes.set_xlabel("pruning factor")
+        axes.set_ylabel("test accuracy, %")
+        axes.set_title(title, fontsize=10)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.legend(frameon=False)
+    pictures.save(figure, path)
+
+
+def _draw_line(axes, index, label, points, count):
+    colour, mark, line = _STYLES[index]
+    shift = 2 ** (_APART * (index - (count - 1) / 2))
+    factors = sorted(points)
+    axes.errorbar(
+        [x * shift for x in factors],
+        [100 * points[x][0] for x in factors],
+        yerr=[100 * points[x][1] for x in factors],
+        label=label,
+        color=colour,
+        marker=mark,
+        linestyle=line,
+        markersize=4,
+        capsize=3,
+    )

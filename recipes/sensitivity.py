@@ -1,0 +1,63 @@
+"""How much BAR's hyperparameters matter: the supplement's section 8.
+
+At every pruning factor, in 10 trials, draws seven hyperparameters uniformly
+from intervals around their tuned values and prunes the same full network with
+them. The supplement does not name its seven; ours, with the intervals, are
+`keras_bar.tuning.INTERVALS`.
+
+    python recipes/sensitivity.py
+    python recipes/sensitivity.py --dataset cifar10-synthetic --trials 3
+    python recipes/sensitivity.py --dataset digits --scale 0.5 --factors 4 16
+
+In the output folder: a folder per trial, as `compare.py` has them;
+`trials.csv`, a row per trial with what was drawn; `sensitivity.csv`, the mean
+and the standard deviation per factor; `sensitivity.md`, the same beside the
+supplement's Table 1; and the picture `sensitivity`, its Fig. 2. What is done is
+not done again, and a trial that was interrupted goes on after its last epoch.
+
+On several machines, with an output folder that all of them see: set
+`KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` to the address of the first
+one everywhere, `KERASTUNER_TUNER_ID` to `chief` there, and to `tuner0`,
+`tuner1`, ... on the others, and run the same command. The chief trains the full
+network and then hands out the trials. A worker that was lost can be started
+again under its name, and goes on with its trial.
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Runs in a clone, with the package installed or not.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from recipes import arguments
+from recipes import command
+from recipes import datasets
+from recipes import trials
+
+
+def main(given=None):
+    known = list(datasets.DATASETS)
+    parser = arguments.make_basic_parser(__doc__, known, "runs/sensitivity")
+    parser.add_argument(
+        "--dataset",
+        choices=known,
+        default="fashion_mnist",
+        help=f"one of {', '.join(known)} (default: fashion_mnist)",
+    )
+    parser.add_argument(
+        "--trials", type=int, default=10, help="per factor (default: 10)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of what is drawn, and of all trainings (default: 0)",
+    )
+    trials.run(parser, parser.parse_args(given))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,250 @@
+"""Trials of BAR with hyperparameters that KerasTuner draws."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import os
+import statistics
+import time
+
+import keras
+import keras_tuner
+
+from keras_bar import reports
+from keras_bar import tuning
+from keras_bar.reports import paper
+from recipes import comparison
+from recipes import datasets
+from recipes import devices
+from recipes import files
+from recipes import methods
+from recipes import resuming
+from recipes import runner
+from recipes import training
+from recipes.work import Cell
+from recipes.work import Work
+
+OBJECTIVE = keras_tuner.Objective("accuracy", "max")
+TUNED = [x.name for x in dataclasses.fields(training.Tuned)]
+
+
+class Trials(keras_tuner.RandomSearch):
+    """Draws hyperparameters, and prunes with them.
+
+    All factors are in one search, so that several workers share them: the
+    factor of a trial follows from its number, turn by turn.
+
+    Args:
+        settings: What the command line says.
+        make_work: Function from a method's name, a factor and a `Tuned` to the
+            `Work` of a trial.
+    """
+
+    def __init__(self, settings, make_work):
+        self.settings = settings
+        self._make_work = make_work
+        drawn = keras_tuner.HyperParameters()
+        tuning.draw(drawn)
+        super().__init__(
+            objective=OBJECTIVE,
+            max_trials=settings.trials * len(settings.factors),
+            seed=settings.seed,
+            hyperparameters=drawn,
+            tune_new_entries=False,
+            allow_new_entries=False,
+            max_retries_per_trial=0,
+            directory=settings.output,
+            project_name="search",
+        )
+
+    def run_trial(self, trial):
+        try:
+            return {OBJECTIVE.name: self._train(trial)["accuracy"]}
+        except Exception as error:
+            # Others would be taken for those of bad hyperparameters.
+            raise keras_tuner.errors.FatalError(str(error)) from error
+
+    def _train(self, trial):
+        turn, place = divmod(int(trial.trial_id), len(self.settings.factors))
+        drawn = tuning.draw(trial.hyperparameters)
+        tuned = training.Tuned(**{x: drawn[x] for x in TUNED})
+        rest = {x: y for x, y in drawn.items() if x not in TUNED}
+        factor = self.settings.factors[place]
+        work = self._make_work(f"trial{turn}", factor, tuned)
+
+        def prune(work, teacher):
+            small, row = methods.bar(work, teacher, **rest)
+            return small, row | {"drawn": drawn}
+
+        keras.backend.clear_session()
+        settings = self.settings
+        with (
+            devices.scope(settings.strategy),
+            devices.precision(settings.mixed_precision),
+        ):
+            if work.run.report() is None:
+                runner.do(work, prune)
+        write(find_rows(settings.output), settings)
+        return work.run.report()
+
+
+def run(parser, settings):
+    """Runs the trials that are not done, and writes tables and the picture
+    after each.
+
+    Args:
+        parser, settings: The `ArgumentParser`, and what it parsed.
+    """
+    folder = settings.output
+    settings.methods, settings.seeds = ["bar"], [settings.seed]
+    if settings.trials < 1:
+        parser.error(
+            "Too few trials. Expected at least 1 per factor. "
+            f"Received: --trials {settings.trials}"
+        )
+    try:
+        manner, data = runner.prepare(settings, settings.dataset, folder)
+        resuming.Run(
+            folder / "search",
+            {"factors": settings.factors, "seed": settings.seed},
+        )
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        parser.error(str(error))
+
+    def make_work(name, factor, tuned):
+        cell = Cell(
+            name,
+            factor,
+            settings.seed,
+            settings.network,
+            settings.metric,
+            settings.start,
+        )
+        tuned_manner = dataclasses.replace(manner, tuned=tuned)
+        return Work(cell, settings.dataset, data, tuned_manner, folder)
+
+    provide_teacher(make_work("trial0", settings.factors[0], training.Tuned()))
+    with unwrapped():
+        Trials(settings, make_work).search()
+    print(f"\n{(folder / 'sensitivity.md').read_text()}")
+
+
+def provide_teacher(work):
+    """Trains the full network, or, on a worker, waits until the chief has."""
+    if not is_worker():
+        work.teacher()
+        return
+    path = work.teacher_work().run.path("teacher")
+    while not path.exists():
+        print(f"waiting for the chief to write {path}", flush=True)
+        time.sleep(5)
+
+
+def is_worker():
+    """Whether another process hands out the trials."""
+    name = os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name
+
+
+@contextlib.contextmanager
+def unwrapped():
+    """A context out of which errors of trials come as they were."""
+    try:
+        yield
+    except keras_tuner.errors.FatalError as error:
+        raise (error.__cause__ or error) from None
+
+
+def find_rows(folder):
+    """The reports of all trials that are done."""
+    return [x for x in runner.find_rows(folder) if "drawn" in x]
+
+
+def write(rows, settings):
+    """Writes the tables and the picture."""
+    folder = settings.output
+    flat = [
+        {
+            "factor": row["factor"],
+            "trial": int(row["method"].removeprefix("trial")),
+            **row["drawn"],
+            **{x: row[x] for x in ("accuracy", "volume", "flops", "params")},
+        }
+        for row in rows
+    ]
+    flat.sort(key=lambda row: (row["factor"], row["trial"]))
+    write_csv(flat, folder / "trials.csv")
+    summary = summarize(flat)
+    write_csv(summary, folder / "sensitivity.csv")
+    beside = comparison.published_for(settings.dataset)
+    title = datasets.DATASETS[settings.dataset].title
+    published = [x for x in paper.load("sensitivity") if x["dataset"] == beside]
+    text = markdown(title, summary, published, comparison.PAPER[beside])
+    files.write(folder / "sensitivity.md", text)
+    panels = {title: {"measured here": points(summary, "factor", "accuracy")}}
+    other = points(published, "volume_factor", "test_accuracy")
+    if beside == settings.dataset:
+        panels[title]["published"] = other
+    else:
+        name = f"{comparison.PAPER[beside]}, the supplement's numbers"
+        panels[name] = {"published": other}
+    for ending in ("png", "svg"):
+        reports.plot_sensitivity(panels, folder / f"sensitivity.{ending}")
+
+
+def write_csv(rows, path):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write(path, text.getvalue())
+
+
+def summarize(rows):
+    """List of a dict per factor: the mean accuracy of its trials, and the
+    standard deviation."""
+    summary = []
+    for factor in sorted({x["factor"] for x in rows}):
+        found = [x["accuracy"] for x in rows if x["factor"] == factor]
+        summary.append(
+            {
+                "factor": factor,
+                "trials": len(found),
+                "accuracy": statistics.mean(found),
+                "standard_deviation": (
+                    statistics.stdev(found) if len(found) > 1 else 0.0
+                ),
+            }
+        )
+    return summary
+
+
+def points(rows, factor, accuracy):
+    """What `plot_sensitivity` draws of a table's rows."""
+    return {x[factor]: (x[accuracy], x["standard_deviation"]) for x in rows}
+
+
+def markdown(title, summary, published, beside):
+    """The table beside the supplement's."""
+    others = {x["volume_factor"]: x for x in published}
+    lines = [
+        f"## {title}",
+        "",
+        f"On the right: the supplement's Table 1 for {beside}.",
+        "",
+        "| factor | trials | accuracy, % | std dev. | accuracy, % | std dev. |",
+        "|" + " --- |" * 6,
+    ]
+    for row in summary:
+        other = others.get(row["factor"])
+        cells = [
+            f"{row['factor']:g}",
+            str(row["trials"]),
+            f"{100 * row['accuracy']:.2f}",
+            f"{100 * row['standard_deviation']:.2f}",
+            f"{100 * other['test_accuracy']:.2f}" if other else "",
+            f"{100 * other['standard_deviation']:.2f}" if other else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
