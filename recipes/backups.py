@@ -53,20 +53,22 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
+        values = [keras.ops.convert_to_numpy(x) for x in _variables(self.model)]
+        # The loss does not know of the last update.
+        if not math.isfinite(loss) or not all(map(_is_finite, values)):
             kept = f"the state after {self.epoch} epochs is kept"
             raise DivergedError(
-                f"The training has diverged. Expected a finite loss in epoch "
-                f"{epoch + 1}; {kept if self.epoch else 'no state is kept'} in "
+                f"The training has diverged. Expected a finite loss and finite "
+                f"weights in epoch {epoch + 1}; "
+                f"{kept if self.epoch else 'no state is kept'} in "
                 f"{self.folder}. Received: loss={loss}"
             )
         if hosts.is_chief():
-            self._save(epoch + 1)
+            self._save(epoch + 1, values)
         self.epoch = epoch + 1
 
-    def _save(self, epoch):
+    def _save(self, epoch, values):
         self.folder.mkdir(parents=True, exist_ok=True)
-        values = map(keras.ops.convert_to_numpy, _variables(self.model))
         with files.temporary(self.folder / "unfinished.npz") as unfinished:
             np.savez(unfinished, *values)
             name = NAME.format(epoch=epoch, checksum=files.checksum(unfinished))
@@ -82,7 +84,7 @@ class Backup(keras.callbacks.Callback):
             values = list(found.values())
         shapes = [tuple(x.shape) for x in variables]
         if [x.shape for x in values] != shapes:
-            raise ValueError(
+            raise OSError(
                 "The state of an interrupted training is that of another "
                 f"network. Expected the {len(shapes)} variables of this "
                 f"one, or no such file. Received: {path} with {len(values)}"
@@ -98,36 +100,60 @@ class Backup(keras.callbacks.Callback):
         return sorted(found, key=_epoch, reverse=True)
 
     def _find(self):
-        """The last state that is whole, if there is one."""
+        """The last state that is whole, if there is one. The chief chooses,
+        and removes those that are damaged."""
+        path = self._choose() if hosts.is_chief() else None
+        epoch = hosts.chiefs(_epoch(path) if path else 0)
+        checksum = hosts.chiefs(int(_checksum(path), 16) if path else 0)
+        if not epoch:
+            return None
+        name = NAME.format(epoch=epoch, checksum=f"{checksum:08x}")
+        hosts.see(self.folder / name)
+        return self.folder / name
+
+    def _choose(self):
         for path in self._states():
-            if files.checksum(path) == PATTERN.fullmatch(path.name)[2]:
+            if files.checksum(path) == _checksum(path):
                 return path
-            print(f"{path} is damaged, and left aside", flush=True)
+            print(f"{path} is damaged, and removed", flush=True)
+            path.unlink()
         return None
 
 
 def _variables(model):
-    """All that a training changes, but for the metrics of an epoch."""
-    left_out = {id(x) for x in model.metrics_variables}
-    weights = [x for x in model.variables if id(x) not in left_out]
+    """All that a training changes."""
+    teacher = getattr(model, "teacher", None)
+    frozen = {id(x) for x in teacher.variables} if teacher else ()
+    weights = [x for x in model.variables if id(x) not in frozen]
     return weights + model.optimizer.variables
+
+
+def _is_finite(values):
+    return values.dtype.kind != "f" or np.isfinite(values).all()
 
 
 def _epoch(path):
     return int(PATTERN.fullmatch(path.name)[1])
 
 
+def _checksum(path):
+    return PATTERN.fullmatch(path.name)[2]
+
+
 def check_space(folder, model):
     """Raises an OSError if a disk has no room for the backups of a training.
 
     Args:
-        folder: `pathlib.Path`, where they would be.
+        folder: `pathlib.Path`, where they would be, or are already.
         model: `keras.Model` that would be trained.
     """
-    # Of four bytes each, and Adam keeps two more; one more state while the
-    # next is written.
-    count = 3 * sum(math.prod(x.shape) for x in model.variables)
-    needed = 4 * count * (KEPT + 1)
+    sizes = [4 * math.prod(x.shape) for x in model.variables]
+    # Adam keeps two more of what it trains.
+    adam = [8 * math.prod(x.shape) for x in model.trainable_variables]
+    there = sum(x.stat().st_size for x in folder.glob("*"))
+    # One more state while the next is written.
+    needed = (sum(sizes) + sum(adam)) * (KEPT + 1) - there
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(

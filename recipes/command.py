@@ -23,9 +23,22 @@ def run(main):
         sys.exit(f"\n{error}")
     except OSError as error:
         sys.exit(f"\nCould not read or write: {error}\n{AGAIN}")
+    except _exhausted() as error:
+        sys.exit(f"\nNo room is left: {_first_line(error)}\n{AGAIN}")
     except hosts.lost() as error:
-        reason = str(error).splitlines()[0]
         sys.exit(
-            f"\nAnother host is gone ({reason}). What is finished is kept: "
-            "the same command, on all hosts, goes on where it was."
+            "\nAnother host is gone, or a device of this one "
+            f"({_first_line(error)}). What is finished is kept: the same "
+            "command, on all hosts, goes on where it was."
         )
+
+
+def _exhausted():
+    """Types of TensorFlow's errors of a full disk or memory."""
+    if "tensorflow" not in sys.modules:
+        return ()
+    return (sys.modules["tensorflow"].errors.ResourceExhaustedError,)
+
+
+def _first_line(error):
+    return str(error).splitlines()[0]

@@ -101,13 +101,24 @@ def precision(kind):
         keras.config.set_dtype_policy(before)
 
 
-def check(strategy, batch, jit):
+def replicated():
+    """Whether several devices share the work now. Each has statistics of batch
+    normalization of its own, of which the first one's are saved."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+
+
+def check(strategy, batch, jit, precision):
     """Raises a ValueError if the devices cannot train like that.
 
     Args:
         strategy: As `scope` takes it.
         batch: Integer, pictures per batch.
         jit: What `compile` takes as `jit_compile`.
+        precision: As `precision` takes it.
     """
     devices = count(strategy)
     if batch % devices:
@@ -120,4 +131,12 @@ def check(strategy, batch, jit):
             "TensorFlow cannot compile for several devices with XLA. Expected "
             f"--jit off. Received: --jit {'auto' if jit == 'auto' else 'on'}, "
             f"and {devices} devices"
+        )
+    if devices > 1 and precision == "float16":
+        # Keras looks for overflows on every device by itself, and there is
+        # none that the others would not have to know of.
+        raise ValueError(
+            "Several devices cannot share the loss scale that float16 needs. "
+            "Expected --mixed-precision bfloat16. "
+            f"Received: --mixed-precision float16, and {devices} devices"
         )

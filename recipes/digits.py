@@ -11,12 +11,13 @@ it a little more. Then tells what was gained and lost.
 In the output folder: the networks `teacher.keras`, `gated.keras` (pruned, but
 still of full size) and `compact.keras`, `report.json`, the logs of every epoch
 in `teacher.json`, `prune.json` and `fine-tune.json`, for TensorBoard in
-`tensorboard`, and the pictures `budget` and `channels`. If it is interrupted,
-the same command goes on where it was.
+`tensorboard`, and the pictures `budget`, `gates`, `channels` and `flops`. If it
+is interrupted, the same command goes on where it was.
 """
 
 import argparse
 import fractions
+import json
 import os
 import pathlib
 import sys
@@ -36,6 +37,8 @@ from recipes import digits_data
 from recipes import resuming
 from recipes import training
 
+# Where it is written down how open the gates were.
+GATES = "gates.json"
 # Parts of `--epochs`; the rest fine-tunes.
 TEACHER_PART, PRUNE_PART = 0.25, 0.5
 
@@ -51,7 +54,7 @@ def main(arguments=None):
             "compact", lambda: finetune(run, digits, teacher, student)
         )
         report = make_report(run, digits, teacher, student, small)
-        draw(run, report, student)
+        draw(run, report, teacher, student)
         run.finish(report)
     show(run, report)
 
@@ -89,7 +92,10 @@ def prune(run, digits, teacher):
         model,
         digits_data.Batches(digits, seed + 1),
         epochs_of(run, PRUNE_PART),
-        [keras_bar.callbacks.BudgetRegularizer(budget, metric)],
+        [
+            keras_bar.callbacks.BudgetRegularizer(budget, metric),
+            keras_bar.callbacks.GateJournal(run.folder / GATES),
+        ],
     )
     return student
 
@@ -142,15 +148,19 @@ def make_report(run, digits, teacher, student, small):
     }
 
 
-def draw(run, report, student):
+def draw(run, report, teacher, student):
     metric, budget = run.settings["metric"], run.settings["budget"]
     part = fractions.Fraction(budget).limit_denominator(1000)
     label = f"pruned to {part} of the {metric}"
     costs = {label: keras_bar.measure_cost(student)}
+    full = keras_bar.measure_cost(teacher)
     history = report["history"]["prune"]
+    gates = json.loads((run.folder / GATES).read_text())
     for ending in ("png", "svg"):
         reports.plot_budget(history, run.folder / f"budget.{ending}", metric)
         reports.plot_channels(costs, run.folder / f"channels.{ending}")
+        reports.plot_flops(full, costs, run.folder / f"flops.{ending}")
+        reports.plot_gates(gates, run.folder / f"gates.{ending}")
 
 
 def show(run, report):

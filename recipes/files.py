@@ -18,10 +18,8 @@ def write(path, text):
 
 @contextlib.contextmanager
 def temporary(path):
-    """A context at whose end a file is gone, if it was not put elsewhere.
-
-    Of a failure something may be left, and be what fills the disk.
-    """
+    """A context at whose end a file is gone, unless it was put elsewhere: half
+    a file could be what fills the disk."""
     try:
         yield path
     finally:
@@ -30,7 +28,7 @@ def temporary(path):
 
 def put(unfinished, path):
     """Gives a file that is written its name, in the same file system."""
-    with unfinished.open("rb") as file:
+    with unfinished.open("r+b") as file:
         os.fsync(file.fileno())
     os.replace(unfinished, path)
 

@@ -4,13 +4,14 @@ Every host runs the same command, with `TF_CONFIG` in its environment, which
 names all hosts and tells which of them this is. All of them train; the first
 one, the chief, also writes to the output folder, from which all of them read.
 
-With several hosts Keras 3's `fit`, `evaluate` and `predict` fail in two places,
-which are mended here: see `_mend_trainer`.
+With several hosts Keras 3's `fit` and `evaluate` fail in two places, which are
+mended here: see `_mend_trainer`.
 """
 
 import inspect
 import json
 import os
+import signal
 import time
 
 import keras
@@ -33,8 +34,8 @@ def start():
     TensorFlow is used for anything else.
 
     Raises:
-        ValueError: If `TF_CONFIG` or the backend is wrong.
-        RuntimeError: If this Keras is not known to be mended.
+        ValueError: If `TF_CONFIG` is wrong, or this Keras cannot be mended.
+        OSError: If the others cannot be joined.
     """
     if _STRATEGY:
         return
@@ -47,7 +48,17 @@ def start():
         f"{', '.join(workers)}",
         flush=True,
     )
-    _STRATEGY.append(tf.distribute.MultiWorkerMirroredStrategy())
+    try:
+        _STRATEGY.append(tf.distribute.MultiWorkerMirroredStrategy())
+    except tf.errors.OpError as error:
+        raise OSError(
+            "The hosts cannot be joined. Expected a free port, with nothing "
+            f"that is left of an earlier run. Received: {workers[index]}, "
+            f"where TensorFlow says: {error.message}"
+        ) from error
+    # TensorFlow waits for a good moment to end, and knows of none here. The
+    # states are safe at any moment.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def read_config():
@@ -110,6 +121,20 @@ def wait():
         _STRATEGY[0].reduce("SUM", tf.ones(()), axis=None)
 
 
+def chiefs(value):
+    """The chief's value of an integer or a boolean, on every host.
+
+    What depends on the file system must not be decided by each host by itself:
+    they may see a file at different times.
+    """
+    if not several():
+        return value
+    import tensorflow as tf
+
+    value = tf.constant(int(value) if is_chief() else 0, tf.int64)
+    return int(_STRATEGY[0].reduce("SUM", value, axis=None))
+
+
 def see(path):
     """Waits until all hosts have come here and see a file of the chief's.
 
@@ -152,7 +177,8 @@ def chief_first(make):
 
 
 def lost():
-    """Types of the errors that tell that another host is gone."""
+    """Types of the errors that tell that another host is gone, or a device of
+    this one."""
     if not several():
         return ()
     import tensorflow as tf
@@ -180,9 +206,9 @@ def _mend_trainer():
     for function, names in expected:
         found = function and list(inspect.signature(function).parameters)
         if found != names:
-            raise RuntimeError(
+            raise ValueError(
                 "This Keras is not known to train on several hosts. Expected "
-                "Keras 3.15, or another --strategy. "
+                "a trainer like that of Keras 3.15, or another --strategy. "
                 f"Received: Keras {keras.__version__}"
             )
 

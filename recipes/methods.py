@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 
 import keras
@@ -18,6 +19,8 @@ DECOMPOSED = 500
 # Steps in which gates of LZR and IB get anywhere at their own pace, half of the
 # paper's; and how much faster they move at most where there are fewer.
 ENOUGH, FASTEST = 31_250, 10.0
+# Where it is written down how open the gates were.
+GATES = "gates.json"
 # The seed whose trainings tell the strength of a penalty.
 SEARCHED = 0
 
@@ -40,7 +43,7 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     cost = keras_bar.measure_cost(gated)
     history = work.run.history("prune")
     if hosts.is_chief():
-        draw(work, history, metric, cost)
+        draw(work, teacher, history, metric, cost)
     small = keras_bar.compact(gated)
     row = tables.pruning_row(history, metric, gated, work.data)
     row |= {
@@ -49,14 +52,17 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     return work.finetune(teacher, small), row
 
 
-def draw(work, history, metric, cost):
+def draw(work, teacher, history, metric, cost):
     """Pictures of how the budget was followed, and of what it left."""
     folder = work.run.folder
+    costs = {str(work.cell): cost}
+    full = keras_bar.measure_cost(teacher)
+    gates = json.loads((folder / GATES).read_text())
     for ending in ("png", "svg"):
         reports.plot_budget(history, folder / f"budget.{ending}", metric)
-        reports.plot_channels(
-            {str(work.cell): cost}, folder / f"channels.{ending}"
-        )
+        reports.plot_channels(costs, folder / f"channels.{ending}")
+        reports.plot_flops(full, costs, folder / f"flops.{ending}")
+        reports.plot_gates(gates, folder / f"gates.{ending}")
 
 
 def prune(work, teacher, regularizer):
@@ -66,9 +72,11 @@ def prune(work, teacher, regularizer):
         seed=work.cell.seed,
     )
     epochs = work.phases("gates").prune
-    return work.distill(
-        "prune", teacher, student, epochs, callbacks=[regularizer]
-    )
+    callbacks = [regularizer]
+    if hosts.is_chief():
+        path = work.run.folder / GATES
+        callbacks.append(keras_bar.callbacks.GateJournal(path))
+    return work.distill("prune", teacher, student, epochs, callbacks=callbacks)
 
 
 def bar_flops(work, teacher):

@@ -13,6 +13,7 @@ import time
 import keras
 
 from recipes import backups
+from recipes import devices
 from recipes import files
 from recipes import hosts
 
@@ -59,20 +60,21 @@ class Run:
         path = self.folder / "report.json"
         return json.loads(path.read_text()) if path.exists() else None
 
+    def is_done(self):
+        """Whether the run is finished."""
+        return bool(hosts.chiefs(self.report() is not None))
+
     def once(self, name, make):
         """The network of a part: loaded if it is finished, or else made."""
         path = self.path(name)
-        if path.exists():
+        if hosts.chiefs(path.exists()):
+            hosts.see(path)
             print(f"{name}: done before, in {path}", flush=True)
             return keras.models.load_model(path, compile=False)
-        model = make()
-        self.save(name, model)
+        model = self.save(name, make())
         # Their states only served to go on; others may be at work here.
         for part in self._parts if hosts.is_chief() else ():
             shutil.rmtree(self._scratch / part, ignore_errors=True)
-        if hosts.several():
-            # Each host has statistics of batch normalization of its own.
-            return keras.models.load_model(path, compile=False)
         return model
 
     def done(self, prefix):
@@ -81,16 +83,24 @@ class Run:
         return sorted(x.removeprefix(prefix) for x in names)
 
     def save(self, name, model):
-        """Writes a network that is never seen half written."""
+        """Writes a network that is never seen half written.
+
+        Returns:
+            The network as it would be loaded.
+        """
         path = self.path(name)
         self._scratch.mkdir(exist_ok=True)
-        # All hosts save, because Keras makes variables for it.
+        # All hosts save, because Keras makes a variable when it first saves
+        # an optimizer, which they must do together.
         unfinished = self._scratch / f"{name}{hosts.index()}.keras"
         with files.temporary(unfinished):
             model.save(unfinished)
             if hosts.is_chief():
                 files.put(unfinished, path)
         hosts.see(path)
+        if devices.replicated():
+            return keras.models.load_model(path, compile=False)
+        return model
 
     def path(self, name):
         """Where the network of a part is, or will be."""
@@ -110,21 +120,19 @@ class Run:
             callbacks: Callbacks that add to the logs.
             validation_data: Pictures and classes to validate on, or None.
         """
-        backups.check_space(self.folder, model)
         self._parts.add(name)
         backup = backups.Backup(self._scratch / name)
-        callbacks = [
-            *callbacks,
-            Progress(name, batches),
-            *self._tensorboard(name),
-        ]
+        backups.check_space(self._scratch / name, model)
+        callbacks = [*callbacks, Progress(name, batches)]
         if hosts.is_chief():
             callbacks.append(Journal(self.folder / f"{name}.json"))
+        # What TensorBoard does is no part of the state.
+        callbacks += [backup, *self._tensorboard(name)]
         model.fit(
             getattr(batches, "dataset", batches),
             initial_epoch=backup.epoch,
             epochs=epochs,
-            callbacks=[*callbacks, backup],
+            callbacks=callbacks,
             shuffle=False,
             verbose=0,
             validation_data=validation_data,

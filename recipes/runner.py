@@ -7,6 +7,7 @@ cell that was interrupted goes on after its last epoch.
 import itertools
 import json
 import math
+import zlib
 
 import keras
 import matplotlib  # noqa: F401  Wanted after the first cell; missing, said now.
@@ -44,7 +45,7 @@ def run(parser, settings, dataset, folder):
     """
     try:
         manner, data = prepare(settings, dataset, folder)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     yield find_rows(folder)
     rest = settings.network, settings.metric, settings.start
@@ -53,7 +54,7 @@ def run(parser, settings, dataset, folder):
     ):
         cell = Cell(method, factor, seed, *rest)
         work = Work(cell, dataset, data, manner, folder)
-        if work.run.report() is not None:
+        if work.run.is_done():
             print(f"{cell}: done before", flush=True)
             continue
         keras.backend.clear_session()
@@ -63,6 +64,7 @@ def run(parser, settings, dataset, folder):
         ):
             do(work)
         yield find_rows(folder)
+    hosts.wait()  # An early end would be taken for a loss.
 
 
 def prepare(settings, dataset, folder):
@@ -79,10 +81,14 @@ def prepare(settings, dataset, folder):
     if settings.scale is None:
         settings.scale = known.scale
     check(settings, known)
-    known.check_available(settings.data, settings.skip_broken)
-    devices.start(settings.strategy)
     jit = training.JITS[settings.jit]
-    devices.check(settings.strategy, settings.batch_size, jit)
+    devices.start(settings.strategy)
+    devices.check(
+        settings.strategy, settings.batch_size, jit, settings.mixed_precision
+    )
+    check_same_on_all_hosts(settings)
+    if hosts.is_chief():  # It also prepares the data for the others.
+        known.check_available(settings.data, settings.skip_broken)
     check_networks(settings, known)
     data = hosts.chief_first(
         lambda: known.load(
@@ -134,7 +140,7 @@ def do(work, method=None):
     print(f"\n{cell}", flush=True)
     teacher = work.teacher()
     small, row = (method or methods.METHODS[cell.method])(work, teacher)
-    run.save("compact", small)
+    small = run.save("compact", small)
     row = tables.cell_row(cell, teacher, small, work.data) | row
     if work.data.left_out:
         row["left_out"] = len(work.data.left_out)
@@ -183,6 +189,18 @@ def check(settings, known):
             "The method 'bar-flops' stands beside methods with a budget of "
             "volume. Expected --metric volume, or the method 'bar'. "
             f"Received: --metric {settings.metric}"
+        )
+
+
+def check_same_on_all_hosts(settings):
+    """Raises a ValueError if the chief runs other cells than this host."""
+    names = ("methods", "factors", "seeds", "network", "metric", "start")
+    cells = {name: getattr(settings, name) for name in names}
+    own = zlib.crc32(json.dumps(cells).encode())
+    if own != hosts.chiefs(own):
+        raise ValueError(
+            "The hosts do different work. Expected the same command on all of "
+            f"them. Received, other than on the first one: {cells}"
         )
 
 

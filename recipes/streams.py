@@ -202,22 +202,16 @@ class Epochs:
 
     def __init__(self, stream, seed):
         seed = np.random.SeedSequence(seed).generate_state(1)[0] >> 1
-        with tf.device("CPU:0"):  # Where pipelines run.
-            self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.epoch = 0
         steps = tf.data.experimental.assert_cardinality(stream.steps)
-        data = tf.data.Dataset.from_tensors(np.int64(seed)).flat_map(
-            # Read when the iterator asks, at the start of every epoch.
-            lambda x: stream.epoch(x, self._epoch.read_value())
+        # Asked for at the start of every epoch. Not a variable: under a
+        # strategy that would be one on every device.
+        epochs = tf.data.Dataset.from_generator(
+            lambda: [self.epoch],
+            output_signature=tf.TensorSpec((), tf.int64),
         )
+        data = epochs.flat_map(lambda x: stream.epoch(np.int64(seed), x))
         self.dataset = _shard_batches(data.apply(steps)).prefetch(2)
-
-    @property
-    def epoch(self):
-        return int(self._epoch.numpy())
-
-    @epoch.setter
-    def epoch(self, value):
-        self._epoch.assign(value)
 
 
 def _shard_batches(data):

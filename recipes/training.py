@@ -60,7 +60,7 @@ def distiller(teacher, student, rate, tuned=None, jit=JIT):
         metrics=["accuracy"],
         jit_compile=jit,
     )
-    model.build(student.input_shape)  # For `BackupAndRestore`.
+    model.build(student.input_shape)  # So that a state can be loaded.
     return model
 
 

@@ -83,7 +83,7 @@ class Trials(keras_tuner.RandomSearch):
             devices.scope(settings.strategy),
             devices.precision(settings.mixed_precision),
         ):
-            if work.run.report() is None:
+            if not work.run.is_done():
                 runner.do(work, prune)
         write(find_rows(settings.output), settings)
         return work.run.report()
@@ -109,7 +109,7 @@ def run(parser, settings):
             folder / "search",
             {"factors": settings.factors, "seed": settings.seed},
         )
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
     def make_work(name, factor, tuned):

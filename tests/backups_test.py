@@ -14,6 +14,8 @@ from recipes import resuming
 
 EPOCHS = 4
 
+pytestmark = pytest.mark.core
+
 
 class Data(keras.utils.PyDataset):
     """Batches that depend on the epoch, and from some epoch on are no numbers
@@ -37,7 +39,8 @@ class Data(keras.utils.PyDataset):
 def make_model():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((64,))])
-    model.add(keras.layers.Dropout(0.2))  # Its noise is part of the state.
+    # Its noise is part of the state.
+    model.add(keras.layers.Dropout(0.2, seed=1))
     model.add(keras.layers.Dense(64, activation="tanh"))
     model.add(keras.layers.Dense(1))
     model.compile("adam", "mse", jit_compile=False)
@@ -100,7 +103,7 @@ def test_the_state_before_a_damaged_one_is_used(
     damage(states(tmp_path)[0])
     assert_equal(train(tmp_path), expected)
     shown = capsys.readouterr().out
-    assert "is damaged, and left aside" in shown
+    assert "is damaged, and removed" in shown
     assert "resumed after epoch 2" in shown
 
 
@@ -108,6 +111,8 @@ def test_starts_anew_where_all_states_are_damaged(tmp_path, expected):
     train(tmp_path, 3)
     for path in states(tmp_path):
         truncate(path)
+    train(tmp_path, 1)
+    assert [x.name[:8] for x in states(tmp_path)] == ["epoch-1-"]
     assert_equal(train(tmp_path), expected)
 
 
@@ -117,6 +122,21 @@ def test_divergence_stops_with_the_last_good_state(tmp_path, expected):
     assert "the state after 2 epochs is kept" in str(error.value)
     assert [x.name[:8] for x in states(tmp_path)] == ["epoch-2-", "epoch-1-"]
     assert_equal(train(tmp_path), expected)
+
+
+def test_weights_that_diverge_in_the_last_step(tmp_path):
+    """The loss of the epoch is finite: it was computed before."""
+
+    class Break(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                bias = self.model.layers[-1].bias
+                bias.assign([np.inf])
+
+    run = resuming.Run(tmp_path, {})
+    with pytest.raises(backups.DivergedError, match="finite weights"):
+        run.fit("part", make_model(), Data(), EPOCHS, [Break()])
+    assert [x.name[:8] for x in states(tmp_path)] == ["epoch-1-"]
 
 
 def test_divergence_at_once(tmp_path):
@@ -159,8 +179,11 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, full_disk):
 
 
 def test_a_disk_without_room_is_noticed_before_training(tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    train(tmp_path / "one", 2)
+    size = sum(x.stat().st_size for x in states(tmp_path / "one"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=size)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(keras.Model, "fit", None)
     with pytest.raises(OSError, match="Expected .* MiB free"):
-        train(tmp_path)
+        train(tmp_path / "other", 3)
+    # There is room for one more.
+    train(tmp_path / "one", 3)

@@ -67,7 +67,7 @@ def test_killed_at_random_moments(tmp_path):
     expected = results(tmp_path / "undisturbed")
     rng = np.random.default_rng(0)
     folder = tmp_path / "killed"
-    kills, finished = 0, 0
+    kills, finished, left = 0, 0, set()
     while kills < KILLS:
         process = start(folder)
         try:
@@ -76,7 +76,7 @@ def test_killed_at_random_moments(tmp_path):
             process.kill()
             process.wait()
             kills += 1
-            print(kills, sorted(x.name for x in folder.rglob("*.*")))
+            left.add(tuple(sorted(x.name for x in folder.rglob("*.npz"))))
         else:
             assert process.returncode == 0
             assert_equal(results(folder), expected)
@@ -85,3 +85,5 @@ def test_killed_at_random_moments(tmp_path):
     assert start(folder).wait(PATIENCE) == 0
     assert_equal(results(folder), expected)
     print(f"{KILLS} kills, {finished + 1} runs that ended")
+    # In the midst of different trainings.
+    assert len(left) > KILLS // 4

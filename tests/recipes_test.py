@@ -120,12 +120,14 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
 
 def test_what_several_devices_cannot_do(monkeypatch):
     monkeypatch.setattr(devices, "count", lambda strategy: 3)
-    devices.check("mirrored", 66, False)
+    devices.check("mirrored", 66, False, "bfloat16")
     with pytest.raises(ValueError, match="multiple of 3"):
-        devices.check("mirrored", 64, False)
+        devices.check("mirrored", 64, False, None)
+    with pytest.raises(ValueError, match="Expected --mixed-precision bfloat16"):
+        devices.check("mirrored", 66, False, "float16")
     for jit, name in ((True, "on"), ("auto", "auto")):
         with pytest.raises(ValueError, match=f"Received: --jit {name}"):
-            devices.check("mirrored", 66, jit)
+            devices.check("mirrored", 66, jit, None)
 
 
 def test_a_batch_that_is_not_filled(tmp_path, capsys):

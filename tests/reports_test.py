@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_bar
@@ -198,3 +199,62 @@ def test_tables_of_the_supplement():
     assert len(methods) == 9
     with pytest.raises(ValueError, match=r"Expected one of .* Received"):
         reports.paper.load("figures")
+
+
+def test_flops_of_every_layer(gated, drawn, tmp_path):
+    full = keras_bar.measure_cost(
+        keras_bar.models.WideResNet(16, 0.5, (8, 8, 1))
+    )
+    cost = keras_bar.measure_cost(gated)
+    for ending in ("png", "svg"):
+        path = tmp_path / f"flops.{ending}"
+        reports.plot_flops(full, {"pruned": cost}, path)
+        assert path.stat().st_size > 0
+    axes = drawn[0]
+    bars = [[x.get_width() for x in group] for group in axes.containers]
+    assert sum(bars[0]) == pytest.approx(100)
+    assert sum(bars[1]) == pytest.approx(100 * cost.flops / full.flops)
+    names = [x.get_text() for x in axes.get_yticklabels()]
+    removed = [x for x, y in zip(names, bars[1], strict=True) if y == 0]
+    assert removed == ["group2_block2_conv1", "group2_block2_conv2"]
+
+
+def test_gates_over_time(drawn, tmp_path):
+    closed, opened = [4] + 19 * [0], 19 * [0] + [4]
+    epochs = {
+        "1": {"a": opened, "b": opened},
+        "2": {"a": opened, "b": closed},
+        "10": {"a": closed, "b": closed},
+    }
+    reports.plot_gates(epochs, tmp_path / "gates.png")
+    (line,) = drawn[0].get_lines()
+    assert line.get_xdata().tolist() == [1, 2, 10]
+    assert line.get_ydata().tolist() == [1, 0.5, 0]
+
+
+def test_distributions(drawn, tmp_path):
+    reports.plot_distributions(tmp_path / "distributions.svg")
+    assert texts(drawn[0]) == ["P(z = 0) = 0.168", "P(z = 1) = 0.168"]
+    right = drawn[0].figure.axes[1]
+    hard = right.get_lines()[1].get_ydata()
+    assert hard.min() == 0 and hard.max() == 1
+    # The density and the two atoms are all that there is.
+    line = drawn[0].get_lines()[1]
+    area = np.trapezoid(line.get_ydata(), line.get_xdata())
+    assert area + 2 * 0.168 == pytest.approx(1, abs=2e-3)
+
+
+def test_sensitivity(drawn, tmp_path):
+    panels = {
+        "here": {"measured": {2: (0.9, 0.01), 4: (0.8, 0.02)}},
+        "there": {"published": {2: (0.95, 0.0)}},
+    }
+    reports.plot_sensitivity(panels, tmp_path / "sensitivity.png")
+    left, right = drawn[0].figure.axes
+    (container,) = left.containers
+    assert container[0].get_ydata().tolist() == [90, 80]
+    (bars,) = container[2]
+    heights = [np.ptp(x[:, 1]) for x in bars.get_segments()]
+    assert heights == pytest.approx([2, 4])
+    colours = [x.containers[0][0].get_color() for x in (left, right)]
+    assert len(set(colours)) == 2

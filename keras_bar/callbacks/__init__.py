@@ -1,6 +1,7 @@
 """Callbacks of `model.fit`."""
 
 from keras_bar.callbacks.budget_regularizer import BudgetRegularizer
+from keras_bar.callbacks.gate_journal import GateJournal
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
 
-__all__ = ["BudgetRegularizer", "GateRegularizer"]
+__all__ = ["BudgetRegularizer", "GateJournal", "GateRegularizer"]

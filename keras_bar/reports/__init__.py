@@ -4,6 +4,10 @@ from keras_bar.reports import paper
 from keras_bar.reports.curves import Curve
 from keras_bar.reports.curves import Panel
 from keras_bar.reports.curves import plot_accuracies
+from keras_bar.reports.distributions import plot_distributions
+from keras_bar.reports.flops import plot_flops
+from keras_bar.reports.gates import plot_gates
+from keras_bar.reports.page import write_page
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
 from keras_bar.reports.sensitivity import plot_sensitivity
@@ -21,5 +25,9 @@ __all__ = [
     "plot_accuracies",
     "plot_budget",
     "plot_channels",
+    "plot_distributions",
+    "plot_flops",
+    "plot_gates",
     "plot_sensitivity",
+    "write_page",
 ]

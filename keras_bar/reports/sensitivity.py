@@ -15,14 +15,16 @@ def plot_sensitivity(panels, path):
     Args:
         panels: Dict from a title to a dict from a label, such as `"measured
             here"`, to a dict from pruning factor to the mean and the standard
-            deviation of the accuracy, fractions. Up to three labels a panel.
+            deviation of the accuracy, fractions. Up to three labels in all.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
     """
     figure, grid = pictures.new_panels(len(panels), 2, 4.6, 3.2)
+    labels = list(dict.fromkeys(x for y in panels.values() for x in y))
     for (title, lines), axes in zip(panels.items(), grid, strict=True):
-        for i, (label, points) in enumerate(lines.items()):
-            _draw_line(axes, i, label, points, len(lines))
+        for label, points in lines.items():
+            # Alike in all panels.
+            _draw_line(axes, labels.index(label), label, points, len(labels))
         factors = sorted({x for points in lines.values() for x in points})
         axes.set_xscale("log", base=2)
         axes.set_xticks(factors, [f"{x:g}" for x in factors])

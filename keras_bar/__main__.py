@@ -1,0 +1,169 @@
+"""`python -m keras_bar`: costs, explanations, compaction and reports of files.
+
+python -m keras_bar cost model.keras
+python -m keras_bar explain gated.keras --json
+python -m keras_bar compact gated.keras -o small.keras
+python -m keras_bar report runs/digits
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+
+import keras
+
+from keras_bar import compaction
+from keras_bar import costs
+
+
+class UserError(Exception):
+    """What the user can mend; ends the program with a line and exit code 2."""
+
+
+def main(arguments=None):
+    settings = parse(arguments)
+    try:
+        found, text = settings.run(settings)
+    except UserError as error:
+        line = " ".join(str(error).split())
+        print(f"keras_bar {settings.command}: {line}", file=sys.stderr)
+        sys.exit(2)
+    # NumPy's numbers are none that JSON knows.
+    print(json.dumps(found, indent=1, default=float) if settings.json else text)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_bar",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(name, run, path, text):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("path", type=pathlib.Path, help=path)
+        command.add_argument(
+            "--json", action="store_true", help="print JSON instead of text"
+        )
+        command.set_defaults(run=run)
+        return command
+
+    model = "file of a Keras model"
+    add("cost", cost, model, "what a model costs, layer by layer")
+    add("explain", explain, model, "what can be pruned, what not, and why")
+    small = add(
+        "compact",
+        compact,
+        "file of a model with gates",
+        "writes the smaller model that gates leave",
+    )
+    small.add_argument(
+        "-o", "--output", type=pathlib.Path, required=True, metavar="FILE"
+    )
+    small.add_argument(
+        "--connectivity", choices=("mixed", "regular"), default="mixed"
+    )
+    page = add(
+        "report",
+        report,
+        "output folder of a recipe",
+        "writes one HTML page with the tables and pictures of a run",
+    )
+    page.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="(default: report.html in the folder)",
+    )
+    return parser.parse_args(arguments)
+
+
+def cost(settings):
+    found = measure(load(settings.path), settings.path)
+    return dataclasses.asdict(found), str(found)
+
+
+def explain(settings):
+    try:
+        found = compaction.explain(load(settings.path))
+    except ValueError as error:
+        raise UserError(error) from error
+    return dataclasses.asdict(found), str(found)
+
+
+def compact(settings):
+    output = settings.output
+    if output.suffix != ".keras":
+        raise UserError(
+            "The smaller model cannot be written. Expected a file that ends "
+            f"with .keras. Received: {output}"
+        )
+    if output.exists():
+        raise UserError(
+            "There is such a file already, which is not overwritten. Expected "
+            f"another --output. Received: {output}"
+        )
+    if not output.parent.is_dir():
+        raise UserError(
+            "There is no such folder. Expected one that exists. "
+            f"Received: {output.parent}"
+        )
+    model = load(settings.path)
+    try:
+        small = compaction.compact(model, connectivity=settings.connectivity)
+    except ValueError as error:
+        raise UserError(error) from error
+    small.save(output)
+    found = measure(small, output)
+    what = compaction.explain(small)
+    both = {"cost": found, "explanation": what}
+    return (
+        {"file": str(output)}
+        | {name: dataclasses.asdict(x) for name, x in both.items()},
+        f"{found}\n\n{what}\n\nwrote {output}",
+    )
+
+
+def report(settings):
+    # Pictures want matplotlib, which the other commands do without.
+    from keras_bar import reports
+
+    output = settings.output or settings.path / "report.html"
+    try:
+        reports.write_page(settings.path, output)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(error) from error
+    return {"report": str(output)}, f"wrote {output}"
+
+
+def measure(model, path):
+    """The model's `Cost`."""
+    try:
+        return costs.measure_cost(model)
+    except ValueError as error:
+        raise UserError(f"{error} ({path})") from error
+
+
+def load(path):
+    """The model in a file."""
+    if not path.exists():
+        raise UserError(
+            "There is no such file. Expected a Keras model, such as "
+            f"model.keras. Received: {path}"
+        )
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise UserError(
+            "This is no Keras model that can be loaded. Expected one that "
+            "`model.save` has written, of layers that Keras and keras_bar "
+            f"have. Received: {path} ({error})"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

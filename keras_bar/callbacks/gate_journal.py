@@ -1,0 +1,58 @@
+"""Writes down how open the gates are, epoch by epoch."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar.callbacks import checks
+from keras_bar.layers import ChannelGate
+
+# Of the probabilities, from 0 to 1.
+BINS = 20
+
+
+class GateJournal(keras.callbacks.Callback):
+    """Writes a histogram of `P(z != 0)` per gate, after every epoch.
+
+    `keras_bar.reports.plot_gates` draws it. The file is JSON: a dict from the
+    number of the epoch, from 1 on, to a dict from the gate's name to how many
+    of its channels are in each of 20 equal bins from 0 to 1. A training that is
+    gone on with adds to it.
+
+    Args:
+        path: Path of the file. Its folder must exist.
+
+    Raises:
+        ValueError: In `fit`, if the model has no gates.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = pathlib.Path(path)
+        found = self.path.exists()
+        self.epochs = json.loads(self.path.read_text()) if found else {}
+
+    def set_model(self, model):
+        super().set_model(model)
+        gated = checks.find_gated(model)
+        self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
+
+    def on_epoch_end(self, epoch, logs=None):
+        _ = self.model  # On JAX this brings the variables up to date.
+        self.epochs[str(epoch + 1)] = {
+            gate.name: _count(gate.probability()) for gate in self._gates
+        }
+        # Not seen half written.
+        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
+        unfinished.write_text(json.dumps(self.epochs))
+        unfinished.replace(self.path)
+
+
+def _count(probabilities):
+    """Histogram of probabilities, list of integers."""
+    values = ops.convert_to_numpy(probabilities)
+    counts, _ = np.histogram(values, bins=BINS, range=(0.0, 1.0))
+    return counts.tolist()

@@ -1,0 +1,73 @@
+"""The distributions of gates: the supplement's Fig. 3."""
+
+import numpy as np
+from keras import ops
+
+from keras_bar import hard_concrete
+from keras_bar.reports import pictures
+
+_BINARY, _HARD = "#D55E00", "#0072B2"
+# Distance of the curves from 0 and 1, where densities may be infinite.
+_MARGIN = 1e-4
+
+
+def plot_distributions(path, log_alpha=0.0):
+    """Draws the binary and the hard concrete distribution.
+
+    On the left their densities, with the probabilities of 0 and of 1 that the
+    hard concrete has beside its density; on the right their inverse cumulative
+    distribution functions, which turn uniform noise into gates. At
+    `log_alpha = 0` the probability of 0 is 0.168; the supplement's 0.23 belongs
+    to another `beta`, see `keras_bar.hard_concrete.pdf`.
+
+    Args:
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+        log_alpha: Float, the location of the gate.
+    """
+    figure, (left, right) = pictures.new_panels(2, 2, 4.4, 3.2)
+    _draw_densities(left, log_alpha)
+    _draw_quantiles(right, log_alpha)
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    pictures.save(figure, path)
+
+
+def _draw_densities(axes, log_alpha):
+    z = np.linspace(_MARGIN, 1 - _MARGIN, 500)
+    binary = _numbers(hard_concrete.binary_concrete_pdf, z, log_alpha)
+    axes.plot(z, binary, color=_BINARY, linestyle="--", label="binary concrete")
+    hard = _numbers(hard_concrete.pdf, z, log_alpha)
+    axes.plot(z, hard, color=_HARD, label="hard concrete")
+    atoms = {
+        0: 1 - _numbers(hard_concrete.probability_alive, log_alpha),
+        1: _numbers(hard_concrete.probability_one, log_alpha),
+    }
+    top = 1.6 * max(hard.max(), *atoms.values())
+    for place, mass in atoms.items():
+        axes.plot([place, place], [0, mass], color=_HARD, linewidth=3)
+        axes.plot([place], [mass], "o", color=_HARD, clip_on=False)
+        axes.annotate(
+            f"P(z = {place}) = {mass:.3f}",
+            (place, mass),
+            (0.06 if place == 0 else 0.94, 0.03 * top),
+            ha="left" if place == 0 else "right",
+            fontsize=8,
+        )
+    axes.set_ylim(0, top)
+    axes.set_xlabel("z")
+    axes.set_ylabel("density; probability of 0 and 1")
+
+
+def _draw_quantiles(axes, log_alpha):
+    u = np.linspace(_MARGIN, 1 - _MARGIN, 500)
+    binary = _numbers(hard_concrete.binary_concrete_inverse_cdf, u, log_alpha)
+    axes.plot(u, binary, color=_BINARY, linestyle="--", label="binary concrete")
+    hard = _numbers(hard_concrete.inverse_cdf, u, log_alpha)
+    axes.plot(u, hard, color=_HARD, label="hard concrete")
+    axes.set_xlabel("uniform noise")
+    axes.set_ylabel("z")
+
+
+def _numbers(function, *arguments):
+    return ops.convert_to_numpy(function(*arguments))

@@ -1,0 +1,56 @@
+"""Where the FLOPs of a network are, and where they went."""
+
+from keras_bar.reports import pictures
+
+_FULL = "#cccccc"
+# In print the darkest is that of the smallest network.
+_COLOURS = ("#56B4E9", "#0072B2", "#003B5C", "#000000")
+
+
+def plot_flops(full, costs, path):
+    """Draws the FLOPs of every layer, in the full network and pruned.
+
+    Args:
+        full: What `keras_bar.measure_cost` says of the full network.
+        costs: Dict from a label, such as `"1/8"`, to what it says of a pruned
+            one, gated or compact; up to four.
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+    """
+    layers = [x for x in full.layers if x.flops]
+    places = range(len(layers))
+    figure, axes = pictures.new_figure(5.5, max(2.5, 1.2 + 0.24 * len(layers)))
+    axes.barh(
+        places,
+        [100 * x.flops / full.flops for x in layers],
+        0.86,
+        color=_FULL,
+        label=f"full network, {_short(full.flops)}",
+    )
+    height = 0.7 / len(costs)
+    for i, (label, cost) in enumerate(costs.items()):
+        left = {x.name: x.flops for x in cost.layers}
+        axes.barh(
+            [place - 0.35 + (i + 0.5) * height for place in places],
+            [100 * left.get(x.name, 0) / full.flops for x in layers],
+            height,
+            color=_COLOURS[i],
+            label=f"{label}, {_short(cost.flops)}",
+        )
+    axes.set_yticks(places, [x.name for x in layers], fontsize=7)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("FLOPs, % of the full network's")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    # Above the bars, which may be anywhere.
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    pictures.save(figure, path)
+
+
+def _short(flops):
+    """A number of FLOPs as people write it."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}FLOPs"
+    return f"{flops:g} FLOPs"

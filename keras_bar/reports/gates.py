@@ -1,0 +1,53 @@
+"""How gates open and close over time."""
+
+import numpy as np
+
+from keras_bar.reports import pictures
+
+_ALIVE = "#D55E00"
+
+
+def plot_gates(epochs, path):
+    """Draws what part of the channels has which probability to be alive, epoch
+    by epoch, and how many are more likely alive than dead.
+
+    Args:
+        epochs: Dict from the number of an epoch to a dict from a gate's name to
+            the counts of its channels in equal bins of the probability, as
+            `keras_bar.callbacks.GateJournal` writes it.
+        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
+            tells the format.
+    """
+    numbers = sorted(epochs, key=int)
+    counts = np.array(
+        [np.sum(list(epochs[x].values()), axis=0) for x in numbers]
+    )
+    shares = counts / counts.sum(1, keepdims=True)
+    figure, axes = pictures.new_figure(5.5, 3.4)
+    ends = [int(x) + 0.5 for x in numbers]
+    # A share of a hundredth is seen beside one of nine tenths.
+    image = axes.pcolormesh(
+        [ends[0] - 1, *ends],
+        np.linspace(0, 1, counts.shape[1] + 1),
+        np.sqrt(shares.T),
+        cmap="Blues",
+        vmin=0,
+        vmax=1,
+        rasterized=True,
+    )
+    half = counts.shape[1] // 2
+    axes.plot(
+        list(map(int, numbers)),
+        shares[:, half:].sum(1),
+        color=_ALIVE,
+        marker=".",
+        label="share of the channels above 1/2",
+    )
+    bar = figure.colorbar(image, ax=axes, label="share of the channels")
+    marks = [0, 0.01, 0.1, 0.25, 0.5, 1]
+    bar.set_ticks(np.sqrt(marks).tolist(), labels=[f"{x:.0%}" for x in marks])
+    axes.set_xlabel("epoch of pruning")
+    axes.set_ylabel("P(z > 0)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+    pictures.save(figure, path)

@@ -1,0 +1,166 @@
+"""One HTML page of a run: its tables and pictures, and nothing beside it."""
+
+import base64
+import csv
+import html
+import json
+import pathlib
+
+_KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto;
+       max-width: 68rem; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+h3 { font-size: 1rem; margin: 1.2rem 0 0.4rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums;
+        font-size: 13px; }
+th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd;
+         text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th { border-bottom: 2px solid #888; }
+.wide { overflow-x: auto; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 0; flex: 1 1 26rem; max-width: 100%; }
+figure img { width: 100%; height: auto; }
+figcaption { font-size: 12px; color: #555; }
+details { margin: 0.6rem 0; border-top: 1px solid #ddd; padding-top: 0.4rem; }
+summary { cursor: pointer; font-weight: 600; }
+"""
+
+
+def write_page(folder, path):
+    """Writes a page of what a recipe has left in its output folder.
+
+    It has every CSV table and every picture of the folder, and the same, with
+    what its report says, of every folder in it that a finished training has
+    left. Pictures are part of the page, so that it can be sent as one file.
+
+    Args:
+        folder: Path of the folder.
+        path: Where to write the page.
+
+    Raises:
+        ValueError: If there is no such folder, or nothing of a recipe in it.
+    """
+    folder = pathlib.Path(folder)
+    cells = sorted(x.parent for x in folder.glob("*/report.json"))
+    parts = [_describe(folder, level=2)]
+    parts += [
+        f"<details><summary>{html.escape(cell.name)}</summary>"
+        f"{_describe(cell, level=3)}</details>"
+        for cell in cells
+    ]
+    if not any(parts):
+        raise ValueError(
+            "There is nothing to report. Expected the output folder of a "
+            "recipe, with tables, pictures or a report.json. "
+            f"Received: {folder}"
+        )
+    title = html.escape(folder.resolve().name)
+    pathlib.Path(path).write_text(
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n{''.join(parts)}\n</body>\n</html>\n"
+    )
+
+
+def _describe(folder, level):
+    """The report, tables and pictures of one folder."""
+    parts = []
+    report = folder / "report.json"
+    if report.exists():
+        parts += _describe_report(json.loads(report.read_text()), level)
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        parts.append(_heading(path.stem, level))
+        parts.append(_table(rows[0], rows[1:]))
+    pictures = _find_pictures(folder)
+    if pictures:
+        parts.append(_heading("pictures", level))
+        shown = "".join(map(_figure, pictures))
+        parts.append(f'<div class="pictures">{shown}</div>\n')
+    return "".join(parts)
+
+
+def _describe_report(report, level):
+    """What a report says: its numbers, and its tables of numbers."""
+    single = {x: y for x, y in report.items() if not isinstance(y, dict | list)}
+    parts = []
+    if single:
+        parts.append(_heading("report", level))
+        parts.append(_table(["", "value"], single.items()))
+    for name, values in report.items():
+        if not isinstance(values, dict) or not values:
+            continue
+        if all(isinstance(x, dict) for x in values.values()):
+            rows = _numbers(values)
+        else:
+            rows = {x: {"value": y} for x, y in values.items()}
+        columns = list(dict.fromkeys(y for row in rows.values() for y in row))
+        if columns:
+            parts.append(_heading(name, level))
+            parts.append(
+                _table(
+                    ["", *columns],
+                    [
+                        [x, *(row.get(y, "") for y in columns)]
+                        for x, row in rows.items()
+                    ],
+                )
+            )
+    return parts
+
+
+def _numbers(values):
+    """A dict of dicts, of lists only what is last in them: logs of epochs."""
+    return {
+        x: {
+            y: z[-1] if isinstance(z, list) and z else z for y, z in row.items()
+        }
+        for x, row in values.items()
+    }
+
+
+def _find_pictures(folder):
+    """The pictures, each in one format, the sharper one."""
+    found: dict = {}
+    for ending in _KINDS:
+        for path in sorted(folder.glob(f"*{ending}")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def _figure(path):
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = html.escape(path.stem)
+    return (
+        f'<figure><img alt="{name}" src="data:{_KINDS[path.suffix]};base64,'
+        f'{data}"><figcaption>{name}</figcaption></figure>\n'
+    )
+
+
+def _heading(text, level):
+    return f"<h{level}>{html.escape(text)}</h{level}>\n"
+
+
+def _table(header, rows):
+    head = "".join(f"<th>{html.escape(str(x))}</th>" for x in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_cell(x)}</td>" for x in row) + "</tr>\n"
+        for row in rows
+    )
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
+
+
+def _cell(value):
+    """A value as text, a number with not more digits than are read."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return html.escape(str(value))
+    if number == round(number) and abs(number) < 1e15:
+        return f"{round(number):,}"
+    return f"{number:.4g}"

@@ -1,0 +1,142 @@
+"""`python -m keras_bar`, from files to text, JSON, files and exit codes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bar
+from keras_bar import __main__ as command_line
+from tests import pruning
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files of a full and of a gated model."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(0)
+    model = tiny.network()
+    model.save(folder / "full.keras")
+    gated = pruning.close_gates(keras_bar.gate(model, seed=0), share=0.5)
+    gated.save(folder / "gated.keras")
+    (folder / "text.keras").write_text("no model")
+    return folder
+
+
+def run(*arguments):
+    command_line.main([str(x) for x in arguments])
+
+
+def load(path):
+    return keras.models.load_model(path, compile=False)
+
+
+@pytest.mark.parametrize("name", ["full", "gated"])
+def test_cost(folder, capsys, name):
+    path = folder / f"{name}.keras"
+    expected = keras_bar.measure_cost(load(path))
+    run("cost", path)
+    assert capsys.readouterr().out == f"{expected}\n"
+    run("cost", path, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["volume"] == expected.volume
+    assert [x["name"] for x in found["layers"]] == [
+        x.name for x in expected.layers
+    ]
+    assert (found["regular"] is None) == (name == "full")
+
+
+def test_explain(folder, capsys):
+    run("explain", folder / "gated.keras")
+    shown = capsys.readouterr().out
+    assert "2 convolutions can be pruned" in shown
+    run("explain", folder / "gated.keras", "--json")
+    assert json.loads(capsys.readouterr().out)["gated"] == ["stem", "branch"]
+
+
+@pytest.mark.parametrize("connectivity", ["mixed", "regular"])
+def test_compact(folder, tmp_path, capsys, connectivity):
+    small = tmp_path / "small.keras"
+    options = ["-o", small, "--connectivity", connectivity]
+    run("compact", folder / "gated.keras", *options, "--json")
+    found = json.loads(capsys.readouterr().out)
+    model = load(small)
+    assert found["cost"]["flops"] == keras_bar.measure_cost(model).flops
+    expected = keras_bar.hard_prune(load(folder / "gated.keras"))
+    x, _ = tiny.data()
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0),
+        expected.predict(x, verbose=0),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    # Another name, for what is there is not overwritten.
+    run("compact", folder / "gated.keras", "-o", tmp_path / "text.keras")
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_report(tmp_path, capsys):
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    report = {"accuracy": 0.91, "history": {"prune": {"loss": [2.0, 1.25]}}}
+    (cell / "report.json").write_text(json.dumps(report))
+    (tmp_path / "results.csv").write_text("method,accuracy\nbar,0.9123456\n")
+    (tmp_path / "volume.svg").write_text("<svg>&</svg>")
+    (tmp_path / "volume.png").write_bytes(b"not this one")
+    run("report", tmp_path)
+    assert "report.html" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 1 and "data:image/svg+xml;base64," in page
+    assert "<td>bar</td><td>0.9123</td>" in page
+    assert "<td>prune</td><td>1.25</td>" in page
+    # Nothing that would have to be fetched.
+    assert 'src="data:' in page and "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cost", "nowhere.keras"], "There is no such file"),
+        (["cost", "text.keras"], "This is no Keras model"),
+        (["explain", "."], "This is no Keras model"),
+        (["compact", "full.keras", "-o", "small.h5"], "ends with .keras"),
+        (["compact", "gated.keras", "-o", "full.keras"], "not overwritten"),
+        (["compact", "gated.keras", "-o", "no/x.keras"], "no such folder"),
+        (["compact", "text.keras", "-o", "x.keras"], "no Keras model"),
+        (["report", "nowhere"], "nothing to report"),
+    ],
+)
+def test_what_is_wrong_is_a_line(
+    folder, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    with pytest.raises(SystemExit) as error:
+        run(*arguments)
+    assert error.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1
+    assert message in shown.err and "Received:" in shown.err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_as_a_program(folder):
+    """Nothing but the JSON on the standard output."""
+    process = subprocess.run(
+        [sys.executable, "-m", "keras_bar", "cost", "full.keras", "--json"],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(process.stdout)["volume"] == tiny.VOLUME
