@@ -157,6 +157,7 @@ def test_two_devices_prune_to_the_budget(mirrored):
     assert len(journals(mirrored)["prune"]) == 4
 
 
+@pytest.mark.slow
 def test_a_lost_host_is_told_of(lost):
     shown, code, cell = lost
     assert code == 1
@@ -166,12 +167,14 @@ def test_a_lost_host_is_told_of(lost):
     assert not (cell / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_restarted_hosts_go_on(restarted):
     for shown in restarted:
         assert "teacher: done before" in shown
         assert "prune, resumed after epoch" in shown
 
 
+@pytest.mark.slow
 def test_hosts_train_like_the_devices_of_one(mirrored, lost, restarted):
     """Though one of them was killed on the way."""
     found, expected = journals(lost[2]), journals(mirrored)

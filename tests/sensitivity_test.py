@@ -118,6 +118,7 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     assert (finished / "trials.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     lend_teacher(finished, tmp_path)
     patch = pytest.MonkeyPatch()

@@ -1,5 +1,7 @@
 """KerasTuner drives the budget, and sees what it costs."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -240,6 +242,22 @@ def test_intervals_are_those_of_the_supplement(intervals):
             if name not in known
         }
         BudgetRegularizer(BUDGET, **settings)
+
+
+def test_the_example_of_the_documentation(tmp_path, monkeypatch):
+    """As it is written, but shorter."""
+    monkeypatch.chdir(tmp_path)
+    tiny.network().save("my_model.keras")
+    page = pathlib.Path(__file__).parents[1] / "docs" / "tuning.md"
+    code = page.read_text().split("```python\n")[1].split("```")[0]
+    for long, short in (("max_trials=20", "max_trials=2"), ("=20,", "=8,")):
+        assert code.count(long) == 1
+        code = code.replace(long, short)
+    x, y = tiny.data()
+    names = {"x": x, "y": y, "x_val": x, "y_val": y}
+    exec(compile(code, str(page), "exec"), names)
+    cost = keras_bar.measure_cost(names["small"])
+    assert 0 < cost.volume <= tiny.VOLUME / 8
 
 
 def test_wrong_arguments():
