@@ -55,6 +55,9 @@ class Stream:
         self._train = self._read(f"train[:{self.count}]")
         if self._in_memory:
             self._train = self._train.cache()
+            # Filled now: `fit` starts iterators that it does not finish, and
+            # with several hosts these have left parts of a cache behind.
+            self._train.reduce(0, lambda count, _: count + 1).numpy()
         self.mean, self.deviation = self._statistics()
 
     @property
@@ -139,6 +142,7 @@ class Stream:
                 as_supervised=True,
                 shuffle_files=False,
                 decoders=decoders,
+                read_config=tfds.ReadConfig(try_autocache=False),
             )
         )
 

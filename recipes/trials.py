@@ -103,6 +103,12 @@ def run(parser, settings):
             "Too few trials. Expected at least 1 per factor. "
             f"Received: --trials {settings.trials}"
         )
+    if settings.strategy == "multiworker":
+        parser.error(
+            "A trial is for one host. Expected --strategy auto, none or "
+            "mirrored, and the variables of KerasTuner for several hosts. "
+            "Received: --strategy multiworker"
+        )
     try:
         manner, data = runner.prepare(settings, settings.dataset, folder)
         resuming.Run(

@@ -164,10 +164,17 @@ def test_errors_of_a_trial_stop_the_sweep(
         run(pictures, tmp_path)
 
 
-def test_too_few_trials(pictures, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials", "0"], "Expected at least 1"),
+        (["--strategy", "multiworker"], "A trial is for one host"),
+    ],
+)
+def test_wrong_arguments(pictures, tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit):
-        run(pictures, tmp_path, "--trials", "0")
-    assert "Expected at least 1" in capsys.readouterr().err
+        run(pictures, tmp_path, *arguments)
+    assert message in capsys.readouterr().err
 
 
 class Sweep:
