@@ -2,17 +2,15 @@
 
 import dataclasses
 import functools
-import pathlib
 
 from recipes import digits_data
 from recipes import fashion_data
 from recipes import networks
+from recipes.early import FOLDER
 from recipes.pictures import Pictures
 
 # Of the epochs, on made-up pictures.
 SYNTHETIC_SCALE = 0.03
-# Where tensorflow-datasets looks for its data sets, too.
-FOLDER = pathlib.Path("~/tensorflow_datasets")
 
 
 @dataclasses.dataclass(frozen=True)

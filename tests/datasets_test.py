@@ -16,7 +16,7 @@ from keras_bar import datasets  # noqa: E402
 from keras_bar.datasets import MioTcd  # noqa: E402
 from keras_bar.datasets import TinyImagenet  # noqa: E402
 from keras_bar.datasets import mio_tcd  # noqa: E402
-from keras_bar.datasets import preparing  # noqa: E402
+from keras_bar.datasets import sources  # noqa: E402
 from recipes import synthetic  # noqa: E402
 
 
@@ -140,9 +140,9 @@ def test_no_network_is_told_at_once(tmp_path, monkeypatch):
     def hang(*_, **__):
         time.sleep(30)
 
-    monkeypatch.setattr(preparing.urllib.request, "urlopen", hang)
-    for name, source in preparing.SOURCES.items():
-        monkeypatch.setattr(preparing, "PATIENCE", 0.1)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", hang)
+    for name, source in sources.SOURCES.items():
+        monkeypatch.setattr(sources, "PATIENCE", 0.1)
         start = time.monotonic()
         with pytest.raises(ConnectionError, match="Expected") as error:
             datasets.prepare(name, tmp_path / "new")
@@ -222,7 +222,7 @@ def test_a_server_that_has_nothing_is_no_network(tmp_path, monkeypatch):
     def answer(request, timeout):
         raise urllib.error.HTTPError(request.full_url, code, "no", {}, None)
 
-    monkeypatch.setattr(preparing.urllib.request, "urlopen", answer)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", answer)
     code = 404
     with pytest.raises(ConnectionError, match="404"):
         datasets.check_available("mio_tcd", tmp_path)
@@ -232,7 +232,7 @@ def test_a_server_that_has_nothing_is_no_network(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tiny_imagenet", "cifar10"])
 def test_damaged_archives(name, tmp_path):
-    archive = tmp_path / preparing.SOURCES[name].archive
+    archive = tmp_path / sources.SOURCES[name].archive
     archive.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match=f"archive of {name} is damaged"):
         datasets.prepare(name, tmp_path)

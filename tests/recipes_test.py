@@ -5,6 +5,10 @@ import dataclasses
 import functools
 import importlib
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -13,12 +17,14 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_datasets")
 
 import keras_bar  # noqa: E402
-from keras_bar.datasets import preparing  # noqa: E402
+from keras_bar.datasets import sources  # noqa: E402
 from recipes import datasets  # noqa: E402
 from recipes import devices  # noqa: E402
 from recipes import networks  # noqa: E402
 from recipes import synthetic  # noqa: E402
 
+# Nobody listens there.
+CLOSED = "http://127.0.0.1:9"
 RECIPES = {
     "cifar10": "cifar10",
     "cifar100": "cifar100",
@@ -103,7 +109,7 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no network")
 
-    monkeypatch.setattr(preparing.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(sources.urllib.request, "urlopen", refuse)
     for arguments, why in (
         ([], "cifar-10-binary.tar.gz"),
         (["--skip-broken"], "Expected skip_broken=False"),
@@ -155,3 +161,20 @@ def test_strategies():
         assert not isinstance(
             tf.distribute.get_strategy(), tf.distribute.MirroredStrategy
         )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_missing_data_set_is_told_of_before_keras_is_imported(name, tmp_path):
+    recipe = next(x for x, y in RECIPES.items() if y == name)
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", f"recipes/{recipe}.py"]
+        + ["--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "http_proxy": CLOSED, "https_proxy": CLOSED},
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert process.returncode == 2
+    *imports, last = process.stderr.splitlines()
+    assert sources.SOURCES[name].archive in last and "Expected" in last
+    assert not any("keras" in x or "numpy" in x for x in imports)

@@ -5,8 +5,8 @@ import zlib
 import tensorflow_datasets as tfds
 
 from keras_bar.datasets import pictures
+from keras_bar.datasets.sources import SOURCES
 
-URL = "https://tcd.miovision.com/static/dataset/MIO-TCD-Classification.tar"
 CLASSES = (
     "articulated_truck",
     "background",
@@ -56,7 +56,9 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = pictures.find_root(
-            pictures.extract(self.source, URL, dl_manager), "train", self.name
+            pictures.extract(self.source, SOURCES["mio_tcd"].url, dl_manager),
+            "train",
+            self.name,
         )
         found = {x.name: x for x in (root / "train").iterdir() if x.is_dir()}
         if set(found) != set(CLASSES):

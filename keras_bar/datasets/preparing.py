@@ -1,10 +1,7 @@
 """Finds, downloads and prepares the data sets of the paper."""
 
-import dataclasses
 import pathlib
 import shutil
-import threading
-import urllib.request
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import (
@@ -15,66 +12,16 @@ from tensorflow_datasets.core.download.util import DownloadError
 
 from keras_bar.datasets import cifar
 from keras_bar.datasets import mio_tcd
+from keras_bar.datasets import sources
 from keras_bar.datasets import tiny_imagenet
+from keras_bar.datasets.sources import SOURCES
 
-# Seconds after which there is taken to be no network.
-PATIENCE = 2.0
-# Answers of servers that do not say anything about a file without sending it.
-ASKED_IN_VAIN = (405, 501)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a data set comes from.
-
-    Attributes:
-        url: String.
-        size: String, how much is downloaded.
-        extracted: Name of the folder that the archive extracts to.
-        builder: The class of the builder that reads this folder.
-        files: Boolean, whether each picture is a file, which may be broken.
-            These builders can read the archive, too.
-    """
-
-    url: str
-    size: str
-    extracted: str
-    builder: type
-    files: bool = False
-
-    @property
-    def archive(self):
-        """Name of the archive's file."""
-        return self.url.rpartition("/")[2]
-
-
-SOURCES = {
-    "cifar10": Source(
-        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-        "162 MiB",
-        "cifar-10-batches-bin",
-        cifar.ExtractedCifar10,
-    ),
-    "cifar100": Source(
-        "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-        "161 MiB",
-        "cifar-100-binary",
-        cifar.ExtractedCifar100,
-    ),
-    "tiny_imagenet": Source(
-        tiny_imagenet.URL,
-        "237 MiB",
-        "tiny-imagenet-200",
-        tiny_imagenet.TinyImagenet,
-        files=True,
-    ),
-    "mio_tcd": Source(
-        mio_tcd.URL,
-        "about 2 GiB",
-        "MIO-TCD-Classification",
-        mio_tcd.MioTcd,
-        files=True,
-    ),
+# The classes of the builders that read what the archives extract to.
+BUILDERS = {
+    "cifar10": cifar.ExtractedCifar10,
+    "cifar100": cifar.ExtractedCifar100,
+    "tiny_imagenet": tiny_imagenet.TinyImagenet,
+    "mio_tcd": mio_tcd.MioTcd,
 }
 
 
@@ -103,7 +50,7 @@ def prepare(name, folder, skip_broken=False):
     """
     check_available(name, folder, skip_broken)
     source = SOURCES[name]
-    folder = _around(source, folder)
+    folder = sources.around(source, folder)
     builders = _make_builders(name, folder, skip_broken)
     for builder in builders:
         if _is_prepared(builder):
@@ -121,14 +68,14 @@ def prepare(name, folder, skip_broken=False):
         NonMatchingChecksumError,
         ExtractError,
     ) as error:
-        path = _find(source, folder) or downloads
+        path = sources.find(source, folder) or downloads
         raise ValueError(
             f"The archive of {name} is damaged. Expected it as it is at "
             f"{source.url}; delete it and try again. Received: {path} ({error})"
         ) from error
     except DownloadError as error:
         raise ConnectionError(
-            _describe(name, source, folder, str(error))
+            sources.describe(name, source, folder, str(error))
         ) from error
     finally:
         # Pictures are stored twice until here, and of another archive under
@@ -150,47 +97,29 @@ def check_available(name, folder, skip_broken=False):
             f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
         )
     source = SOURCES[name]
-    folder = _around(source, folder)
+    folder = sources.around(source, folder)
     if skip_broken and not source.files:
         raise ValueError(
             f"The pictures of {name} are not files of their own. Expected "
             "skip_broken=False. Received: skip_broken=True"
         )
     builders = _make_builders(name, folder, skip_broken)
-    if not _find(source, folder) and not any(map(_is_prepared, builders)):
-        _check_network(name, source, folder)
-
-
-def _around(source, folder):
-    """The folder of the data sets, where that of the archive, or the archive,
-    was named."""
-    folder = pathlib.Path(folder).expanduser()
-    if folder.name in (source.extracted, source.archive):
-        return folder.parent
-    return folder
-
-
-def _find(source, folder):
-    """The extracted folder of a data set, or else its archive, or None."""
-    for name in (source.extracted, source.archive):
-        if (folder / name).exists():
-            return folder / name
-    return None
+    if not sources.find(source, folder) and not any(
+        map(_is_prepared, builders)
+    ):
+        sources.check_network(name, source, folder)
 
 
 def _make_builders(name, folder, skip_broken):
     """The builders that can be read if they are prepared; the first one is to
     be prepared."""
-    source = SOURCES[name]
-    found = _find(source, folder)
+    source, build = SOURCES[name], BUILDERS[name]
+    found = sources.find(source, folder)
     if source.files:
         # Where nothing was broken nothing has to be left out.
         configs = ["readable", "complete"] if skip_broken else ["complete"]
-        return [
-            source.builder(data_dir=folder, config=x, source=found)
-            for x in configs
-        ]
-    extracted = source.builder(data_dir=folder, source=found)
+        return [build(data_dir=folder, config=x, source=found) for x in configs]
+    extracted = build(data_dir=folder, source=found)
     packed = tfds.builder(name, data_dir=folder)
     if found and found.is_dir():
         return [extracted, packed]
@@ -199,35 +128,3 @@ def _make_builders(name, folder, skip_broken):
 
 def _is_prepared(builder):
     return pathlib.Path(builder.data_dir).exists()
-
-
-def _check_network(name, source, folder):
-    """tensorflow-datasets would try for minutes."""
-    reasons = ["no answer"]
-
-    def ask():
-        request = urllib.request.Request(source.url, method="HEAD")
-        try:
-            urllib.request.urlopen(request, timeout=PATIENCE).close()
-        except OSError as error:
-            code = getattr(error, "code", None)
-            if code not in ASKED_IN_VAIN:
-                reasons.append(str(error))
-                return
-        reasons.clear()
-
-    # Names are looked up without a limit on time.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PATIENCE + 1)
-    if reasons:
-        raise ConnectionError(_describe(name, source, folder, reasons[-1]))
-
-
-def _describe(name, source, folder, reason):
-    return (
-        f"{name} is not in {folder} and cannot be downloaded. Expected a "
-        f"network, or the archive {source.archive} of {source.url} "
-        f"({source.size}), or its folder {source.extracted}, in {folder}. "
-        f"Received: {reason}"
-    )

@@ -3,8 +3,8 @@
 import tensorflow_datasets as tfds
 
 from keras_bar.datasets import pictures
+from keras_bar.datasets.sources import SOURCES
 
-URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 CLASSES = 200
 SIZE = 64
 
@@ -38,7 +38,9 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         root = pictures.find_root(
-            pictures.extract(self.source, URL, dl_manager),
+            pictures.extract(
+                self.source, SOURCES["tiny_imagenet"].url, dl_manager
+            ),
             "wnids.txt",
             self.name,
         )
