@@ -117,7 +117,10 @@ def compact(settings):
         small = compaction.compact(model, connectivity=settings.connectivity)
     except ValueError as error:
         raise UserError(error) from error
-    small.save(output)
+    try:
+        small.save(output)
+    except OSError as error:
+        raise UserError(f"{output} could not be written: {error}") from error
     found = measure(small, output)
     what = compaction.explain(small)
     both = {"cost": found, "explanation": what}
@@ -157,7 +160,8 @@ def load(path):
         )
     try:
         return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    # Damaged files raise whatever the reader of their format raises.
+    except Exception as error:
         raise UserError(
             "This is no Keras model that can be loaded. Expected one that "
             "`model.save` has written, of layers that Keras and keras_bar "

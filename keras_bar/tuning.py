@@ -125,7 +125,8 @@ class PruningHyperModel(keras_tuner.HyperModel):
                 f"Received: build={build!r}"
             )
         BudgetRegularizer(budget, metric)  # Raises what is wrong.
-        self._build = build
+        # Not `_build`, which is the base class's.
+        self._function = build
         self.budget = budget
         self.metric = metric
         self.settings = settings
@@ -133,7 +134,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
     def build(self, hp):
         """The model of a trial; declares the hyperparameters."""
         self.make_regularizer(hp)
-        return self._build(hp)
+        return self._function(hp)
 
     def make_regularizer(self, hp):
         """The callback of a trial."""
@@ -157,9 +158,19 @@ class PruningHyperModel(keras_tuner.HyperModel):
         Returns:
             Dict from the name of a log to its value after the last epoch, when
             the budget is met.
+
+        Raises:
+            keras_tuner.errors.FatalValueError: If a callback would end the
+                training before the budget is met.
         """
+        if any(isinstance(x, keras.callbacks.EarlyStopping) for x in callbacks):
+            raise keras_tuner.errors.FatalValueError(
+                "A budget needs its epochs, and the best of them are those in "
+                "which little was pruned. Expected callbacks without "
+                "`EarlyStopping`. Received: one"
+            )
         if initial_epoch:
-            _copy(self._build(hp), model)
+            _copy(self._function(hp), model)
         history = model.fit(
             *args,
             callbacks=[

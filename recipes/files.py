@@ -12,7 +12,7 @@ def write(path, text):
     """Writes a text file."""
     name = f"{path.name}.{uuid.uuid4().hex}.unfinished"
     with temporary(path.with_name(name)) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         put(unfinished, path)
 
 

@@ -57,12 +57,13 @@ def draw(work, teacher, history, metric, cost):
     folder = work.run.folder
     costs = {str(work.cell): cost}
     full = keras_bar.measure_cost(teacher)
-    gates = json.loads((folder / GATES).read_text())
     for ending in ("png", "svg"):
         reports.plot_budget(history, folder / f"budget.{ending}", metric)
         reports.plot_channels(costs, folder / f"channels.{ending}")
         reports.plot_flops(full, costs, folder / f"flops.{ending}")
-        reports.plot_gates(gates, folder / f"gates.{ending}")
+        if (folder / GATES).exists():  # Not of older versions.
+            gates = json.loads((folder / GATES).read_text())
+            reports.plot_gates(gates, folder / f"gates.{ending}")
 
 
 def prune(work, teacher, regularizer):

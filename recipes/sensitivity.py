@@ -40,7 +40,7 @@ from recipes import trials
 
 def main(given=None):
     known = list(datasets.DATASETS)
-    parser = arguments.make_basic_parser(__doc__, known, "runs/sensitivity")
+    parser = arguments.make_basic_parser(__doc__, known, None)
     parser.add_argument(
         "--dataset",
         choices=known,

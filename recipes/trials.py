@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import os
+import pathlib
 import statistics
 import time
 
@@ -49,7 +50,8 @@ class Trials(keras_tuner.RandomSearch):
         super().__init__(
             objective=OBJECTIVE,
             max_trials=settings.trials * len(settings.factors),
-            seed=settings.seed,
+            # Of 0 KerasTuner makes a random one, and it adds 1 for every draw.
+            seed=1 + 100_000 * settings.seed,
             hyperparameters=drawn,
             tune_new_entries=False,
             allow_new_entries=False,
@@ -78,14 +80,10 @@ class Trials(keras_tuner.RandomSearch):
             return small, row | {"drawn": drawn}
 
         keras.backend.clear_session()
-        settings = self.settings
-        with (
-            devices.scope(settings.strategy),
-            devices.precision(settings.mixed_precision),
-        ):
+        with inside(self.settings):
             if not work.run.is_done():
                 runner.do(work, prune)
-        write(find_rows(settings.output), settings)
+        write(find_rows(self.settings.output), self.settings)
         return work.run.report()
 
 
@@ -103,6 +101,18 @@ def run(parser, settings):
             "Too few trials. Expected at least 1 per factor. "
             f"Received: --trials {settings.trials}"
         )
+    names = [
+        f"KERASTUNER_{x}" for x in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")
+    ]
+    given = [x for x in names if x in os.environ]
+    if len(given) not in (0, len(names)):
+        parser.error(
+            "The machines of the sweep are unknown. Expected all of "
+            f"{', '.join(names)}, or none of them. Received: {given}"
+        )
+    if settings.output is None:
+        settings.output = pathlib.Path(f"runs/sensitivity-{settings.dataset}")
+        folder = settings.output
     if settings.strategy == "multiworker":
         parser.error(
             "A trial is for one host. Expected --strategy auto, none or "
@@ -113,7 +123,10 @@ def run(parser, settings):
         manner, data = runner.prepare(settings, settings.dataset, folder)
         resuming.Run(
             folder / "search",
-            {"factors": settings.factors, "seed": settings.seed},
+            {
+                name: getattr(settings, name)
+                for name in ("factors", "seed", "network", "metric", "start")
+            },
         )
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -130,10 +143,24 @@ def run(parser, settings):
         tuned_manner = dataclasses.replace(manner, tuned=tuned)
         return Work(cell, settings.dataset, data, tuned_manner, folder)
 
-    provide_teacher(make_work("trial0", settings.factors[0], training.Tuned()))
+    with inside(settings):
+        provide_teacher(make_work("full", settings.factors[0], manner.tuned))
     with unwrapped():
         Trials(settings, make_work).search()
+    if is_worker():
+        return
+    write(find_rows(folder), settings)
     print(f"\n{(folder / 'sensitivity.md').read_text()}")
+
+
+@contextlib.contextmanager
+def inside(settings):
+    """A context in which models are made and trained as asked for."""
+    with (
+        devices.scope(settings.strategy),
+        devices.precision(settings.mixed_precision),
+    ):
+        yield
 
 
 def provide_teacher(work):
@@ -185,14 +212,18 @@ def write(rows, settings):
     write_csv(summary, folder / "sensitivity.csv")
     beside = comparison.published_for(settings.dataset)
     title = datasets.DATASETS[settings.dataset].title
-    published = [x for x in paper.load("sensitivity") if x["dataset"] == beside]
+    published = []
+    if settings.metric == "volume":
+        published = [
+            x for x in paper.load("sensitivity") if x["dataset"] == beside
+        ]
     text = markdown(title, summary, published, comparison.PAPER[beside])
     files.write(folder / "sensitivity.md", text)
     panels = {title: {"measured here": points(summary, "factor", "accuracy")}}
     other = points(published, "volume_factor", "test_accuracy")
-    if beside == settings.dataset:
+    if beside == settings.dataset and other:
         panels[title]["published"] = other
-    else:
+    elif other:
         name = f"{comparison.PAPER[beside]}, the supplement's numbers"
         panels[name] = {"published": other}
     for ending in ("png", "svg"):
@@ -219,7 +250,7 @@ def summarize(rows):
                 "trials": len(found),
                 "accuracy": statistics.mean(found),
                 "standard_deviation": (
-                    statistics.stdev(found) if len(found) > 1 else 0.0
+                    statistics.stdev(found) if len(found) > 1 else None
                 ),
             }
         )
@@ -228,7 +259,14 @@ def summarize(rows):
 
 def points(rows, factor, accuracy):
     """What `plot_sensitivity` draws of a table's rows."""
-    return {x[factor]: (x[accuracy], x["standard_deviation"]) for x in rows}
+    return {
+        x[factor]: (x[accuracy], x["standard_deviation"] or 0.0) for x in rows
+    }
+
+
+def percent(value):
+    """A fraction in percent, or nothing."""
+    return "" if value is None else f"{100 * value:.2f}"
 
 
 def markdown(title, summary, published, beside):
@@ -248,7 +286,7 @@ def markdown(title, summary, published, beside):
             f"{row['factor']:g}",
             str(row["trials"]),
             f"{100 * row['accuracy']:.2f}",
-            f"{100 * row['standard_deviation']:.2f}",
+            percent(row["standard_deviation"]),
             f"{100 * other['test_accuracy']:.2f}" if other else "",
             f"{100 * other['standard_deviation']:.2f}" if other else "",
         ]

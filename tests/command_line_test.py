@@ -26,6 +26,9 @@ def folder(tmp_path_factory):
     gated = pruning.close_gates(keras_bar.gate(model, seed=0), share=0.5)
     gated.save(folder / "gated.keras")
     (folder / "text.keras").write_text("no model")
+    damaged = bytearray((folder / "full.keras").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (folder / "damaged.keras").write_bytes(damaged)
     return folder
 
 
@@ -85,6 +88,7 @@ def test_report(tmp_path, capsys):
     cell = tmp_path / "cell"
     cell.mkdir()
     report = {"accuracy": 0.91, "history": {"prune": {"loss": [2.0, 1.25]}}}
+    report |= {"lost": float("nan"), "excess": float("inf"), "done": True}
     (cell / "report.json").write_text(json.dumps(report))
     (tmp_path / "results.csv").write_text("method,accuracy\nbar,0.9123456\n")
     (tmp_path / "volume.svg").write_text("<svg>&</svg>")
@@ -105,6 +109,7 @@ def test_report(tmp_path, capsys):
         (["cost", "nowhere.keras"], "There is no such file"),
         (["cost", "text.keras"], "This is no Keras model"),
         (["explain", "."], "This is no Keras model"),
+        (["cost", "damaged.keras"], "This is no Keras model"),
         (["compact", "full.keras", "-o", "small.h5"], "ends with .keras"),
         (["compact", "gated.keras", "-o", "full.keras"], "not overwritten"),
         (["compact", "gated.keras", "-o", "no/x.keras"], "no such folder"),

@@ -144,7 +144,8 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
 
 
 def test_another_sweep_needs_another_folder(finished, pictures, capsys):
-    for arguments in (["--seed", "1"], ["--factors", "2"]):
+    others = ["--seed", "1"], ["--factors", "2"], ["--metric", "flops"]
+    for arguments in others:
         with pytest.raises(SystemExit):
             run(pictures, finished, *arguments)
         assert "other settings" in capsys.readouterr().err
@@ -162,6 +163,15 @@ def test_errors_of_a_trial_stop_the_sweep(
     monkeypatch.setattr(trials.methods, "bar", fail)
     with pytest.raises(OSError, match="no space left"):
         run(pictures, tmp_path)
+
+
+def test_a_machine_that_knows_only_half(
+    pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(SystemExit):
+        run(pictures, tmp_path)
+    assert "Expected all of KERASTUNER_TUNER_ID" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

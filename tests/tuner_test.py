@@ -53,7 +53,7 @@ def make_tuner(kind, folder, hypermodel, objective="val_accuracy", **kwargs):
     return kind(
         hypermodel,
         objective=keras_tuner.Objective(objective, direction),
-        seed=0,
+        seed=1,
         directory=folder,
         project_name="tuning",
         **kwargs,
@@ -133,11 +133,13 @@ def test_what_a_tuner_keeps_is_pruned(tmp_path, kind, settings):
         settings=lambda hp: {"hardness": hp.Float("hardness", 5.0, 15.0)},
     )
     tuner = make_tuner(kind, tmp_path, hypermodel, **settings)
+    names = {"hardness", "temperature"}
+    assert {x.name for x in tuner.oracle.get_space().space} == names
     search(tuner, epochs=EPOCHS)
     trials = tuner.oracle.get_best_trials(9)
     assert len(trials) == settings["max_trials"]
     for trial in trials:
-        names = {"hardness", "temperature"}
+        assert trial.hyperparameters.get("hardness") != 5.0
         assert set(trial.hyperparameters.values) == names
         # Of the last epoch, not of an early one.
         (budget,) = trial.metrics.get_history("budget")[-1].value
@@ -258,6 +260,15 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     exec(compile(code, str(page), "exec"), names)
     cost = keras_bar.measure_cost(names["small"])
     assert 0 < cost.volume <= tiny.VOLUME / 8
+
+
+def test_callbacks_that_end_too_early():
+    hypermodel = tuning.PruningHyperModel(build, BUDGET)
+    hp = keras_tuner.HyperParameters()
+    x, y = tiny.data()
+    stop = keras.callbacks.EarlyStopping(restore_best_weights=True)
+    with pytest.raises(ValueError, match="without `EarlyStopping`"):
+        hypermodel.fit(hp, hypermodel.build(hp), x, y, callbacks=[stop])
 
 
 def test_wrong_arguments():

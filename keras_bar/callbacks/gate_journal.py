@@ -15,7 +15,7 @@ BINS = 20
 
 
 class GateJournal(keras.callbacks.Callback):
-    """Writes a histogram of `P(z != 0)` per gate, after every epoch.
+    """Writes a histogram of `P(z > 0)` per gate, after every epoch.
 
     `keras_bar.reports.plot_gates` draws it. The file is JSON: a dict from the
     number of the epoch, from 1 on, to a dict from the gate's name to how many
@@ -39,6 +39,10 @@ class GateJournal(keras.callbacks.Callback):
         super().set_model(model)
         gated = checks.find_gated(model)
         self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Of an earlier training what comes later is none of this one.
+        self.epochs = {x: y for x, y in self.epochs.items() if int(x) <= epoch}
 
     def on_epoch_end(self, epoch, logs=None):
         _ = self.model  # On JAX this brings the variables up to date.

@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import json
+import math
 import pathlib
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -44,10 +45,12 @@ def write_page(folder, path):
         ValueError: If there is no such folder, or nothing of a recipe in it.
     """
     folder = pathlib.Path(folder)
-    cells = sorted(x.parent for x in folder.glob("*/report.json"))
+    reports = folder.rglob("report.json")
+    cells = sorted({x.parent for x in reports} - {folder})
     parts = [_describe(folder, level=2)]
     parts += [
-        f"<details><summary>{html.escape(cell.name)}</summary>"
+        f"<details><summary>{html.escape(str(cell.relative_to(folder)))}"
+        "</summary>"
         f"{_describe(cell, level=3)}</details>"
         for cell in cells
     ]
@@ -62,7 +65,8 @@ def write_page(folder, path):
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{title}</h1>\n{''.join(parts)}\n</body>\n</html>\n"
+        f"<h1>{title}</h1>\n{''.join(parts)}\n</body>\n</html>\n",
+        encoding="utf-8",
     )
 
 
@@ -71,10 +75,11 @@ def _describe(folder, level):
     parts = []
     report = folder / "report.json"
     if report.exists():
-        parts += _describe_report(json.loads(report.read_text()), level)
+        found = json.loads(report.read_text(encoding="utf-8"))
+        parts += _describe_report(found, level)
     for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="") as file:
-            rows = list(csv.reader(file))
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file)) or [[]]
         parts.append(_heading(path.stem, level))
         parts.append(_table(rows[0], rows[1:]))
     pictures = _find_pictures(folder)
@@ -157,10 +162,14 @@ def _table(header, rows):
 
 def _cell(value):
     """A value as text, a number with not more digits than are read."""
+    if isinstance(value, bool):
+        return str(value)
     try:
         number = float(value)
     except (TypeError, ValueError):
         return html.escape(str(value))
+    if not math.isfinite(number):
+        return str(number)
     if number == round(number) and abs(number) < 1e15:
         return f"{round(number):,}"
     return f"{number:.4g}"
