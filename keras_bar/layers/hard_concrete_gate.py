@@ -121,13 +121,13 @@ class HardConcreteGate(ChannelGate):
         self.importance = self.add_variable("importance", "zeros")
         # What the backward pass sees is handed over as a "gradient" that the
         # optimizer stores, as it does for the scales of float8 training.
-        # Replicas store the mean of theirs.
+        # Replicas store the sum of theirs, as one device would have it.
         self.observation = self.add_variable(
             "observation",
             "zeros",
             trainable=True,
             overwrite_with_gradient=True,
-            aggregation="mean",
+            aggregation="sum",
         )
 
     def multiply(self, inputs, factors, training):
