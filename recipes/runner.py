@@ -4,6 +4,7 @@ A cell is a folder in the output folder; what is done is not done again, and a
 cell that was interrupted goes on after its last epoch.
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -58,13 +59,20 @@ def run(parser, settings, dataset, folder):
             print(f"{cell}: done before", flush=True)
             continue
         keras.backend.clear_session()
-        with (
-            devices.scope(settings.strategy),
-            devices.precision(settings.mixed_precision),
-        ):
+        with inside(settings):
             do(work)
         yield find_rows(folder)
     hosts.wait()  # An early end would be taken for a loss.
+
+
+@contextlib.contextmanager
+def inside(settings):
+    """A context in which models are made and trained as asked for."""
+    with (
+        devices.scope(settings.strategy),
+        devices.precision(settings.mixed_precision),
+    ):
+        yield
 
 
 def prepare(settings, dataset, folder):

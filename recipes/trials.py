@@ -1,9 +1,7 @@
 """Trials of BAR with hyperparameters that KerasTuner draws."""
 
 import contextlib
-import csv
 import dataclasses
-import io
 import os
 import pathlib
 import statistics
@@ -17,11 +15,11 @@ from keras_bar import tuning
 from keras_bar.reports import paper
 from recipes import comparison
 from recipes import datasets
-from recipes import devices
 from recipes import files
 from recipes import methods
 from recipes import resuming
 from recipes import runner
+from recipes import tables
 from recipes import training
 from recipes.work import Cell
 from recipes.work import Work
@@ -80,7 +78,7 @@ class Trials(keras_tuner.RandomSearch):
             return small, row | {"drawn": drawn}
 
         keras.backend.clear_session()
-        with inside(self.settings):
+        with runner.inside(self.settings):
             if not work.run.is_done():
                 runner.do(work, prune)
         write(find_rows(self.settings.output), self.settings)
@@ -94,7 +92,9 @@ def run(parser, settings):
     Args:
         parser, settings: The `ArgumentParser`, and what it parsed.
     """
-    folder = settings.output
+    folder = settings.output = settings.output or pathlib.Path(
+        f"runs/sensitivity-{settings.dataset}"
+    )
     settings.methods, settings.seeds = ["bar"], [settings.seed]
     if settings.trials < 1:
         parser.error(
@@ -110,9 +110,6 @@ def run(parser, settings):
             "The machines of the sweep are unknown. Expected all of "
             f"{', '.join(names)}, or none of them. Received: {given}"
         )
-    if settings.output is None:
-        settings.output = pathlib.Path(f"runs/sensitivity-{settings.dataset}")
-        folder = settings.output
     if settings.strategy == "multiworker":
         parser.error(
             "A trial is for one host. Expected --strategy auto, none or "
@@ -143,7 +140,7 @@ def run(parser, settings):
         tuned_manner = dataclasses.replace(manner, tuned=tuned)
         return Work(cell, settings.dataset, data, tuned_manner, folder)
 
-    with inside(settings):
+    with runner.inside(settings):
         provide_teacher(make_work("full", settings.factors[0], manner.tuned))
     with unwrapped():
         Trials(settings, make_work).search()
@@ -151,16 +148,6 @@ def run(parser, settings):
         return
     write(find_rows(folder), settings)
     print(f"\n{(folder / 'sensitivity.md').read_text()}")
-
-
-@contextlib.contextmanager
-def inside(settings):
-    """A context in which models are made and trained as asked for."""
-    with (
-        devices.scope(settings.strategy),
-        devices.precision(settings.mixed_precision),
-    ):
-        yield
 
 
 def provide_teacher(work):
@@ -207,9 +194,9 @@ def write(rows, settings):
         for row in rows
     ]
     flat.sort(key=lambda row: (row["factor"], row["trial"]))
-    write_csv(flat, folder / "trials.csv")
+    tables.write_csv(flat, folder / "trials.csv")
     summary = summarize(flat)
-    write_csv(summary, folder / "sensitivity.csv")
+    tables.write_csv(summary, folder / "sensitivity.csv")
     beside = comparison.published_for(settings.dataset)
     title = datasets.DATASETS[settings.dataset].title
     published = []
@@ -228,14 +215,6 @@ def write(rows, settings):
         panels[name] = {"published": other}
     for ending in ("png", "svg"):
         reports.plot_sensitivity(panels, folder / f"sensitivity.{ending}")
-
-
-def write_csv(rows, path):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write(path, text.getvalue())
 
 
 def summarize(rows):

@@ -35,10 +35,13 @@ def plot_distributions(path, log_alpha=0.0):
 
 def _draw_densities(axes, log_alpha):
     z = np.linspace(_MARGIN, 1 - _MARGIN, 500)
-    binary = _numbers(hard_concrete.binary_concrete_pdf, z, log_alpha)
-    axes.plot(z, binary, color=_BINARY, linestyle="--", label="binary concrete")
-    hard = _numbers(hard_concrete.pdf, z, log_alpha)
-    axes.plot(z, hard, color=_HARD, label="hard concrete")
+    hard = _draw_both(
+        axes,
+        z,
+        hard_concrete.binary_concrete_pdf,
+        hard_concrete.pdf,
+        log_alpha,
+    )
     atoms = {
         0: 1 - _numbers(hard_concrete.probability_alive, log_alpha),
         1: _numbers(hard_concrete.probability_one, log_alpha),
@@ -61,12 +64,24 @@ def _draw_densities(axes, log_alpha):
 
 def _draw_quantiles(axes, log_alpha):
     u = np.linspace(_MARGIN, 1 - _MARGIN, 500)
-    binary = _numbers(hard_concrete.binary_concrete_inverse_cdf, u, log_alpha)
-    axes.plot(u, binary, color=_BINARY, linestyle="--", label="binary concrete")
-    hard = _numbers(hard_concrete.inverse_cdf, u, log_alpha)
-    axes.plot(u, hard, color=_HARD, label="hard concrete")
+    _draw_both(
+        axes,
+        u,
+        hard_concrete.binary_concrete_inverse_cdf,
+        hard_concrete.inverse_cdf,
+        log_alpha,
+    )
     axes.set_xlabel("uniform noise")
     axes.set_ylabel("z")
+
+
+def _draw_both(axes, x, binary, hard, log_alpha):
+    """Draws a function of each distribution; returns the hard one's values."""
+    values = _numbers(binary, x, log_alpha)
+    axes.plot(x, values, color=_BINARY, linestyle="--", label="binary concrete")
+    values = _numbers(hard, x, log_alpha)
+    axes.plot(x, values, color=_HARD, label="hard concrete")
+    return values
 
 
 def _numbers(function, *arguments):
