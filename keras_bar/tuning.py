@@ -48,7 +48,7 @@ INTERVALS = {
     # Of `BudgetRegularizer`.
     "hardness": Interval(10.0, 1.0),
     "openness": Interval(3.0, 1.0),
-    "price_exponent": Interval(1.0, 0.2),
+    "price_exponent": Interval(1.5, 0.2),
 }
 # With the paper's penalty, which has a strength, and no openness and price.
 PAPER_INTERVALS = {

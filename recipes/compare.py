@@ -12,7 +12,8 @@ search over their strength, and MorphNet is expanded to the budget.
 In the output folder: a folder per data set with a folder per cell; of all cells
 found there `results.csv`, a row each; of those like the ones asked for
 `tables.md`, the tables of the supplement's section 6, and the pictures `volume`
-and `flops`, its Figures 6 and 8. The supplement's numbers are drawn dashed.
+and `flops`, its Figures 6 and 8, the supplement's numbers dashed; `channels`,
+its Figure 1, and `flops_of_layers`, of BAR's networks at all factors.
 What is done is not done again, and a cell that was interrupted goes on after
 its last epoch. A folder is for one process at a time.
 """

@@ -8,6 +8,7 @@ from keras_bar import reports
 from keras_bar.reports import paper
 from recipes import arguments
 from recipes import datasets
+from recipes import figures
 from recipes import files
 from recipes import hosts
 from recipes import runner
@@ -21,7 +22,8 @@ The data set is looked for in the folder `--data-dir`, prepared, as its archive
 or extracted, and downloaded to there if it is not. Every cell of the table is a
 folder in the output folder with `report.json`, the compact network, the logs of
 every epoch, for TensorBoard, too, and pictures; `tables.md` and the pictures
-`volume` and `flops` have the supplement's numbers beside the measured ones.
+`volume` and `flops` have the supplement's numbers beside the measured ones;
+`channels` and `flops_of_layers` show BAR's networks layer by layer.
 What is done is not done again: the same command goes on where it was.
 """
 PAPER = {
@@ -79,6 +81,8 @@ def train(parser, settings, dataset, folders):
         if hosts.is_chief():
             write(find(folders), dataset, settings, folder)
     if hosts.is_chief():
+        rows = select(find(folders)[dataset], settings, settings.network)
+        figures.draw(rows, folders[dataset], folder)
         print(f"\n{(folder / 'tables.md').read_text()}")
     if settings.synthetic:
         print(made_up)

@@ -22,7 +22,8 @@ WideResNet-10-2, and `vgg`, six convolutions without residuals.
 
 A cell of the table is a folder in the output folder; what is done is not done
 again, and a cell that was interrupted goes on after its last epoch. All cells
-found go to `results.csv`, `table.md` and the picture `accuracy`.
+found go to `results.csv`, `table.md` and the picture `accuracy`; `channels` and
+`flops_of_layers` show BAR's networks at all factors, layer by layer.
 """
 
 import os
@@ -36,6 +37,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import arguments
 from recipes import command
+from recipes import figures
 from recipes import hosts
 from recipes import methods
 from recipes import runner
@@ -58,6 +60,7 @@ def main(given=None):
         if hosts.is_chief():
             tables.write(rows, folder)
     if hosts.is_chief():
+        figures.draw(tables.plain(rows), folder, folder)
         print(f"\n{(folder / 'table.md').read_text()}")
 
 

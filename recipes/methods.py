@@ -280,7 +280,8 @@ ABLATIONS = {
     "never-decided": {"indecision": (0.12, 0.12)},
     "half-open": {"openness": 0.0},
     "no-price": {"price_exponent": 0.0},
-    "half-price": {"price_exponent": 0.5},
+    "plain-price": {"price_exponent": 1.0},
+    "double-price": {"price_exponent": 2.0},
     "no-rest": {"steps": 1.0},
     "line": {"hardness": 0.0},
 }

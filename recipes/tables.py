@@ -86,11 +86,15 @@ def write(rows, folder):
     write_csv(rows, folder / "results.csv")
     text = "\n".join([markdown(rows), connectivity_markdown(rows)])
     files.write(folder / "table.md", text)
-    plain = [x for x in rows if PLAIN.items() <= x.items()]
-    panel = make_panel("", plain)
+    panel = make_panel("", plain(rows))
     if panel.curves:
         for ending in ("png", "svg"):
             reports.plot_accuracies([panel], folder / f"accuracy.{ending}")
+
+
+def plain(rows):
+    """The rows of the table that has all methods."""
+    return [row for row in rows if PLAIN.items() <= row.items()]
 
 
 def write_csv(rows, path):
@@ -167,9 +171,7 @@ def connectivity_markdown(rows):
         "regular | mixed | difference | CIFAR-10 | CIFAR-100 | Mio-TCD |",
         "|" + " --- |" * 11,
     ]
-    bar = [
-        x for x in rows if x["method"] == "bar" and PLAIN.items() <= x.items()
-    ]
+    bar = [row for row in plain(rows) if row["method"] == "bar"]
     for (*_, factor), members in group(bar).items():
         cells = [f"{factor:g}", str(len(members))]
         for metric in ("volume", "flops"):

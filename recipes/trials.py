@@ -13,6 +13,7 @@ import keras_tuner
 from keras_bar import reports
 from keras_bar import tuning
 from keras_bar.reports import paper
+from recipes import backups
 from recipes import comparison
 from recipes import datasets
 from recipes import files
@@ -23,8 +24,10 @@ from recipes import tables
 from recipes import training
 from recipes.work import Cell
 from recipes.work import Work
+from recipes.work import full_cell
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
+RESULTS = ("accuracy", "volume", "flops", "params")
 TUNED = [x.name for x in dataclasses.fields(training.Tuned)]
 
 
@@ -36,8 +39,8 @@ class Trials(keras_tuner.RandomSearch):
 
     Args:
         settings: What the command line says.
-        make_work: Function from a method's name, a factor and a `Tuned` to the
-            `Work` of a trial.
+        make_work: Function from a method's name, a factor and what was drawn
+            to the `Work` of a trial.
     """
 
     def __init__(self, settings, make_work):
@@ -53,25 +56,29 @@ class Trials(keras_tuner.RandomSearch):
             hyperparameters=drawn,
             tune_new_entries=False,
             allow_new_entries=False,
+            # The same again would fail again, and others need not.
             max_retries_per_trial=0,
+            max_consecutive_failed_trials=10**9,
             directory=settings.output,
             project_name="search",
         )
 
     def run_trial(self, trial):
         try:
-            return {OBJECTIVE.name: self._train(trial)["accuracy"]}
+            row = self._train(trial)
         except Exception as error:
             # Others would be taken for those of bad hyperparameters.
             raise keras_tuner.errors.FatalError(str(error)) from error
+        if "diverged" in row:
+            raise keras_tuner.errors.FailedTrialError(row["diverged"])
+        return {OBJECTIVE.name: row["accuracy"]}
 
     def _train(self, trial):
         turn, place = divmod(int(trial.trial_id), len(self.settings.factors))
         drawn = tuning.draw(trial.hyperparameters)
-        tuned = training.Tuned(**{x: drawn[x] for x in TUNED})
         rest = {x: y for x, y in drawn.items() if x not in TUNED}
         factor = self.settings.factors[place]
-        work = self._make_work(f"trial{turn}", factor, tuned)
+        work = self._make_work(f"trial{turn}", factor, drawn)
 
         def prune(work, teacher):
             small, row = methods.bar(work, teacher, **rest)
@@ -80,7 +87,10 @@ class Trials(keras_tuner.RandomSearch):
         keras.backend.clear_session()
         with runner.inside(self.settings):
             if not work.run.is_done():
-                runner.do(work, prune)
+                try:
+                    runner.do(work, prune)
+                except backups.DivergedError as error:
+                    work.run.finish(diverged_row(work, drawn, error))
         write(find_rows(self.settings.output), self.settings)
         return work.run.report()
 
@@ -116,6 +126,7 @@ def run(parser, settings):
             "mirrored, and the variables of KerasTuner for several hosts. "
             "Received: --strategy multiworker"
         )
+    wait_for_chief(settings, folder)
     try:
         manner, data = runner.prepare(settings, settings.dataset, folder)
         resuming.Run(
@@ -128,7 +139,7 @@ def run(parser, settings):
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
 
-    def make_work(name, factor, tuned):
+    def make_work(name, factor, drawn):
         cell = Cell(
             name,
             factor,
@@ -137,11 +148,20 @@ def run(parser, settings):
             settings.metric,
             settings.start,
         )
-        tuned_manner = dataclasses.replace(manner, tuned=tuned)
-        return Work(cell, settings.dataset, data, tuned_manner, folder)
+        tuned = manner.tuned
+        if drawn is not None:
+            tuned = training.Tuned(**{x: drawn[x] for x in TUNED})
+        return Work(
+            cell,
+            settings.dataset,
+            data,
+            dataclasses.replace(manner, tuned=tuned),
+            folder,
+            drawn and {"drawn": drawn},
+        )
 
     with runner.inside(settings):
-        provide_teacher(make_work("full", settings.factors[0], manner.tuned))
+        make_work("full", settings.factors[0], None).teacher()
     with unwrapped():
         Trials(settings, make_work).search()
     if is_worker():
@@ -150,15 +170,15 @@ def run(parser, settings):
     print(f"\n{(folder / 'sensitivity.md').read_text()}")
 
 
-def provide_teacher(work):
-    """Trains the full network, or, on a worker, waits until the chief has."""
-    if not is_worker():
-        work.teacher()
-        return
-    path = work.teacher_work().run.path("teacher")
-    while not path.exists():
+def wait_for_chief(settings, folder):
+    """Waits, on a worker, until the chief has prepared the data and trained
+    the full network."""
+    network = settings.network or datasets.DATASETS[settings.dataset].network
+    path = folder / str(full_cell(network, settings.seed)) / "teacher.keras"
+    if is_worker() and not path.exists():
         print(f"waiting for the chief to write {path}", flush=True)
-        time.sleep(5)
+        while not path.exists():
+            time.sleep(1)
 
 
 def is_worker():
@@ -176,6 +196,17 @@ def unwrapped():
         raise (error.__cause__ or error) from None
 
 
+def diverged_row(work, drawn, error):
+    """The report of a trial that came to no network."""
+    cell = work.cell
+    return {
+        "method": cell.method,
+        "factor": cell.factor,
+        "drawn": drawn,
+        "diverged": str(error),
+    }
+
+
 def find_rows(folder):
     """The reports of all trials that are done."""
     return [x for x in runner.find_rows(folder) if "drawn" in x]
@@ -189,7 +220,7 @@ def write(rows, settings):
             "factor": row["factor"],
             "trial": int(row["method"].removeprefix("trial")),
             **row["drawn"],
-            **{x: row[x] for x in ("accuracy", "volume", "flops", "params")},
+            **{x: row.get(x) for x in RESULTS},
         }
         for row in rows
     ]
@@ -219,15 +250,17 @@ def write(rows, settings):
 
 def summarize(rows):
     """List of a dict per factor: the mean accuracy of its trials, and the
-    standard deviation."""
+    standard deviation; without those that diverged, which are counted."""
     summary = []
     for factor in sorted({x["factor"] for x in rows}):
-        found = [x["accuracy"] for x in rows if x["factor"] == factor]
+        every = [x["accuracy"] for x in rows if x["factor"] == factor]
+        found = [x for x in every if x is not None]
         summary.append(
             {
                 "factor": factor,
-                "trials": len(found),
-                "accuracy": statistics.mean(found),
+                "trials": len(every),
+                "diverged": len(every) - len(found),
+                "accuracy": statistics.mean(found) if found else None,
                 "standard_deviation": (
                     statistics.stdev(found) if len(found) > 1 else None
                 ),
@@ -239,7 +272,9 @@ def summarize(rows):
 def points(rows, factor, accuracy):
     """What `plot_sensitivity` draws of a table's rows."""
     return {
-        x[factor]: (x[accuracy], x["standard_deviation"] or 0.0) for x in rows
+        x[factor]: (x[accuracy], x["standard_deviation"] or 0.0)
+        for x in rows
+        if x[accuracy] is not None
     }
 
 
@@ -251,23 +286,25 @@ def percent(value):
 def markdown(title, summary, published, beside):
     """The table beside the supplement's."""
     others = {x["volume_factor"]: x for x in published}
+    diverged = sum(x["diverged"] for x in summary)
     lines = [
         f"## {title}",
         "",
-        f"On the right: the supplement's Table 1 for {beside}.",
+        f"On the right: the supplement's Table 1 for {beside}."
+        + (f" {diverged} of the trials diverged." if diverged else ""),
         "",
         "| factor | trials | accuracy, % | std dev. | accuracy, % | std dev. |",
         "|" + " --- |" * 6,
     ]
     for row in summary:
-        other = others.get(row["factor"])
+        other = others.get(row["factor"], {})
         cells = [
             f"{row['factor']:g}",
             str(row["trials"]),
-            f"{100 * row['accuracy']:.2f}",
+            percent(row["accuracy"]),
             percent(row["standard_deviation"]),
-            f"{100 * other['test_accuracy']:.2f}" if other else "",
-            f"{100 * other['standard_deviation']:.2f}" if other else "",
+            percent(other.get("test_accuracy")),
+            percent(other.get("standard_deviation")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -28,6 +28,11 @@ class Cell:
         return "-".join((*parts, f"{self.factor:g}", f"seed{self.seed}"))
 
 
+def full_cell(network, seed):
+    """The cell of the full network, which serves all others of its seed."""
+    return Cell("teacher", 1, seed, network, "volume", "scratch")
+
+
 @dataclasses.dataclass(frozen=True)
 class Manner:
     """How all cells of a folder are trained.
@@ -54,6 +59,7 @@ class Work:
         data: `Pictures` or `Stream` of this data set.
         manner: `Manner`.
         output: `pathlib.Path` of the folder that has a folder per cell.
+        settings: Dict of what else tells this training from others, or None.
     """
 
     def __init__(
@@ -63,13 +69,16 @@ class Work:
         data,
         manner: Manner,
         output: pathlib.Path,
+        settings: dict | None = None,
     ):
         self.cell = cell
         self.dataset = dataset
         self.data = data
         self.manner = manner
         self.output = output
-        self.run = resuming.Run(output / str(cell), dataclasses.asdict(cell))
+        self.run = resuming.Run(
+            output / str(cell), dataclasses.asdict(cell) | (settings or {})
+        )
 
     def other(self, **changes):
         """The work of a cell that differs from this one."""
@@ -87,9 +96,8 @@ class Work:
 
     def teacher_work(self):
         """The work of the seed's full network."""
-        work = self.other(
-            method="teacher", factor=1, metric="volume", start="scratch"
-        )
+        cell = full_cell(self.cell.network, self.cell.seed)
+        work = self.other(**dataclasses.asdict(cell))
         work.manner = dataclasses.replace(self.manner, tuned=training.Tuned())
         return work
 

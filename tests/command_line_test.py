@@ -91,6 +91,10 @@ def test_report(tmp_path, capsys):
     report |= {"lost": float("nan"), "excess": float("inf"), "done": True}
     (cell / "report.json").write_text(json.dumps(report))
     (tmp_path / "results.csv").write_text("method,accuracy\nbar,0.9123456\n")
+    table = (
+        "## Made up\n\n| method | volume |\n| --- | --- |\n| bar | 1/2 < 1 |\n"
+    )
+    (tmp_path / "tables.md").write_text(table)
     (tmp_path / "volume.svg").write_text("<svg>&</svg>")
     (tmp_path / "volume.png").write_bytes(b"not this one")
     run("report", tmp_path)
@@ -98,6 +102,9 @@ def test_report(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") == 1 and "data:image/svg+xml;base64," in page
     assert "<td>bar</td><td>0.9123</td>" in page
+    # The text is what people read; its numbers are there, too.
+    assert page.index("<td>1/2 &lt; 1</td>") < page.index("<img")
+    assert "<h2>Made up</h2>" in page
     assert "<td>prune</td><td>1.25</td>" in page
     # Nothing that would have to be fetched.
     assert 'src="data:' in page and "http" not in page

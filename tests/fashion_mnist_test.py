@@ -1,5 +1,7 @@
 """The recipe of the small budgets, on a small network and made-up pictures."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import keras_bar
 from recipes import datasets
 from recipes import fashion_data
 from recipes import fashion_mnist
+from recipes import figures
 from recipes import resuming
 from recipes import tables
 from recipes.pictures import Batches
@@ -33,7 +36,9 @@ def test_a_row_per_method_within_the_budget(finished):
     assert set(rows) == {"bar", "narrow", "wm"}
     for row in rows.values():
         assert 0.2 < float(row["volume"]) <= 0.25
-    assert (finished / "accuracy.png").stat().st_size > 0
+    for name in ("accuracy", "channels", "flops_of_layers"):
+        for ending in ("png", "svg"):
+            assert (finished / f"{name}.{ending}").stat().st_size > 0
     assert (finished / "table.md").read_text().count("\n") == 9
 
 
@@ -44,6 +49,14 @@ def test_compact_networks_are_those_of_the_row(finished, pictures):
         small = keras.models.load_model(cell / "compact.keras", compile=False)
         found = data.accuracy(small)
         assert found == float(row["accuracy"])
+
+
+def test_costs_in_the_pictures_are_those_of_the_rows(finished):
+    report = "wide_resnet-teacher-bar-volume-4-seed0/report.json"
+    row = json.loads((finished / report).read_text())
+    ((label, cost),) = figures.find_costs([row], finished).items()
+    assert label == "1/4"
+    assert cost.volume == row["volume"] * row["full_volume"]
 
 
 def test_wm_halves_the_volume_in_each_round(finished):

@@ -1,3 +1,4 @@
+import pathlib
 import subprocess
 import sys
 
@@ -217,6 +218,36 @@ def test_flops_of_every_layer(gated, drawn, tmp_path):
     names = [x.get_text() for x in axes.get_yticklabels()]
     removed = [x for x, y in zip(names, bars[1], strict=True) if y == 0]
     assert removed == ["group2_block2_conv1", "group2_block2_conv2"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_flops_of_any_number_of_networks(gated, drawn, tmp_path, count):
+    cost = keras_bar.measure_cost(gated)
+    costs = {f"1/{2**i}": cost for i in range(count)}
+    reports.plot_flops(cost, costs, tmp_path / "flops.png")
+    assert len(drawn[0].containers) == 1 + count
+
+
+def test_channels_of_no_network(tmp_path):
+    with pytest.raises(ValueError, match="at least one network. Received"):
+        reports.plot_channels({}, tmp_path / "channels.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "gates.svg"
+    reports.plot_distributions(path)
+    before = path.read_bytes()
+
+    def fail(self, path, **_):
+        pathlib.Path(path).write_text("<svg")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="no space left"):
+        reports.plot_distributions(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_gates_over_time(drawn, tmp_path):

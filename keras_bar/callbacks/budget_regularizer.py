@@ -48,7 +48,9 @@ class BudgetRegularizer(GateRegularizer):
             are undecided at the start and at the end.
         openness: Float, `logit P(z > 0)` at the start.
         price_exponent: Float, how much faster channels that cost more close:
-            0 treats all alike, 1 in proportion to their cost.
+            0 treats all alike, 1 in proportion to their cost. More than 1 is
+            right where few channels remain: what closing one costs once the
+            others have learned to do its work grows less than its importance.
 
     Raises:
         ValueError: Before the first step, if the model has no gates or was
@@ -67,7 +69,7 @@ class BudgetRegularizer(GateRegularizer):
         strength=None,
         indecision=(0.12, 0.02),
         openness=3.0,
-        price_exponent=1.0,
+        price_exponent=1.5,
     ):
         super().__init__(steps)
         selection.check_budget_argument(budget, metric)

@@ -127,7 +127,7 @@ class ThresholdTracking:
     decay is: Adam normalises the size of every gradient away, and a penalty
     inside of it moves all gates alike and too late. Every channel has a score,
 
-        log_alpha + 1/2 log(importance / price),
+        log_alpha + 1/2 log(importance / price^price_exponent),
 
     where the importance estimates the loss expected from closing it (see
     `layers.hard_concrete_gate.multiply_observed`) and the price is what the

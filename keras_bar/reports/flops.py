@@ -3,8 +3,6 @@
 from keras_bar.reports import pictures
 
 _FULL = "#cccccc"
-# In print the darkest is that of the smallest network.
-_COLOURS = ("#56B4E9", "#0072B2", "#003B5C", "#000000")
 
 
 def plot_flops(full, costs, path):
@@ -13,7 +11,7 @@ def plot_flops(full, costs, path):
     Args:
         full: What `keras_bar.measure_cost` says of the full network.
         costs: Dict from a label, such as `"1/8"`, to what it says of a pruned
-            one, gated or compact; up to four.
+            one, gated or compact; or an empty dict.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
     """
@@ -27,14 +25,14 @@ def plot_flops(full, costs, path):
         color=_FULL,
         label=f"full network, {_short(full.flops)}",
     )
-    height = 0.7 / len(costs)
+    height = 0.7 / max(len(costs), 1)
     for i, (label, cost) in enumerate(costs.items()):
         left = {x.name: x.flops for x in cost.layers}
         axes.barh(
             [place - 0.35 + (i + 0.5) * height for place in places],
             [100 * left.get(x.name, 0) / full.flops for x in layers],
             height,
-            color=_COLOURS[i],
+            color=pictures.shade(i, len(costs)),
             label=f"{label}, {_short(cost.flops)}",
         )
     axes.set_yticks(places, [x.name for x in layers], fontsize=7)

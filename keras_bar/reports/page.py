@@ -8,6 +8,7 @@ import math
 import pathlib
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+_WIDE, _NARROW = '<div class="wide">', "</table></div>"
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto;
@@ -33,9 +34,10 @@ summary { cursor: pointer; font-weight: 600; }
 def write_page(folder, path):
     """Writes a page of what a recipe has left in its output folder.
 
-    It has every CSV table and every picture of the folder, and the same, with
-    what its report says, of every folder in it that a finished training has
-    left. Pictures are part of the page, so that it can be sent as one file.
+    It has the folder's Markdown, such as the tables beside the published
+    numbers, its pictures and its CSV tables; and the same, with what its report
+    says, of every folder in it that a finished training has left. Pictures are
+    part of the page, so that it can be sent as one file.
 
     Args:
         folder: Path of the folder.
@@ -49,9 +51,7 @@ def write_page(folder, path):
     cells = sorted({x.parent for x in reports} - {folder})
     parts = [_describe(folder, level=2)]
     parts += [
-        f"<details><summary>{html.escape(str(cell.relative_to(folder)))}"
-        "</summary>"
-        f"{_describe(cell, level=3)}</details>"
+        _details(cell.relative_to(folder), _describe(cell, level=3))
         for cell in cells
     ]
     if not any(parts):
@@ -71,23 +71,40 @@ def write_page(folder, path):
 
 
 def _describe(folder, level):
-    """The report, tables and pictures of one folder."""
-    parts = []
+    """What is in one folder, what people read first of all."""
+    texts = sorted(folder.glob("*.md"))
+    parts = [_markdown(path.read_text(encoding="utf-8")) for path in texts]
     report = folder / "report.json"
     if report.exists():
         found = json.loads(report.read_text(encoding="utf-8"))
         parts += _describe_report(found, level)
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file)) or [[]]
-        parts.append(_heading(path.stem, level))
-        parts.append(_table(rows[0], rows[1:]))
     pictures = _find_pictures(folder)
     if pictures:
         parts.append(_heading("pictures", level))
         shown = "".join(map(_figure, pictures))
         parts.append(f'<div class="pictures">{shown}</div>\n')
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file)) or [[]]
+        table = _table(rows[0], rows[1:])
+        if texts:  # They say the same, for people.
+            table = _details(path.name, table)
+        else:
+            table = _heading(path.stem, level) + table
+        parts.append(table)
     return "".join(parts)
+
+
+def _markdown(text):
+    """Markdown as HTML, or as it is where `markdown` is not installed."""
+    try:
+        import markdown
+    except ImportError:
+        return f"<pre>{html.escape(text)}</pre>\n"
+    found = markdown.markdown(html.escape(text), extensions=["tables"])
+    for old, new in (("<table>", f"{_WIDE}<table>"), ("</table>", _NARROW)):
+        found = found.replace(old, new)
+    return found
 
 
 def _describe_report(report, level):
@@ -147,6 +164,12 @@ def _figure(path):
     )
 
 
+def _details(title, text):
+    """What is shown when its title is clicked."""
+    title = html.escape(str(title))
+    return f"<details><summary>{title}</summary>{text}</details>\n"
+
+
 def _heading(text, level):
     return f"<h{level}>{html.escape(text)}</h{level}>\n"
 
@@ -157,7 +180,7 @@ def _table(header, rows):
         "<tr>" + "".join(f"<td>{_cell(x)}</td>" for x in row) + "</tr>\n"
         for row in rows
     )
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
+    return f"{_WIDE}<table>\n<tr>{head}</tr>\n{body}{_NARROW}\n"
 
 
 def _cell(value):

@@ -5,6 +5,8 @@ need it. Colours differ in lightness, for print and for the colour-blind.
 """
 
 import math
+import pathlib
+import uuid
 
 _FULL, _MEASURED, _EXPECTED, _BUDGET = "#cccccc", "#0072B2", "#E69F00", "black"
 _NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
@@ -66,7 +68,15 @@ def plot_channels(costs, path):
             `keras_bar.measure_cost` says of the gated network.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
+
+    Raises:
+        ValueError: If there is no network.
     """
+    if not costs:
+        raise ValueError(
+            "There are no channels to draw. Expected the cost of at least one "
+            "network. Received: costs={}"
+        )
     layers = {
         label: [x for x in cost.layers if "Conv" in x.kind]
         for label, cost in costs.items()
@@ -93,10 +103,7 @@ def plot_channels(costs, path):
 
 def _draw_bars(axes, channels, index, label, count):
     """One network's bars, side by side with those of the others."""
-    import matplotlib
-
-    colours = matplotlib.colormaps["viridis"]
-    colour = _MEASURED if count == 1 else colours(0.75 * index / (count - 1))
+    colour = shade(index, count)
     width = 0.7 / count
     places = [i - 0.35 + (index + 0.5) * width for i in range(len(channels))]
     axes.bar(places, channels, width, color=colour, label=label)
@@ -162,6 +169,16 @@ def _mark_removed(axes, blocks, networks):
             )
 
 
+def shade(index, count):
+    """Colour of the network with this index, of several that are ever smaller:
+    they differ in lightness."""
+    import matplotlib
+
+    if count == 1:
+        return _MEASURED
+    return matplotlib.colormaps["viridis"](0.75 * index / (count - 1))
+
+
 def new_figure(width, height):
     """Figure and axes of a size in inches."""
     figure, (axes,) = new_panels(1, 1, width, height)
@@ -188,5 +205,12 @@ def new_panels(count, columns, width, height):
 
 
 def save(figure, path):
-    """Writes a figure in the format that the ending tells."""
-    figure.savefig(path, dpi=160)
+    """Writes a figure in the format that the ending tells; several processes
+    may draw the same one."""
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{uuid.uuid4().hex}.unfinished{path.suffix}")
+    try:
+        figure.savefig(unfinished, dpi=160)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

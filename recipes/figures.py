@@ -1,0 +1,49 @@
+"""Pictures of BAR's networks at all pruning factors, side by side."""
+
+import dataclasses
+
+import keras
+
+import keras_bar
+from keras_bar import reports
+from recipes.work import Cell
+from recipes.work import full_cell
+
+
+def draw(rows, cells, output):
+    """Draws the channels (the supplement's Fig. 1) and the FLOPs of every
+    layer, in the full network and in BAR's of the first seed.
+
+    Args:
+        rows: List of dicts, the reports of cells that differ in method, factor
+            and seed alone.
+        cells: `pathlib.Path` of the folder that has a folder per cell.
+        output: `pathlib.Path` of the folder for the pictures.
+    """
+    rows = [row for row in rows if row["method"] == "bar"]
+    if not rows:
+        return
+    first = min(rows, key=lambda row: row["seed"])
+    costs = find_costs([x for x in rows if x["seed"] == first["seed"]], cells)
+    cell = full_cell(first["network"], first["seed"])
+    full = measure(cells / str(cell) / "teacher.keras")
+    for ending in ("png", "svg"):
+        reports.plot_channels(costs, output / f"channels.{ending}")
+        reports.plot_flops(full, costs, output / f"flops_of_layers.{ending}")
+
+
+def find_costs(rows, cells):
+    """Dict from the fraction that was asked for to the `Cost` of the gated
+    network, the largest first."""
+    found = {}
+    for row in sorted(rows, key=lambda row: row["factor"]):
+        fields = dataclasses.fields(Cell)
+        cell = Cell(**{x.name: row[x.name] for x in fields})
+        path = cells / str(cell) / "gated.keras"
+        found[f"1/{cell.factor:g}"] = measure(path)
+    return found
+
+
+def measure(path):
+    """The `Cost` of the network in a file."""
+    return keras_bar.measure_cost(keras.models.load_model(path, compile=False))
