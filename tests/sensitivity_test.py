@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("keras_tuner")
 
 from keras_bar import tuning  # noqa: E402
+from recipes import backups  # noqa: E402
 from recipes import command  # noqa: E402
 from recipes import resuming  # noqa: E402
 from recipes import sensitivity  # noqa: E402
@@ -165,6 +166,45 @@ def test_errors_of_a_trial_stop_the_sweep(
         run(pictures, tmp_path)
 
 
+def test_a_trial_that_diverges_does_not_end_the_sweep(
+    finished, pictures, tmp_path, monkeypatch
+):
+    lend_teacher(finished, tmp_path)
+    cells = []
+
+    def train(work, teacher, **_):
+        cells.append(str(work.cell))
+        if work.cell.method == "trial1" and work.cell.factor == 4:
+            raise backups.DivergedError("The loss was NaN.")
+        return teacher, {}
+
+    monkeypatch.setattr(trials.methods, "bar", train)
+    for _ in range(2):  # It would diverge again, so it is not tried again.
+        run(pictures, tmp_path)
+        assert len(cells) == 4
+    rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    assert [row["accuracy"] == "" for row in rows] == 3 * [False] + [True]
+    _, row = csv.DictReader((tmp_path / "sensitivity.csv").open())
+    assert (row["trials"], row["diverged"]) == ("2", "1")
+    assert row["accuracy"] == rows[2]["accuracy"]
+    text = (tmp_path / "sensitivity.md").read_text()
+    assert "1 of the trials diverged" in text
+
+
+def test_a_trial_of_other_hyperparameters_is_refused(
+    finished, pictures, tmp_path
+):
+    folder = tmp_path / "other"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "search")
+    (path,) = folder.glob("*-trial0-volume-2-seed0/settings.json")
+    settings = json.loads(path.read_text())
+    settings["drawn"]["temperature"] += 0.1
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="other settings"):
+        run(pictures, folder)
+
+
 def test_a_machine_that_knows_only_half(
     pictures, tmp_path, capsys, monkeypatch
 ):
@@ -221,6 +261,15 @@ class Sweep:
             process.wait()
 
 
+def has_trial(folder, worker):
+    """Whether a worker is at a trial, says the chief."""
+    path = folder / "search" / "oracle.json"
+    try:
+        return worker in json.loads(path.read_text())["ongoing_trials"]
+    except (OSError, ValueError):  # Not there yet, or being written.
+        return False
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_and_comes_back(finished, pictures, tmp_path):
     """The sweep ends complete, and with the same rows."""
@@ -230,9 +279,10 @@ def test_a_worker_that_is_killed_and_comes_back(finished, pictures, tmp_path):
     with Sweep(pictures, folder) as sweep:
         for name in ("chief", "tuner0", "tuner1"):
             sweep.start(name)
-        loopback.wait_for(lambda: len(list(folder.glob("*trial*"))) >= 2)
+        loopback.wait_for(lambda: has_trial(folder, "tuner1"))
         time.sleep(1)
         sweep.processes["tuner1"].kill()
+        loopback.wait_for(lambda: has_trial(folder, "tuner1"))
         sweep.processes["tuner1"].wait()
         sweep.start("tuner1")
         for name, process in sweep.processes.items():
