@@ -23,8 +23,8 @@ th:first-child, td:first-child { text-align: left; }
 th { border-bottom: 2px solid #888; }
 .wide { overflow-x: auto; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; flex: 1 1 26rem; max-width: 100%; }
-figure img { width: 100%; height: auto; }
+figure { margin: 0; max-width: 100%; }
+figure img { max-width: 100%; height: auto; }
 figcaption { font-size: 12px; color: #555; }
 details { margin: 0.6rem 0; border-top: 1px solid #ddd; padding-top: 0.4rem; }
 summary { cursor: pointer; font-weight: 600; }
@@ -108,32 +108,32 @@ def _markdown(text):
 
 
 def _describe_report(report, level):
-    """What a report says: its numbers, and its tables of numbers."""
-    single = {x: y for x, y in report.items() if not isinstance(y, dict | list)}
+    """What a report says: its tables of numbers, then what else it has."""
+    dicts = {x: y for x, y in report.items() if isinstance(y, dict) and y}
+    wide = {x: y for x, y in dicts.items() if _is_table(y)}
+    narrow = {x: y for x, y in dicts.items() if x not in wide}
+    narrow["report"] = {
+        x: y for x, y in report.items() if not isinstance(y, dict | list)
+    }
     parts = []
-    if single:
-        parts.append(_heading("report", level))
-        parts.append(_table(["", "value"], single.items()))
-    for name, values in report.items():
-        if not isinstance(values, dict) or not values:
-            continue
-        if all(isinstance(x, dict) for x in values.values()):
-            rows = _numbers(values)
-        else:
-            rows = {x: {"value": y} for x, y in values.items()}
+    for name, values in wide.items():
+        rows = _numbers(values)
         columns = list(dict.fromkeys(y for row in rows.values() for y in row))
+        lines = [
+            [x, *(row.get(y, "") for y in columns)] for x, row in rows.items()
+        ]
         if columns:
             parts.append(_heading(name, level))
-            parts.append(
-                _table(
-                    ["", *columns],
-                    [
-                        [x, *(row.get(y, "") for y in columns)]
-                        for x, row in rows.items()
-                    ],
-                )
-            )
+            parts.append(_table(["", *columns], lines))
+    for name, values in narrow.items():
+        if values:
+            parts.append(_heading(name, level))
+            parts.append(_table(["", "value"], values.items()))
     return parts
+
+
+def _is_table(values):
+    return all(isinstance(x, dict) for x in values.values())
 
 
 def _numbers(values):
