@@ -62,7 +62,14 @@ def run(recipe, folder, *arguments):
     module.main([*map(str, paths), *SHORT, *arguments])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    # CIFAR-100 takes the same way as CIFAR-10.
+    [
+        pytest.param(x, marks=[pytest.mark.slow] if x == "cifar100" else [])
+        for x in RECIPES
+    ],
+)
 def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
     run(recipe, tmp_path, "--synthetic")
     # Said at the start and at the end.

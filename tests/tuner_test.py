@@ -60,7 +60,9 @@ def make_tuner(kind, folder, hypermodel, objective="val_accuracy", **kwargs):
     )
 
 
-@pytest.mark.parametrize("objective", ["volume", "val_loss"])
+@pytest.mark.parametrize(
+    "objective", ["volume", pytest.param("val_loss", marks=pytest.mark.slow)]
+)
 def test_a_function_and_a_callback(tmp_path, objective):
     tuner = make_tuner(
         keras_tuner.RandomSearch, tmp_path, build, objective, max_trials=2
