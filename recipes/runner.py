@@ -82,13 +82,7 @@ def prepare(settings, dataset, folder):
         `Manner`, and `Pictures` or `Stream`.
     """
     known = datasets.DATASETS[dataset]
-    settings.network = settings.network or known.network
-    if settings.pictures is None:
-        settings.pictures = known.count
-    settings.start = settings.start or known.start
-    if settings.scale is None:
-        settings.scale = known.scale
-    check(settings, known)
+    complete(settings, known)
     jit = training.JITS[settings.jit]
     devices.start(settings.strategy)
     devices.check(
@@ -122,6 +116,17 @@ def prepare(settings, dataset, folder):
     }
     resuming.Run(folder, kind)
     return Manner(settings.scale, settings.connectivity, jit), data
+
+
+def complete(settings, known):
+    """Fills in what was not asked for, and checks what is seen at a glance."""
+    settings.network = settings.network or known.network
+    if settings.pictures is None:
+        settings.pictures = known.count
+    settings.start = settings.start or known.start
+    if settings.scale is None:
+        settings.scale = known.scale
+    check(settings, known)
 
 
 def tell_left_out(names):

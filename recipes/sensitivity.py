@@ -3,7 +3,7 @@
 At every pruning factor, in 10 trials, draws seven hyperparameters uniformly
 from intervals around their tuned values and prunes the same full network with
 them. The supplement does not name its seven; ours, with the intervals, are
-`keras_bar.tuning.INTERVALS`.
+`keras_bar.tuning.INTERVALS`, or `PAPER_INTERVALS` with `--paper`.
 
     python recipes/sensitivity.py
     python recipes/sensitivity.py --dataset cifar10-synthetic --trials 3
@@ -19,8 +19,8 @@ On several machines, with an output folder that all of them see: set
 `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` to the address of the first
 one everywhere, `KERASTUNER_TUNER_ID` to `chief` there, and to `tuner0`,
 `tuner1`, ... on the others, and run the same command. The chief trains the full
-network and then hands out the trials. A worker that was lost can be started
-again under its name, and goes on with its trial.
+network and then hands out the trials. If a worker is lost, another one goes on
+with its trial; it may be started again under its name.
 """
 
 import os
@@ -55,6 +55,13 @@ def main(given=None):
         type=int,
         default=0,
         help="of what is drawn, and of all trainings (default: 0)",
+    )
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="with the paper's penalty in the loss instead of the threshold: "
+        "its strength and the steps of the budget are drawn, too, instead of "
+        "openness and exponent of the price",
     )
     trials.run(parser, parser.parse_args(given))
 

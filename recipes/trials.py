@@ -4,51 +4,52 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import statistics
 import time
 
 import keras
 import keras_tuner
 
-from keras_bar import reports
 from keras_bar import tuning
-from keras_bar.reports import paper
 from recipes import backups
-from recipes import comparison
-from recipes import datasets
-from recipes import files
 from recipes import methods
 from recipes import resuming
 from recipes import runner
-from recipes import tables
+from recipes import sweep_tables
 from recipes import training
+from recipes import workers
+from recipes.datasets import DATASETS
 from recipes.work import Cell
 from recipes.work import Work
 from recipes.work import full_cell
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
-RESULTS = ("accuracy", "volume", "flops", "params")
 TUNED = [x.name for x in dataclasses.fields(training.Tuned)]
 
 
-class Trials(keras_tuner.RandomSearch):
+class Trials(keras_tuner.Tuner):
     """Draws hyperparameters, and prunes with them.
 
     All factors are in one search, so that several workers share them: the
-    factor of a trial follows from its number, turn by turn.
+    factor of a trial follows from its number, turn by turn. What is drawn
+    follows from it, too, and from the seed, and reports of trials are kept, so
+    the search itself is not: it begins anew and passes over what is done.
 
     Args:
         settings: What the command line says.
+        intervals: Dict from a hyperparameter to its `Interval`.
         make_work: Function from a method's name, a factor and what was drawn
             to the `Work` of a trial.
     """
 
-    def __init__(self, settings, make_work):
+    def __init__(self, settings, intervals, make_work):
         self.settings = settings
+        self._intervals = intervals
         self._make_work = make_work
         drawn = keras_tuner.HyperParameters()
-        tuning.draw(drawn)
-        super().__init__(
+        tuning.draw(drawn, intervals)
+        signs = settings.output / "workers"
+        oracle = workers.Oracle(
+            signs,
             objective=OBJECTIVE,
             max_trials=settings.trials * len(settings.factors),
             # Of 0 KerasTuner makes a random one, and it adds 1 for every draw.
@@ -59,9 +60,19 @@ class Trials(keras_tuner.RandomSearch):
             # The same again would fail again, and others need not.
             max_retries_per_trial=0,
             max_consecutive_failed_trials=10**9,
+        )
+        if is_worker():
+            workers.show_life(signs, os.environ["KERASTUNER_TUNER_ID"])
+        super().__init__(
+            oracle,
             directory=settings.output,
             project_name="search",
+            overwrite=not is_worker(),
         )
+
+    def pre_create_trial(self):
+        if is_worker():  # The chief may have nothing to do for it yet.
+            time.sleep(0.5)
 
     def run_trial(self, trial):
         try:
@@ -69,13 +80,13 @@ class Trials(keras_tuner.RandomSearch):
         except Exception as error:
             # Others would be taken for those of bad hyperparameters.
             raise keras_tuner.errors.FatalError(str(error)) from error
-        if "diverged" in row:
-            raise keras_tuner.errors.FailedTrialError(row["diverged"])
+        if "accuracy" not in row:
+            raise keras_tuner.errors.FailedTrialError("The training diverged.")
         return {OBJECTIVE.name: row["accuracy"]}
 
     def _train(self, trial):
         turn, place = divmod(int(trial.trial_id), len(self.settings.factors))
-        drawn = tuning.draw(trial.hyperparameters)
+        drawn = tuning.draw(trial.hyperparameters, self._intervals)
         rest = {x: y for x, y in drawn.items() if x not in TUNED}
         factor = self.settings.factors[place]
         work = self._make_work(f"trial{turn}", factor, drawn)
@@ -90,9 +101,15 @@ class Trials(keras_tuner.RandomSearch):
                 try:
                     runner.do(work, prune)
                 except backups.DivergedError as error:
-                    work.run.finish(diverged_row(work, drawn, error))
-        write(find_rows(self.settings.output), self.settings)
+                    print(f"\n{error}", flush=True)
+                    work.run.finish(diverged_row(work.cell, drawn))
+        sweep_tables.write(self.settings)
         return work.run.report()
+
+
+def diverged_row(cell, drawn):
+    """The report of a trial that came to no network."""
+    return {"method": cell.method, "factor": cell.factor, "drawn": drawn}
 
 
 def run(parser, settings):
@@ -106,6 +123,51 @@ def run(parser, settings):
         f"runs/sensitivity-{settings.dataset}"
     )
     settings.methods, settings.seeds = ["bar"], [settings.seed]
+    check(parser, settings)
+    try:
+        runner.complete(settings, DATASETS[settings.dataset])
+        wait_for_chief(settings)
+        manner, data = runner.prepare(settings, settings.dataset, folder)
+        kept = ("factors", "seed", "network", "metric", "start", "paper")
+        resuming.Run(
+            folder / "sweep", {name: getattr(settings, name) for name in kept}
+        )
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+    def make_work(name, factor, drawn):
+        cell = Cell(
+            name,
+            factor,
+            settings.seed,
+            settings.network,
+            settings.metric,
+            settings.start,
+        )
+        tuned = training.Tuned(**{x: drawn[x] for x in TUNED if x in drawn})
+        return Work(
+            cell,
+            settings.dataset,
+            data,
+            dataclasses.replace(manner, tuned=tuned),
+            folder,
+            {"drawn": drawn},
+        )
+
+    full = full_cell(settings.network, settings.seed)
+    with runner.inside(settings):
+        Work(full, settings.dataset, data, manner, folder).teacher()
+    intervals = tuning.PAPER_INTERVALS if settings.paper else tuning.INTERVALS
+    with unwrapped():
+        Trials(settings, intervals, make_work).search()
+    if is_worker():
+        return
+    sweep_tables.write(settings)
+    print(f"\n{(folder / 'sensitivity.md').read_text()}")
+
+
+def check(parser, settings):
+    """Exits where what only sweeps have is wrong."""
     if settings.trials < 1:
         parser.error(
             "Too few trials. Expected at least 1 per factor. "
@@ -126,59 +188,25 @@ def run(parser, settings):
             "mirrored, and the variables of KerasTuner for several hosts. "
             "Received: --strategy multiworker"
         )
-    wait_for_chief(settings, folder)
-    try:
-        manner, data = runner.prepare(settings, settings.dataset, folder)
-        resuming.Run(
-            folder / "search",
-            {
-                name: getattr(settings, name)
-                for name in ("factors", "seed", "network", "metric", "start")
-            },
-        )
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
-
-    def make_work(name, factor, drawn):
-        cell = Cell(
-            name,
-            factor,
-            settings.seed,
-            settings.network,
-            settings.metric,
-            settings.start,
-        )
-        tuned = manner.tuned
-        if drawn is not None:
-            tuned = training.Tuned(**{x: drawn[x] for x in TUNED})
-        return Work(
-            cell,
-            settings.dataset,
-            data,
-            dataclasses.replace(manner, tuned=tuned),
-            folder,
-            drawn and {"drawn": drawn},
-        )
-
-    with runner.inside(settings):
-        make_work("full", settings.factors[0], None).teacher()
-    with unwrapped():
-        Trials(settings, make_work).search()
-    if is_worker():
-        return
-    write(find_rows(folder), settings)
-    print(f"\n{(folder / 'sensitivity.md').read_text()}")
 
 
-def wait_for_chief(settings, folder):
+def wait_for_chief(settings):
     """Waits, on a worker, until the chief has prepared the data and trained
     the full network."""
-    network = settings.network or datasets.DATASETS[settings.dataset].network
-    path = folder / str(full_cell(network, settings.seed)) / "teacher.keras"
-    if is_worker() and not path.exists():
-        print(f"waiting for the chief to write {path}", flush=True)
-        while not path.exists():
-            time.sleep(1)
+    cell = full_cell(settings.network, settings.seed)
+    path = settings.output / str(cell) / "teacher.keras"
+    begin = time.monotonic()
+    told = -60.0
+    while is_worker() and not path.exists():
+        waited = time.monotonic() - begin
+        if waited - told >= 60:
+            told = waited
+            print(
+                f"waiting for the chief to write {path}, for "
+                f"{waited / 60:.0f} minutes now",
+                flush=True,
+            )
+        time.sleep(1)
 
 
 def is_worker():
@@ -194,117 +222,3 @@ def unwrapped():
         yield
     except keras_tuner.errors.FatalError as error:
         raise (error.__cause__ or error) from None
-
-
-def diverged_row(work, drawn, error):
-    """The report of a trial that came to no network."""
-    cell = work.cell
-    return {
-        "method": cell.method,
-        "factor": cell.factor,
-        "drawn": drawn,
-        "diverged": str(error),
-    }
-
-
-def find_rows(folder):
-    """The reports of all trials that are done."""
-    return [x for x in runner.find_rows(folder) if "drawn" in x]
-
-
-def write(rows, settings):
-    """Writes the tables and the picture."""
-    folder = settings.output
-    flat = [
-        {
-            "factor": row["factor"],
-            "trial": int(row["method"].removeprefix("trial")),
-            **row["drawn"],
-            **{x: row.get(x) for x in RESULTS},
-        }
-        for row in rows
-    ]
-    flat.sort(key=lambda row: (row["factor"], row["trial"]))
-    tables.write_csv(flat, folder / "trials.csv")
-    summary = summarize(flat)
-    tables.write_csv(summary, folder / "sensitivity.csv")
-    beside = comparison.published_for(settings.dataset)
-    title = datasets.DATASETS[settings.dataset].title
-    published = []
-    if settings.metric == "volume":
-        published = [
-            x for x in paper.load("sensitivity") if x["dataset"] == beside
-        ]
-    text = markdown(title, summary, published, comparison.PAPER[beside])
-    files.write(folder / "sensitivity.md", text)
-    panels = {title: {"measured here": points(summary, "factor", "accuracy")}}
-    other = points(published, "volume_factor", "test_accuracy")
-    if beside == settings.dataset and other:
-        panels[title]["published"] = other
-    elif other:
-        name = f"{comparison.PAPER[beside]}, the supplement's numbers"
-        panels[name] = {"published": other}
-    for ending in ("png", "svg"):
-        reports.plot_sensitivity(panels, folder / f"sensitivity.{ending}")
-
-
-def summarize(rows):
-    """List of a dict per factor: the mean accuracy of its trials, and the
-    standard deviation; without those that diverged, which are counted."""
-    summary = []
-    for factor in sorted({x["factor"] for x in rows}):
-        every = [x["accuracy"] for x in rows if x["factor"] == factor]
-        found = [x for x in every if x is not None]
-        summary.append(
-            {
-                "factor": factor,
-                "trials": len(every),
-                "diverged": len(every) - len(found),
-                "accuracy": statistics.mean(found) if found else None,
-                "standard_deviation": (
-                    statistics.stdev(found) if len(found) > 1 else None
-                ),
-            }
-        )
-    return summary
-
-
-def points(rows, factor, accuracy):
-    """What `plot_sensitivity` draws of a table's rows."""
-    return {
-        x[factor]: (x[accuracy], x["standard_deviation"] or 0.0)
-        for x in rows
-        if x[accuracy] is not None
-    }
-
-
-def percent(value):
-    """A fraction in percent, or nothing."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def markdown(title, summary, published, beside):
-    """The table beside the supplement's."""
-    others = {x["volume_factor"]: x for x in published}
-    diverged = sum(x["diverged"] for x in summary)
-    lines = [
-        f"## {title}",
-        "",
-        f"On the right: the supplement's Table 1 for {beside}."
-        + (f" {diverged} of the trials diverged." if diverged else ""),
-        "",
-        "| factor | trials | accuracy, % | std dev. | accuracy, % | std dev. |",
-        "|" + " --- |" * 6,
-    ]
-    for row in summary:
-        other = others.get(row["factor"], {})
-        cells = [
-            f"{row['factor']:g}",
-            str(row["trials"]),
-            percent(row["accuracy"]),
-            percent(row["standard_deviation"]),
-            percent(other.get("test_accuracy")),
-            percent(other.get("standard_deviation")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"

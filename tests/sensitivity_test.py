@@ -4,7 +4,9 @@ For the latter this file runs itself as a script.
 """
 
 import csv
+import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -15,14 +17,14 @@ import time
 
 import pytest
 
-pytest.importorskip("keras_tuner")
+keras_tuner = pytest.importorskip("keras_tuner")
 
 from keras_bar import tuning  # noqa: E402
-from recipes import backups  # noqa: E402
 from recipes import command  # noqa: E402
 from recipes import resuming  # noqa: E402
 from recipes import sensitivity  # noqa: E402
 from recipes import trials  # noqa: E402
+from recipes import workers  # noqa: E402
 from tests import fashion  # noqa: E402
 from tests import loopback  # noqa: E402
 
@@ -119,6 +121,17 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     assert (finished / "trials.csv").read_text() == before
 
 
+def losses(folder):
+    """The last loss of every part of every trial: few pictures are too few for
+    accuracies to differ."""
+    found = {}
+    for path in folder.glob("*trial*/*.json"):
+        if path.stem in ("prune", "finetune"):
+            *_, last = json.loads(path.read_text()).values()
+            found[path.parent.name, path.stem] = last["loss"]
+    return found
+
+
 @pytest.mark.slow
 def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     lend_teacher(finished, tmp_path)
@@ -139,9 +152,18 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
         run(pictures, tmp_path)
     patch.undo()
     run(pictures, tmp_path)
-    assert table(tmp_path / "trials.csv") == [
+    assert_same(tmp_path, finished)
+
+
+def assert_same(folder, finished):
+    """That two sweeps have drawn, trained and found the same."""
+    assert table(folder / "trials.csv") == [
         pytest.approx(row) for row in table(finished / "trials.csv")
     ]
+    expected = losses(finished)
+    assert len(expected) == 8
+    assert len(set(expected.values())) == 8
+    assert losses(folder) == pytest.approx(expected, rel=1e-4)
 
 
 def test_another_sweep_needs_another_folder(finished, pictures, capsys):
@@ -172,11 +194,15 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     lend_teacher(finished, tmp_path)
     cells = []
 
-    def train(work, teacher, **_):
+    bar = trials.methods.bar
+
+    def train(work, teacher, **settings):
         cells.append(str(work.cell))
-        if work.cell.method == "trial1" and work.cell.factor == 4:
-            raise backups.DivergedError("The loss was NaN.")
-        return teacher, {}
+        if work.cell.method != "trial1" or work.cell.factor != 4:
+            return teacher, {}
+        tuned = dataclasses.replace(work.manner.tuned, learning_rate=math.nan)
+        work.manner = dataclasses.replace(work.manner, tuned=tuned)
+        return bar(work, teacher, **settings)
 
     monkeypatch.setattr(trials.methods, "bar", train)
     for _ in range(2):  # It would diverge again, so it is not tried again.
@@ -188,7 +214,7 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     assert (row["trials"], row["diverged"]) == ("2", "1")
     assert row["accuracy"] == rows[2]["accuracy"]
     text = (tmp_path / "sensitivity.md").read_text()
-    assert "1 of the trials diverged" in text
+    assert "| 4 | 1 of 2 |" in text and "| 2 | 2 |" in text
 
 
 def test_a_trial_of_other_hyperparameters_is_refused(
@@ -261,6 +287,57 @@ class Sweep:
             process.wait()
 
 
+class Clock:
+    """Stands in for the time."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_silent_worker_loses_its_trial(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(workers, "time", clock)
+    oracle = workers.Oracle(
+        tmp_path / "workers", objective=trials.OBJECTIVE, max_trials=2
+    )
+    drawn = keras_tuner.HyperParameters()
+    tuning.draw(drawn)
+    oracle.update_space(drawn)
+    oracle._set_project_dir(tmp_path, "search")
+    signs = tmp_path / "workers"
+    signs.mkdir()
+
+    def ask(name, now):
+        clock.now = now
+        (signs / name).write_text(str(now))
+        return oracle.create_trial(name)
+
+    first, second = ask("tuner0", 0), ask("tuner1", 0)
+    oracle.end_trial(ended(first))
+    # Nothing is left to do, but tuner1 may be lost yet.
+    assert ask("tuner0", 1).status == "IDLE"
+    assert ask("tuner0", workers.PATIENCE).status == "IDLE"
+    again = ask("tuner0", 2 + workers.PATIENCE)
+    assert again.trial_id == second.trial_id
+    assert again.hyperparameters.values == second.hyperparameters.values
+    # It was only slow, and comes back.
+    assert ask("tuner1", 3 + workers.PATIENCE).status == "IDLE"
+    oracle.end_trial(ended(again))
+    assert ask("tuner0", 4 + workers.PATIENCE).status == "STOPPED"
+    assert ask("tuner1", 4 + workers.PATIENCE).status == "STOPPED"
+    assert not oracle.ongoing_trials and not oracle.tuner_ids
+
+
+def ended(trial):
+    """The trial as its worker gives it back."""
+    trial.metrics.register("accuracy", "max")
+    trial.metrics.update("accuracy", 0.5)
+    trial.status = "COMPLETED"
+    return trial
+
+
 def has_trial(folder, worker):
     """Whether a worker is at a trial, says the chief."""
     path = folder / "search" / "oracle.json"
@@ -271,8 +348,10 @@ def has_trial(folder, worker):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_and_comes_back(finished, pictures, tmp_path):
-    """The sweep ends complete, and with the same rows."""
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_worker_that_is_killed(finished, pictures, tmp_path, comes_back):
+    """The sweep ends complete, and with the same networks, with that worker
+    or without it."""
     folder = tmp_path / "sweep"
     folder.mkdir()
     lend_teacher(finished, folder)
@@ -281,20 +360,23 @@ def test_a_worker_that_is_killed_and_comes_back(finished, pictures, tmp_path):
             sweep.start(name)
         loopback.wait_for(lambda: has_trial(folder, "tuner1"))
         time.sleep(1)
-        sweep.processes["tuner1"].kill()
-        loopback.wait_for(lambda: has_trial(folder, "tuner1"))
-        sweep.processes["tuner1"].wait()
-        sweep.start("tuner1")
+        victim = sweep.processes.pop("tuner1")
+        victim.kill()
+        victim.wait()
+        assert any(folder.glob("*trial*/unfinished"))
+        if comes_back:
+            sweep.start("tuner1")
         for name, process in sweep.processes.items():
             log = tmp_path / f"{name}.log"
             assert process.wait(300) == 0, log.read_text()[-5000:]
-    assert table(folder / "trials.csv") == [
-        pytest.approx(row) for row in table(finished / "trials.csv")
-    ]
+    told = "tuner1 is silent" in (tmp_path / "chief.log").read_text()
+    assert told == (not comes_back)
+    assert_same(folder, finished)
 
 
 def main():
     pictures, folder = sys.argv[1:]
+    workers.BEAT, workers.PATIENCE = 1.0, 30.0
     with fashion.narrow():
         command.run(lambda: run(pictures, folder))
 
