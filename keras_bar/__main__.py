@@ -8,14 +8,22 @@ python -m keras_bar report runs/digits
 
 import argparse
 import dataclasses
+import importlib
 import json
 import pathlib
 import sys
+import textwrap
 
 import keras
 
 from keras_bar import compaction
 from keras_bar import costs
+from keras_bar import files
+from keras_bar import reports
+
+# Characters of another program's error: Keras shows a layer's whole
+# configuration.
+ERROR = 300
 
 
 class UserError(Exception):
@@ -51,10 +59,24 @@ def parse(arguments):
         command.set_defaults(run=run)
         return command
 
+    def add_model(name, run, path, text):
+        command = add(name, run, path, text)
+        command.add_argument(
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module that registers layers of your own; may be repeated",
+        )
+        return command
+
     model = "file of a Keras model"
-    add("cost", cost, model, "what a model costs, layer by layer")
-    add("explain", explain, model, "what can be pruned, what not, and why")
-    small = add(
+    add_model("cost", cost, model, "what a model costs, layer by layer")
+    add_model(
+        "explain", explain, model, "what can be pruned, what not, and why"
+    )
+    small = add_model(
         "compact",
         compact,
         "file of a model with gates",
@@ -83,13 +105,13 @@ def parse(arguments):
 
 
 def cost(settings):
-    found = measure(load(settings.path), settings.path)
+    found = measure(load(settings), settings.path)
     return dataclasses.asdict(found), str(found)
 
 
 def explain(settings):
     try:
-        found = compaction.explain(load(settings.path))
+        found = compaction.explain(load(settings))
     except ValueError as error:
         raise UserError(error) from error
     return dataclasses.asdict(found), str(found)
@@ -112,13 +134,14 @@ def compact(settings):
             "There is no such folder. Expected one that exists. "
             f"Received: {output.parent}"
         )
-    model = load(settings.path)
+    model = load(settings)
     try:
         small = compaction.compact(model, connectivity=settings.connectivity)
     except ValueError as error:
         raise UserError(error) from error
     try:
-        small.save(output)
+        with files.replacing(output) as unfinished:
+            small.save(unfinished)
     except OSError as error:
         raise UserError(f"{output} could not be written: {error}") from error
     found = measure(small, output)
@@ -132,10 +155,12 @@ def compact(settings):
 
 
 def report(settings):
-    # Pictures want matplotlib, which the other commands do without.
-    from keras_bar import reports
-
     output = settings.output or settings.path / "report.html"
+    if output.suffix != ".html":
+        raise UserError(
+            "The page cannot be written. Expected a file that ends with "
+            f".html. Received: {output}"
+        )
     try:
         reports.write_page(settings.path, output)
     except (OSError, ValueError, ImportError) as error:
@@ -151,8 +176,17 @@ def measure(model, path):
         raise UserError(f"{error} ({path})") from error
 
 
-def load(path):
+def load(settings):
     """The model in a file."""
+    path = settings.path
+    for module in settings.modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(
+                "There is no such module. Expected one that Python finds from "
+                f"here. Received: --import {module} ({error})"
+            ) from error
     if not path.exists():
         raise UserError(
             "There is no such file. Expected a Keras model, such as "
@@ -164,8 +198,9 @@ def load(path):
     except Exception as error:
         raise UserError(
             "This is no Keras model that can be loaded. Expected one that "
-            "`model.save` has written, of layers that Keras and keras_bar "
-            f"have. Received: {path} ({error})"
+            "`model.save` has written, of layers that Keras, keras_bar or a "
+            f"module named with --import have. Received: {path} "
+            f"({textwrap.shorten(str(error), ERROR)})"
         ) from error
 
 

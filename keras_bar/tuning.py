@@ -8,8 +8,16 @@ and keeps, are pruned networks.
 import dataclasses
 
 import keras
-import keras_tuner
-from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
+
+try:
+    import keras_tuner
+    from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
+except ImportError as error:
+    raise ImportError(
+        "Hyperparameters are drawn with KerasTuner, which is not installed. "
+        "Expected `pip install keras-bar[tuning]`. "
+        f"Received: {error}"
+    ) from error
 
 from keras_bar.callbacks import BudgetRegularizer
 

@@ -37,6 +37,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import arguments
 from recipes import command
+from recipes import comparison
 from recipes import figures
 from recipes import hosts
 from recipes import methods
@@ -60,7 +61,8 @@ def main(given=None):
         if hosts.is_chief():
             tables.write(rows, folder)
     if hosts.is_chief():
-        figures.draw(tables.plain(rows), folder, folder)
+        alike = comparison.select(rows, settings, settings.network)
+        figures.draw(alike, folder, folder)
         print(f"\n{(folder / 'table.md').read_text()}")
 
 

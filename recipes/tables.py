@@ -84,7 +84,11 @@ def pruning_row(history, metric, gated, data):
 def write(rows, folder):
     """Writes `results.csv`, `table.md` and the picture `accuracy`."""
     write_csv(rows, folder / "results.csv")
-    text = "\n".join([markdown(rows), connectivity_markdown(rows)])
+    parts = {
+        "Accuracy and cost": markdown(rows),
+        "Regular and mixed connectivity": connectivity_markdown(rows),
+    }
+    text = "\n".join(f"## {title}\n\n{x}" for title, x in parts.items())
     files.write(folder / "table.md", text)
     panel = make_panel("", plain(rows))
     if panel.curves:

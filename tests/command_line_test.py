@@ -29,6 +29,8 @@ def folder(tmp_path_factory):
     damaged = bytearray((folder / "full.keras").read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     (folder / "damaged.keras").write_bytes(damaged)
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "report.json").write_text("[]")
     return folder
 
 
@@ -92,9 +94,15 @@ def test_report(tmp_path, capsys):
     (cell / "report.json").write_text(json.dumps(report))
     (tmp_path / "results.csv").write_text("method,accuracy\nbar,0.9123456\n")
     table = (
-        "## Made up\n\n| method | volume |\n| --- | --- |\n| bar | 1/2 < 1 |\n"
+        "## Made up\n\n| method | volume |\n| --- | --- |\n"
+        "| bar | 1/2 < 1 |\n\n"
+        "`a < b` [x](javascript:alert(1)) ![y](https://example.com/y.png) "
+        "<script>alert(1)</script> <https://example.com>\n\n[z][1]\n\n"
+        "[1]: https://example.com\n\n<div onclick='x'>block</div>\n"
     )
     (tmp_path / "tables.md").write_text(table)
+    (tmp_path / ".half").mkdir()  # Of a process that was killed.
+    (tmp_path / ".half" / "volume.svg").write_text("<svg")
     (tmp_path / "volume.svg").write_text("<svg>&</svg>")
     (tmp_path / "volume.png").write_bytes(b"not this one")
     run("report", tmp_path)
@@ -106,8 +114,58 @@ def test_report(tmp_path, capsys):
     assert page.index("<td>1/2 &lt; 1</td>") < page.index("<img")
     assert "<h2>Made up</h2>" in page
     assert "<td>prune</td><td>1.25</td>" in page
-    # Nothing that would have to be fetched.
-    assert 'src="data:' in page and "http" not in page
+    # Nothing that would have to be fetched, and nothing that acts.
+    assert "<code>a &lt; b</code>" in page
+    for x in ("<a ", "<script", 'src="http', 'href="', "<div onclick"):
+        assert x not in page
+
+
+def test_report_of_a_training_in_progress(tmp_path, capsys):
+    """With the logs that a recipe has written so far, or one's own callback."""
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    logs = {
+        str(i): {"flops": 0.9 - i / 10, "budget": 1 - i / 10} for i in range(3)
+    }
+    (cell / "prune.json").write_text(json.dumps(logs))
+    (cell / "settings.json").write_text(json.dumps({"metric": "flops"}))
+    own = tmp_path / "own"
+    own.mkdir()
+    journal = {"1": {"gate": 10 * [0] + 10 * [1]}}
+    (own / "gates.json").write_text(json.dumps(journal))
+    run("report", tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<img") == 2
+    assert "moving budget" in page and "channels are to live" in page
+    assert not list(cell.glob("*.svg")) and not list(own.glob("*.svg"))
+
+
+def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_layers.py").write_text(
+        "import keras\n\n\n"
+        "@keras.saving.register_keras_serializable('own')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    program = (
+        "import keras, own_layers\n"
+        "x = keras.Input((8, 8, 1))\n"
+        "y = own_layers.Twice()(keras.layers.Conv2D(3, 3)(x))\n"
+        "keras.Model(x, y).save('own.keras')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(SystemExit):
+        run("cost", "own.keras")
+    error = capsys.readouterr().err
+    assert "--import" in error and len(error) < 800
+    run("cost", "own.keras", "--import", "own_layers", "--json")
+    assert json.loads(capsys.readouterr().out)["volume"] == 108
+    with pytest.raises(SystemExit):
+        run("cost", "own.keras", "--import", "no_such_module")
+    assert "no such module" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -122,6 +180,8 @@ def test_report(tmp_path, capsys):
         (["compact", "gated.keras", "-o", "no/x.keras"], "no such folder"),
         (["compact", "text.keras", "-o", "x.keras"], "no Keras model"),
         (["report", "nowhere"], "nothing to report"),
+        (["report", ".", "-o", "full.keras"], "ends with .html"),
+        (["report", "damaged"], "Expected a JSON object"),
     ],
 )
 def test_what_is_wrong_is_a_line(

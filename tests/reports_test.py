@@ -234,6 +234,35 @@ def test_channels_of_no_network(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: reports.plot_gates({}, path),
+        lambda path: reports.plot_sensitivity({}, path),
+        lambda path: reports.plot_accuracies([], path),
+    ],
+)
+def test_pictures_of_nothing(tmp_path, draw):
+    with pytest.raises(ValueError, match=r"Expected at least one .* Received"):
+        draw(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_channels_are_found_by_their_layers(drawn, tmp_path, gated):
+    """Also where a compact network lacks some of them."""
+    full = keras_bar.measure_cost(gated)
+    small = keras_bar.measure_cost(keras_bar.compact(gated))
+    assert len(small.layers) < len(full.layers)
+    reports.plot_channels({"a": full, "b": small}, tmp_path / "x")
+    assert (tmp_path / "x.png").exists()
+    (axes,) = drawn
+    _, gated_bars, compact_bars = axes.containers
+    heights = [
+        [x.get_height() for x in bars] for bars in (gated_bars, compact_bars)
+    ]
+    assert heights[0] == heights[1]
+
+
 def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "gates.svg"
     reports.plot_distributions(path)

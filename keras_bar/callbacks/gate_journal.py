@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar import files
 from keras_bar.callbacks import checks
 from keras_bar.layers import ChannelGate
 
@@ -49,10 +50,8 @@ class GateJournal(keras.callbacks.Callback):
         self.epochs[str(epoch + 1)] = {
             gate.name: _count(gate.probability()) for gate in self._gates
         }
-        # Not seen half written.
-        unfinished = self.path.with_name(f"{self.path.name}.unfinished")
-        unfinished.write_text(json.dumps(self.epochs))
-        unfinished.replace(self.path)
+        with files.replacing(self.path) as unfinished:
+            unfinished.write_text(json.dumps(self.epochs))
 
 
 def _count(probabilities):

@@ -6,18 +6,19 @@ import statistics
 
 from keras_bar.reports import pictures
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# More methods than colours that everybody tells apart: marks differ, too, and
+# the others are dark or grey.
 _STYLES = {
-    "BAR": ("#0072B2", "o"),
-    "BAR (F-trained)": ("#56B4E9", "o"),
+    "BAR": (pictures.BLUE, "o"),
+    "BAR (F-trained)": (pictures.SKY, "o"),
     "narrowed": ("#000000", "s"),
-    "WM": ("#009E73", "^"),
+    "WM": (pictures.GREEN, "^"),
     "Random": ("#999999", "v"),
-    "VQ": ("#E69F00", "D"),
-    "ID": ("#CC79A7", "P"),
-    "LZR": ("#D55E00", "X"),
-    "IB": ("#B8A800", "<"),
-    "MorphNet": ("#7F4F24", ">"),
+    "VQ": (pictures.ORANGE, "D"),
+    "ID": (pictures.PURPLE, "P"),
+    "LZR": (pictures.VERMILION, "X"),
+    "IB": ("#332288", "<"),
+    "MorphNet": ("#661100", ">"),
 }
 _FULL: dict = {"color": "black", "linestyle": ":", "label": "full network"}
 _COLUMNS = 2
@@ -64,6 +65,9 @@ def plot_accuracies(panels, path, label="pruning factor"):
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
         label: String, of the horizontal axis.
+
+    Raises:
+        ValueError: If there is no panel.
     """
     figure, grid = pictures.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
     styles = _choose_styles(panels)
@@ -122,7 +126,7 @@ def _draw_panel(panel, axes, styles):
     axes.minorticks_off()
     axes.set_ylabel("test accuracy, %")
     axes.set_title(panel.title, fontsize=10)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="y", **pictures.GRID)
 
 
 def _draw_curve(curve, axes, colour, mark):

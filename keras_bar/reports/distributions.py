@@ -6,7 +6,7 @@ from keras import ops
 from keras_bar import hard_concrete
 from keras_bar.reports import pictures
 
-_BINARY, _HARD = "#D55E00", "#0072B2"
+_BINARY, _HARD = pictures.VERMILION, pictures.BLUE
 # Distance of the curves from 0 and 1, where densities may be infinite.
 _MARGIN = 1e-4
 

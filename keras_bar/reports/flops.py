@@ -2,8 +2,6 @@
 
 from keras_bar.reports import pictures
 
-_FULL = "#cccccc"
-
 
 def plot_flops(full, costs, path):
     """Draws the FLOPs of every layer, in the full network and pruned.
@@ -22,7 +20,7 @@ def plot_flops(full, costs, path):
         places,
         [100 * x.flops / full.flops for x in layers],
         0.86,
-        color=_FULL,
+        color=pictures.FULL,
         label=f"full network, {_short(full.flops)}",
     )
     height = 0.7 / max(len(costs), 1)
@@ -39,7 +37,7 @@ def plot_flops(full, costs, path):
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("FLOPs, % of the full network's")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="x", **pictures.GRID)
     axes.set_axisbelow(True)
     # Above the bars, which may be anywhere.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))

@@ -4,8 +4,6 @@ import numpy as np
 
 from keras_bar.reports import pictures
 
-_ALIVE = "#D55E00"
-
 
 def plot_gates(epochs, path):
     """Draws what part of the channels has which probability to be alive, epoch
@@ -17,7 +15,15 @@ def plot_gates(epochs, path):
             `keras_bar.callbacks.GateJournal` writes it.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
+
+    Raises:
+        ValueError: If there is no epoch.
     """
+    if not epochs:
+        raise ValueError(
+            "There are no gates to draw. Expected at least one epoch. "
+            "Received: epochs={}"
+        )
     numbers = sorted(epochs, key=int)
     counts = np.array(
         [np.sum(list(epochs[x].values()), axis=0) for x in numbers]
@@ -39,7 +45,7 @@ def plot_gates(epochs, path):
     axes.plot(
         list(map(int, numbers)),
         shares[:, half:].sum(1),
-        color=_ALIVE,
+        color=pictures.VERMILION,
         marker=".",
         label="share of the channels above 1/2",
     )

@@ -1,14 +1,38 @@
 """One HTML page of a run: its tables and pictures, and nothing beside it."""
 
 import base64
-import csv
 import html
-import json
 import math
 import pathlib
+import tempfile
+
+from keras_bar import files
+from keras_bar.reports import runs
 
 _KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
-_WIDE, _NARROW = '<div class="wide">', "</table></div>"
+# What the pictures of recipes show, by the names of their files.
+_CAPTIONS = {
+    "accuracy": "accuracy over the pruning factor",
+    "budget": "the cost follows the moving budget",
+    "channels": "channels of every layer, full and pruned",
+    "flops": "FLOPs",
+    "flops_of_layers": "FLOPs of every layer, full and pruned",
+    "gates": "how likely channels are to live, epoch by epoch",
+    "sensitivity": "accuracy with hyperparameters drawn around the tuned ones",
+    "volume": "accuracy over the volume factor",
+}
+# Of Markdown what could lead out of the page, or be HTML.
+_LEADING_OUT = (
+    "reference",
+    "link",
+    "image_link",
+    "image_reference",
+    "short_reference",
+    "short_image_ref",
+    "autolink",
+    "automail",
+    "html",
+)
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto;
@@ -16,7 +40,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto;
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 0.4rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
-        font-size: 13px; }
+        font-size: 13px; margin: 0.8rem 0; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd;
          text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
@@ -36,7 +60,9 @@ def write_page(folder, path):
 
     It has the folder's Markdown, such as the tables beside the published
     numbers, its pictures and its CSV tables; and the same, with what its report
-    says, of every folder in it that a finished training has left. Pictures are
+    says, of every folder in it in which something was trained. Of a training
+    that is not finished, or one's own with a `callbacks.GateJournal` in
+    `gates.json`, it draws the budget and the gates from the logs. Pictures are
     part of the page, so that it can be sent as one file.
 
     Args:
@@ -44,11 +70,11 @@ def write_page(folder, path):
         path: Where to write the page.
 
     Raises:
-        ValueError: If there is no such folder, or nothing of a recipe in it.
+        ValueError: If there is no such folder, nothing of a recipe in it, or
+            a file that is not what its name says.
     """
     folder = pathlib.Path(folder)
-    reports = folder.rglob("report.json")
-    cells = sorted({x.parent for x in reports} - {folder})
+    cells = runs.find_cells(folder)
     parts = [_describe(folder, level=2)]
     parts += [
         _details(cell.relative_to(folder), _describe(cell, level=3))
@@ -61,31 +87,31 @@ def write_page(folder, path):
             f"Received: {folder}"
         )
     title = html.escape(folder.resolve().name)
-    pathlib.Path(path).write_text(
+    text = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{title}</h1>\n{''.join(parts)}\n</body>\n</html>\n",
-        encoding="utf-8",
+        f"<h1>{title}</h1>\n{''.join(parts)}\n</body>\n</html>\n"
     )
+    with files.replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _describe(folder, level):
     """What is in one folder, what people read first of all."""
     texts = sorted(folder.glob("*.md"))
     parts = [_markdown(path.read_text(encoding="utf-8")) for path in texts]
-    report = folder / "report.json"
-    if report.exists():
-        found = json.loads(report.read_text(encoding="utf-8"))
-        parts += _describe_report(found, level)
-    pictures = _find_pictures(folder)
-    if pictures:
-        parts.append(_heading("pictures", level))
+    report = runs.read_json(folder / runs.REPORT)
+    parts += _describe_report(report, level)
+    with tempfile.TemporaryDirectory() as drawn:
+        runs.draw_missing(folder, pathlib.Path(drawn))
+        pictures = _find_pictures(folder, pathlib.Path(drawn))
         shown = "".join(map(_figure, pictures))
+    if shown:
+        parts.append(_heading("pictures", level))
         parts.append(f'<div class="pictures">{shown}</div>\n')
     for path in sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file)) or [[]]
+        rows = runs.read_csv(path)
         table = _table(rows[0], rows[1:])
         if texts:  # They say the same, for people.
             table = _details(path.name, table)
@@ -101,10 +127,11 @@ def _markdown(text):
         import markdown
     except ImportError:
         return f"<pre>{html.escape(text)}</pre>\n"
-    found = markdown.markdown(html.escape(text), extensions=["tables"])
-    for old, new in (("<table>", f"{_WIDE}<table>"), ("</table>", _NARROW)):
-        found = found.replace(old, new)
-    return found
+    reader = markdown.Markdown(extensions=["tables"])
+    reader.preprocessors.deregister("html_block")
+    for name in _LEADING_OUT:
+        reader.inlinePatterns.deregister(name)
+    return f'<div class="wide">{reader.convert(text)}</div>\n'
 
 
 def _describe_report(report, level):
@@ -146,18 +173,19 @@ def _numbers(values):
     }
 
 
-def _find_pictures(folder):
+def _find_pictures(*folders):
     """The pictures, each in one format, the sharper one."""
     found: dict = {}
     for ending in _KINDS:
-        for path in sorted(folder.glob(f"*{ending}")):
-            found.setdefault(path.stem, path)
+        for folder in folders:
+            for path in folder.glob(f"*{ending}"):
+                found.setdefault(path.stem, path)
     return [found[name] for name in sorted(found)]
 
 
 def _figure(path):
     data = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.stem)
+    name = html.escape(_CAPTIONS.get(path.stem, path.stem))
     return (
         f'<figure><img alt="{name}" src="data:{_KINDS[path.suffix]};base64,'
         f'{data}"><figcaption>{name}</figcaption></figure>\n'
@@ -180,7 +208,7 @@ def _table(header, rows):
         "<tr>" + "".join(f"<td>{_cell(x)}</td>" for x in row) + "</tr>\n"
         for row in rows
     )
-    return f"{_WIDE}<table>\n<tr>{head}</tr>\n{body}{_NARROW}\n"
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
 
 
 def _cell(value):

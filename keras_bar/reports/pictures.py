@@ -6,9 +6,15 @@ need it. Colours differ in lightness, for print and for the colour-blind.
 
 import math
 import pathlib
-import uuid
 
-_FULL, _MEASURED, _EXPECTED, _BUDGET = "#cccccc", "#0072B2", "#E69F00", "black"
+from keras_bar import files
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
+ORANGE, PURPLE = "#E69F00", "#CC79A7"
+# Of the full network.
+FULL = "#cccccc"
+GRID = {"color": "#dddddd", "linewidth": 0.6}
 _NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
 
 
@@ -26,9 +32,9 @@ def plot_budget(history, path, metric="volume"):
     figure, axes = new_figure(5.5, 3.4)
     # The wider ones first: where the curves meet, all remain visible.
     curves = {
-        "expected": ("expected cost of the noisy gates", _EXPECTED, "-", 4),
-        metric: ("cost of the compact network", _MEASURED, "-", 2),
-        "budget": ("moving budget", _BUDGET, "--", 1.2),
+        "expected": ("expected cost of the noisy gates", ORANGE, "-", 4),
+        metric: ("cost of the compact network", BLUE, "-", 2),
+        "budget": ("moving budget", "black", "--", 1.2),
     }
     for key, (label, colour, line, width) in curves.items():
         if key in history:
@@ -52,7 +58,7 @@ def plot_budget(history, path, metric="volume"):
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch of pruning")
     axes.set_ylabel(f"{_NAMES[metric]}, fraction of the full network")
-    axes.grid(axis="y", color=_FULL, linewidth=0.6)
+    axes.grid(axis="y", **GRID)
     axes.legend(frameon=False)
     save(figure, path)
 
@@ -65,7 +71,8 @@ def plot_channels(costs, path):
 
     Args:
         costs: Dict from a label, such as `"1/8"`, to what
-            `keras_bar.measure_cost` says of the gated network.
+            `keras_bar.measure_cost` says of the gated network. The first one
+            tells the layers.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
 
@@ -77,28 +84,32 @@ def plot_channels(costs, path):
             "There are no channels to draw. Expected the cost of at least one "
             "network. Received: costs={}"
         )
-    layers = {
-        label: [x for x in cost.layers if "Conv" in x.kind]
+    first = [x for x in next(iter(costs.values())).layers if "Conv" in x.kind]
+    networks = {
+        label: [_channels(cost).get(x.name, 0) for x in first]
         for label, cost in costs.items()
     }
-    first = next(iter(layers.values()))
     places = range(len(first))
     figure, axes = new_figure(max(5.5, 1.2 + 0.38 * len(first)), 3.6)
     full = [x.channels[1] for x in first]
-    axes.bar(places, full, 0.86, color=_FULL, label="full network")
-    for index, (label, rows) in enumerate(layers.items()):
-        _draw_bars(
-            axes, [x.channels[0] for x in rows], index, label, len(costs)
-        )
+    axes.bar(places, full, 0.86, color=FULL, label="full network")
+    for index, (label, channels) in enumerate(networks.items()):
+        _draw_bars(axes, channels, index, label, len(costs))
     labels, blocks = _split_names([x.name for x in first])
     axes.set_xticks(places, labels, rotation=90)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.7, len(first) - 0.3)
     axes.set_ylabel("channels")
     _draw_blocks(axes, blocks)
-    _mark_removed(axes, blocks, layers.values())
-    axes.legend(frameon=False)
+    _mark_removed(axes, blocks, networks.values())
+    # Above the names of the blocks: bars may be anywhere.
+    figure.legend(loc="outside upper center", ncols=5, frameon=False)
     save(figure, path)
+
+
+def _channels(cost):
+    """Dict from a layer's name to the channels that it has left."""
+    return {x.name: x.channels[0] for x in cost.layers}
 
 
 def _draw_bars(axes, channels, index, label, count):
@@ -158,8 +169,7 @@ def _draw_blocks(axes, blocks):
 def _mark_removed(axes, blocks, networks):
     """Says where a block has no channel left in any of the networks."""
     for _, first, last in blocks:
-        rows = [x for layers in networks for x in layers[first : last + 1]]
-        if not any(x.channels[0] for x in rows):
+        if not any(any(x[first : last + 1]) for x in networks):
             axes.text(
                 (first + last) / 2,
                 0.1,
@@ -175,7 +185,7 @@ def shade(index, count):
     import matplotlib
 
     if count == 1:
-        return _MEASURED
+        return BLUE
     return matplotlib.colormaps["viridis"](0.75 * index / (count - 1))
 
 
@@ -195,6 +205,11 @@ def new_panels(count, columns, width, height):
             "Expected `pip install keras-bar[recipes]` or "
             f"`pip install matplotlib`. Received: {error}"
         ) from error
+    if not count:
+        raise ValueError(
+            "There is nothing to draw. Expected at least one panel. "
+            "Received: none"
+        )
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure((columns * width, rows * height), layout="constrained")
@@ -205,12 +220,10 @@ def new_panels(count, columns, width, height):
 
 
 def save(figure, path):
-    """Writes a figure in the format that the ending tells; several processes
-    may draw the same one."""
+    """Writes a figure in the format that the ending tells, without one as
+    `.png`; several processes may draw the same one."""
     path = pathlib.Path(path)
-    unfinished = path.with_name(f"{uuid.uuid4().hex}.unfinished{path.suffix}")
-    try:
+    if not path.suffix:
+        path = path.with_suffix(".png")
+    with files.replacing(path) as unfinished:
         figure.savefig(unfinished, dpi=160)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

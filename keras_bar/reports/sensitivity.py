@@ -2,8 +2,11 @@
 
 from keras_bar.reports import pictures
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#009E73", "^", ":"))
+_STYLES = (
+    (pictures.BLUE, "o", "-"),
+    (pictures.VERMILION, "s", "--"),
+    (pictures.GREEN, "^", ":"),
+)
 # Of the distance between two factors: so that error bars do not cover others.
 _APART = 0.06
 
@@ -18,6 +21,9 @@ def plot_sensitivity(panels, path):
             deviation of the accuracy, fractions. Up to three labels in all.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
+
+    Raises:
+        ValueError: If there is no panel.
     """
     figure, grid = pictures.new_panels(len(panels), 2, 4.6, 3.2)
     labels = list(dict.fromkeys(x for y in panels.values() for x in y))
@@ -32,7 +38,7 @@ def plot_sensitivity(panels, path):
         axes.set_xlabel("pruning factor")
         axes.set_ylabel("test accuracy, %")
         axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.grid(axis="y", **pictures.GRID)
         axes.legend(frameon=False)
     pictures.save(figure, path)
 

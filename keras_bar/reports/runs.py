@@ -1,0 +1,74 @@
+"""What the trainings of a recipe have left in their folders."""
+
+import csv
+import json
+
+from keras_bar.reports import gates
+from keras_bar.reports import pictures
+
+REPORT, LOGS, GATES = "report.json", "prune.json", "gates.json"
+
+
+def find_cells(folder):
+    """The folders below one in which something was trained, sorted."""
+    found = {
+        path.parent
+        for name in (REPORT, LOGS, GATES)
+        for path in folder.rglob(name)
+    }
+    return sorted(found - {folder})
+
+
+def read_json(path):
+    """The dict in a file, or an empty one where there is no file.
+
+    Raises:
+        ValueError: If there is something else in it.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        found = error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is not what a recipe has written. Expected a JSON object. "
+            f"Received: {found!r}"
+        )
+    return found
+
+
+def read_csv(path):
+    """The rows of a table, lists of strings, the heading first.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.reader(file)) or [[]]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is no table. Expected CSV in UTF-8. Received: {error}"
+        ) from error
+
+
+def draw_missing(cell, folder):
+    """Draws what a training in progress, or one of the user's own, has logged
+    and not drawn: the budget and the gates.
+
+    Args:
+        cell: `pathlib.Path` of the training's folder.
+        folder: `pathlib.Path` of the folder for the pictures.
+    """
+    metric = read_json(cell / "settings.json").get("metric", "volume")
+    logs = read_json(cell / LOGS)
+    epochs = [logs[x] for x in sorted(logs, key=int)]
+    told = epochs and {metric, "budget"} <= epochs[0].keys()
+    if told and not any(cell.glob("budget.*")):
+        history = {x: [row[x] for row in epochs] for x in epochs[0]}
+        pictures.plot_budget(history, folder / "budget.svg", metric)
+    journal = read_json(cell / GATES)
+    if journal and not any(cell.glob("gates.[ps]*")):
+        gates.plot_gates(journal, folder / "gates.svg")
