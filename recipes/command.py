@@ -4,6 +4,7 @@ import sys
 
 from recipes import backups
 from recipes import hosts
+from recipes import resuming
 
 AGAIN = "What is finished is kept, and the same command goes on where it was."
 
@@ -19,7 +20,7 @@ def run(main):
         main()
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. The same command goes on where it was.")
-    except backups.DivergedError as error:
+    except (backups.DivergedError, resuming.OtherRunError) as error:
         sys.exit(f"\n{error}")
     except OSError as error:
         sys.exit(f"\nCould not read or write: {error}\n{AGAIN}")

@@ -17,7 +17,6 @@ is interrupted, the same command goes on where it was.
 
 import argparse
 import fractions
-import json
 import os
 import pathlib
 import sys
@@ -32,13 +31,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras_bar
 from keras_bar import reports
+from keras_bar.reports import runs
 from recipes import command
 from recipes import digits_data
+from recipes import figures
 from recipes import resuming
 from recipes import training
 
-# Where it is written down how open the gates were.
-GATES = "gates.json"
 # Parts of `--epochs`; the rest fine-tunes.
 TEACHER_PART, PRUNE_PART = 0.25, 0.5
 
@@ -54,7 +53,7 @@ def main(arguments=None):
             "compact", lambda: finetune(run, digits, teacher, student)
         )
         report = make_report(run, digits, teacher, student, small)
-        draw(run, report, teacher, student)
+        draw(run, teacher, student)
         run.finish(report)
     show(run, report)
 
@@ -94,7 +93,7 @@ def prune(run, digits, teacher):
         epochs_of(run, PRUNE_PART),
         [
             keras_bar.callbacks.BudgetRegularizer(budget, metric),
-            keras_bar.callbacks.GateJournal(run.folder / GATES),
+            keras_bar.callbacks.GateJournal(run.folder / runs.GATES),
         ],
     )
     return student
@@ -148,19 +147,12 @@ def make_report(run, digits, teacher, student, small):
     }
 
 
-def draw(run, report, teacher, student):
+def draw(run, teacher, student):
     metric, budget = run.settings["metric"], run.settings["budget"]
     part = fractions.Fraction(budget).limit_denominator(1000)
     label = f"pruned to {part} of the {metric}"
-    costs = {label: keras_bar.measure_cost(student)}
-    full = keras_bar.measure_cost(teacher)
-    history = report["history"]["prune"]
-    gates = json.loads((run.folder / GATES).read_text())
-    for ending in ("png", "svg"):
-        reports.plot_budget(history, run.folder / f"budget.{ending}", metric)
-        reports.plot_channels(costs, run.folder / f"channels.{ending}")
-        reports.plot_flops(full, costs, run.folder / f"flops.{ending}")
-        reports.plot_gates(gates, run.folder / f"gates.{ending}")
+    full, gated = map(keras_bar.measure_cost, (teacher, student))
+    figures.draw_one(run, full, gated, metric, label)
 
 
 def show(run, report):

@@ -1,4 +1,4 @@
-"""Pictures of BAR's networks at all pruning factors, side by side."""
+"""Pictures of BAR's networks: of one, and of those at all pruning factors."""
 
 import dataclasses
 
@@ -6,8 +6,32 @@ import keras
 
 import keras_bar
 from keras_bar import reports
+from keras_bar.reports import runs
 from recipes.work import Cell
 from recipes.work import full_cell
+
+
+def draw_one(run, full, gated, metric, label):
+    """Draws how a training followed its budget, and what it left.
+
+    Args:
+        run: `Run` whose part `"prune"` it was.
+        full, gated: `Cost` before and after it.
+        metric: String, what the budget limited.
+        label: String, the name of the pruned network.
+    """
+    history = run.history("prune")
+    gates = runs.read_json(run.folder / runs.GATES)
+    for ending in ("png", "svg"):
+        path = {
+            name: run.folder / f"{name}.{ending}"
+            for name in ("budget", "channels", "flops", "gates")
+        }
+        reports.plot_budget(history, path["budget"], metric)
+        reports.plot_channels({label: gated}, path["channels"])
+        reports.plot_flops(full, {label: gated}, path["flops"])
+        if gates:  # Runs of older versions have none.
+            reports.plot_gates(gates, path["gates"])
 
 
 def draw(rows, cells, output):

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-import json
 import math
 
 import keras
 
 import keras_bar
 from keras_bar import baselines
-from keras_bar import reports
+from keras_bar.reports import runs
+from recipes import figures
 from recipes import hosts
 from recipes import searching
 from recipes import tables
@@ -19,8 +19,6 @@ DECOMPOSED = 500
 # Steps in which gates of LZR and IB get anywhere at their own pace, half of the
 # paper's; and how much faster they move at most where there are fewer.
 ENOUGH, FASTEST = 31_250, 10.0
-# Where it is written down how open the gates were.
-GATES = "gates.json"
 # The seed whose trainings tell the strength of a penalty.
 SEARCHED = 0
 
@@ -43,27 +41,14 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     cost = keras_bar.measure_cost(gated)
     history = work.run.history("prune")
     if hosts.is_chief():
-        draw(work, teacher, history, metric, cost)
+        full = keras_bar.measure_cost(teacher)
+        figures.draw_one(work.run, full, cost, metric, str(work.cell))
     small = keras_bar.compact(gated)
     row = tables.pruning_row(history, metric, gated, work.data)
     row |= {
         f"regular_{x}": getattr(cost.regular, x) for x in ("volume", "flops")
     }
     return work.finetune(teacher, small), row
-
-
-def draw(work, teacher, history, metric, cost):
-    """Pictures of how the budget was followed, and of what it left."""
-    folder = work.run.folder
-    costs = {str(work.cell): cost}
-    full = keras_bar.measure_cost(teacher)
-    for ending in ("png", "svg"):
-        reports.plot_budget(history, folder / f"budget.{ending}", metric)
-        reports.plot_channels(costs, folder / f"channels.{ending}")
-        reports.plot_flops(full, costs, folder / f"flops.{ending}")
-        if (folder / GATES).exists():  # Not of older versions.
-            gates = json.loads((folder / GATES).read_text())
-            reports.plot_gates(gates, folder / f"gates.{ending}")
 
 
 def prune(work, teacher, regularizer):
@@ -75,7 +60,7 @@ def prune(work, teacher, regularizer):
     epochs = work.phases("gates").prune
     callbacks = [regularizer]
     if hosts.is_chief():
-        path = work.run.folder / GATES
+        path = work.run.folder / runs.GATES
         callbacks.append(keras_bar.callbacks.GateJournal(path))
     return work.distill("prune", teacher, student, epochs, callbacks=callbacks)
 

@@ -28,6 +28,10 @@ SHOWN = (
 )
 
 
+class OtherRunError(ValueError):
+    """A folder holds a run with other settings."""
+
+
 class Run:
     """A folder, and what has been done in it.
 
@@ -36,7 +40,7 @@ class Run:
         settings: Dict that tells one run from another, writable as JSON.
 
     Raises:
-        ValueError: If the folder holds a run with other settings.
+        OtherRunError: If the folder holds a run with other settings.
         OSError: If the folder cannot be written to.
     """
 
@@ -50,7 +54,7 @@ class Run:
         path = folder / "settings.json"
         found = hosts.agree(path, settings)
         if found != settings:
-            raise ValueError(
+            raise OtherRunError(
                 f"{folder} holds a run with other settings. Expected the "
                 f"settings {found}, or another --output. Received: {settings}"
             )

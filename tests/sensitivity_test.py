@@ -216,6 +216,16 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     assert "| 4 | 1 of 2 |" in text and "| 2 | 2 |" in text
 
 
+def test_the_papers_penalty(finished, pictures, tmp_path):
+    lend_teacher(finished, tmp_path)
+    run(pictures, tmp_path, "--paper", *("--trials", "1"), *("--factors", "2"))
+    (row,) = table(tmp_path / "trials.csv")
+    for name, interval in tuning.PAPER_INTERVALS.items():
+        assert interval.least <= row[name] <= interval.greatest
+    assert not {"openness", "price_exponent"} & row.keys()
+    assert row["volume"] <= 0.5
+
+
 def test_a_trial_of_other_hyperparameters_is_refused(
     finished, pictures, tmp_path
 ):
