@@ -42,7 +42,8 @@ def bar(work, teacher, metric=None, budget=None, **settings):
     history = work.run.history("prune")
     if hosts.is_chief():
         full = keras_bar.measure_cost(teacher)
-        figures.draw_one(work.run, full, cost, metric, str(work.cell))
+        label = f"pruned to 1/{1 / budget:.4g} of the {metric}"
+        figures.draw_one(work.run, full, cost, metric, label)
     small = keras_bar.compact(gated)
     row = tables.pruning_row(history, metric, gated, work.data)
     row |= {
