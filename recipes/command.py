@@ -2,6 +2,7 @@
 
 import sys
 
+from keras_bar import files
 from recipes import backups
 from recipes import hosts
 from recipes import resuming
@@ -20,7 +21,11 @@ def run(main):
         main()
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. The same command goes on where it was.")
-    except (backups.DivergedError, resuming.OtherRunError) as error:
+    except (
+        backups.DivergedError,
+        files.DamagedFileError,
+        resuming.OtherRunError,
+    ) as error:
         sys.exit(f"\n{error}")
     except OSError as error:
         sys.exit(f"\nCould not read or write: {error}\n{AGAIN}")

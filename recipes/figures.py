@@ -6,6 +6,7 @@ import keras
 
 import keras_bar
 from keras_bar import reports
+from keras_bar.files import read_json
 from keras_bar.reports import runs
 from recipes.work import Cell
 from recipes.work import full_cell
@@ -21,7 +22,7 @@ def draw_one(run, full, gated, metric, label):
         label: String, the name of the pruned network.
     """
     history = run.history("prune")
-    gates = runs.read_json(run.folder / runs.GATES)
+    gates = read_json(run.folder / runs.GATES)
     for ending in ("png", "svg"):
         path = {
             name: run.folder / f"{name}.{ending}"

@@ -16,6 +16,7 @@ import time
 
 import keras
 
+from keras_bar.files import read_json
 from recipes import files
 
 # Seconds until a file that one host has written is seen by the others. Network
@@ -162,7 +163,7 @@ def agree(path, value):
     if is_chief() and not path.exists():
         files.write(path, json.dumps(value))
     see(path)
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def chief_first(make):

@@ -12,6 +12,7 @@ import time
 
 import keras
 
+from keras_bar.files import read_json
 from recipes import backups
 from recipes import devices
 from recipes import files
@@ -61,8 +62,7 @@ class Run:
 
     def report(self):
         """What `finish` wrote, or None where the run is not finished."""
-        path = self.folder / "report.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(self.folder / "report.json") or None
 
     def is_done(self):
         """Whether the run is finished."""
@@ -154,7 +154,7 @@ class Run:
 
     def history(self, name):
         """Dict from log to its values in a part, one per epoch."""
-        rows = json.loads((self.folder / f"{name}.json").read_text())
+        rows = read_json(self.folder / f"{name}.json")
         rows = [rows[epoch] for epoch in sorted(rows, key=int)]
         return {log: [row[log] for row in rows] for log in rows[0]}
 
@@ -198,7 +198,7 @@ class Journal(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = path
-        self.rows = json.loads(path.read_text()) if path.exists() else {}
+        self.rows = read_json(path)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()

@@ -15,6 +15,7 @@ import matplotlib  # noqa: F401  Wanted after the first cell; missing, said now.
 
 import keras_bar
 from keras_bar import baselines
+from keras_bar.files import read_json
 from recipes import datasets
 from recipes import devices
 from recipes import hosts
@@ -164,7 +165,7 @@ def do(work, method=None):
 def find_rows(folder):
     """The reports of the cells that are done in a folder."""
     reports = sorted(folder.glob("*/report.json"))
-    return [json.loads(path.read_text()) for path in reports]
+    return [read_json(path) for path in reports]
 
 
 def check(settings, known):

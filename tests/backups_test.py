@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recipes import backups
+from recipes import command
 from recipes import files
 from recipes import resuming
 
@@ -187,3 +188,21 @@ def test_a_disk_without_room_is_noticed_before_training(tmp_path, monkeypatch):
         train(tmp_path / "other", 3)
     # There is room for one more.
     train(tmp_path / "one", 3)
+
+
+@pytest.mark.parametrize("name", ["settings", "report", "prune"])
+@pytest.mark.parametrize("text", ['{"a": ', "[]"])
+def test_a_damaged_file_is_named(tmp_path, name, text):
+    """In one line, instead of a stack trace."""
+    resuming.Run(tmp_path, {"a": 1})
+    (tmp_path / f"{name}.json").write_text(text)
+
+    def read():
+        run = resuming.Run(tmp_path, {"a": 1})
+        run.report()
+        run.history("prune")
+
+    with pytest.raises(
+        SystemExit, match=f"{name}.json.*Expected a JSON object"
+    ):
+        command.run(read)

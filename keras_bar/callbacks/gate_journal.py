@@ -33,8 +33,7 @@ class GateJournal(keras.callbacks.Callback):
     def __init__(self, path):
         super().__init__()
         self.path = pathlib.Path(path)
-        found = self.path.exists()
-        self.epochs = json.loads(self.path.read_text()) if found else {}
+        self.epochs = files.read_json(self.path)
 
     def set_model(self, model):
         super().set_model(model)

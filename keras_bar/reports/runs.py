@@ -1,8 +1,8 @@
 """What the trainings of a recipe have left in their folders."""
 
 import csv
-import json
 
+from keras_bar.files import read_json
 from keras_bar.reports import gates
 from keras_bar.reports import pictures
 
@@ -17,26 +17,6 @@ def find_cells(folder):
         for path in folder.rglob(name)
     }
     return sorted(found - {folder})
-
-
-def read_json(path):
-    """The dict in a file, or an empty one where there is no file.
-
-    Raises:
-        ValueError: If there is something else in it.
-    """
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        found = error
-    if not isinstance(found, dict):
-        raise ValueError(
-            f"{path} is not what a recipe has written. Expected a JSON object. "
-            f"Received: {found!r}"
-        )
-    return found
 
 
 def read_csv(path):
