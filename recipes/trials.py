@@ -95,15 +95,15 @@ class Trials(keras_tuner.Tuner):
             small, row = methods.bar(work, teacher, **rest)
             return small, row | {"drawn": drawn}
 
-        keras.backend.clear_session()
-        with runner.inside(self.settings):
-            if not work.run.is_done():
+        if not work.run.is_done():
+            keras.backend.clear_session()
+            with runner.inside(self.settings):
                 try:
                     runner.do(work, prune)
                 except backups.DivergedError as error:
                     print(f"\n{error}", flush=True)
                     work.run.finish(diverged_row(work.cell, drawn))
-        sweep_tables.write(self.settings)
+            sweep_tables.write(self.settings)
         return work.run.report()
 
 
