@@ -88,6 +88,7 @@ def test_a_cell_does_not_depend_on_who_trained_the_teacher(
     )
 
 
+@pytest.mark.slow
 def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     class Stop(KeyboardInterrupt):
         pass

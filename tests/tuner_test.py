@@ -121,7 +121,11 @@ def assert_pruned(model):
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        (keras_tuner.RandomSearch, {"max_trials": 2}),
+        pytest.param(
+            keras_tuner.RandomSearch,
+            {"max_trials": 2},
+            marks=pytest.mark.slow,
+        ),
         (
             keras_tuner.BayesianOptimization,
             {"max_trials": 3, "num_initial_points": 2},
