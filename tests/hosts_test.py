@@ -151,6 +151,7 @@ def journals(cell):
     return found
 
 
+@pytest.mark.slow
 def test_two_devices_prune_to_the_budget(mirrored):
     report = json.loads((mirrored / "report.json").read_text())
     assert 0.45 < report["volume"] <= 0.5
