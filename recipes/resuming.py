@@ -13,6 +13,7 @@ import time
 import keras
 
 from keras_bar.files import read_json
+from keras_bar.reports import runs
 from recipes import backups
 from recipes import devices
 from recipes import files
@@ -154,9 +155,7 @@ class Run:
 
     def history(self, name):
         """Dict from log to its values in a part, one per epoch."""
-        rows = read_json(self.folder / f"{name}.json")
-        rows = [rows[epoch] for epoch in sorted(rows, key=int)]
-        return {log: [row[log] for row in rows] for log in rows[0]}
+        return runs.read_history(self.folder / f"{name}.json")
 
     def finish(self, report):
         """Writes the report, and removes what only served to go on."""

@@ -19,6 +19,14 @@ def find_cells(folder):
     return sorted(found - {folder})
 
 
+def read_history(path):
+    """Dict from a log to its values, one per epoch, of what a recipe has
+    written down epoch by epoch; empty where there is no file."""
+    rows = read_json(path)
+    epochs = [rows[x] for x in sorted(rows, key=int)]
+    return {x: [row[x] for row in epochs] for x in epochs[0]} if epochs else {}
+
+
 def read_csv(path):
     """The rows of a table, lists of strings, the heading first.
 
@@ -43,11 +51,9 @@ def draw_missing(cell, folder):
         folder: `pathlib.Path` of the folder for the pictures.
     """
     metric = read_json(cell / "settings.json").get("metric", "volume")
-    logs = read_json(cell / LOGS)
-    epochs = [logs[x] for x in sorted(logs, key=int)]
-    told = epochs and {metric, "budget"} <= epochs[0].keys()
+    history = read_history(cell / LOGS)
+    told = {metric, "budget"} <= history.keys()
     if told and not any(cell.glob("budget.*")):
-        history = {x: [row[x] for row in epochs] for x in epochs[0]}
         pictures.plot_budget(history, folder / "budget.svg", metric)
     journal = read_json(cell / GATES)
     if journal and not any(cell.glob("gates.[ps]*")):
