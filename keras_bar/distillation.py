@@ -163,3 +163,67 @@ class Distiller(keras.distillation.Distiller):
         for penalty in penalties:
             loss = keras.ops.add(loss, self._aggregate_additional_loss(penalty))
         return loss
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class RecordedDistiller(Distiller):
+    """A `Distiller` whose teacher has answered beforehand.
+
+    A teacher that is shown the same pictures in every epoch, without
+    augmentation, gives the same answers in every epoch. Recorded once, they
+    save its part of every step, which is the larger one where the student is
+    small:
+
+        labels = {"labels": y, "teacher": teacher.predict(x)}
+        distiller.fit(x, labels, epochs=40, callbacks=[budget])
+
+    `"teacher"` holds what the teacher returns for these pictures. Metrics and
+    the student's loss see the labels alone. Where targets are anything else,
+    as those to validate on may be, the teacher is asked.
+
+    The arguments are those of `Distiller`.
+
+    Raises:
+        ValueError: If a distillation loss reads intermediate features, of
+            which there is no record.
+    """
+
+    def __init__(self, teacher, student, distillation_losses, **kwargs):
+        super().__init__(teacher, student, distillation_losses, **kwargs)
+        if self._teacher_feature_extractor is not None:
+            names = [
+                loss.teacher_layer_name
+                for loss in self.distillation_losses
+                if getattr(loss, "teacher_layer_name", None)
+            ]
+            raise ValueError(
+                "A distillation loss reads intermediate features of the "
+                "teacher. Expected losses of its outputs, which can be "
+                "recorded, or a `Distiller`. "
+                f"Received: losses of the layers {names}"
+            )
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        y, self.__dict__["_recorded"] = _part(y)
+        try:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        finally:
+            self.__dict__["_recorded"] = None
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, _part(y)[0], y_pred, sample_weight)
+
+    def _extract_all_teacher_features(self, x):
+        recorded = self.__dict__.get("_recorded")
+        if recorded is None:
+            return super()._extract_all_teacher_features(x)
+        return {"final_output": recorded}
+
+
+def _part(y):
+    """Targets, and the teacher's answers, or None where there are none."""
+    if isinstance(y, dict) and set(y) == {"labels", "teacher"}:
+        return y["labels"], y["teacher"]
+    return y, None

@@ -14,18 +14,20 @@ VALIDATION = 2000
 @dataclasses.dataclass
 class Pictures:
     """Pictures `(n, height, width, channels)`, normalised, and their classes,
-    integers `(n,)`.
+    integers `(n,)`; those of `answered` have a teacher's logits beside them.
 
     What is done with them is the same for `streams.Stream`.
     """
 
     x: np.ndarray
-    y: np.ndarray
+    y: np.ndarray | dict
     x_test: np.ndarray
-    y_test: np.ndarray
+    y_test: np.ndarray | dict
     batch: int = BATCH
     # Of these none is a file of its own that could be broken.
     left_out = ()
+    # Every epoch shows the same ones, and so a teacher need answer only once.
+    repeats = True
 
     @property
     def steps(self):
@@ -35,7 +37,30 @@ class Pictures:
     @property
     def validation(self):
         """What `fit` validates on after every epoch."""
-        return self.x_test[:VALIDATION], self.y_test[:VALIDATION]
+        return self.x_test[:VALIDATION], _take(self.y_test, slice(VALIDATION))
+
+    def answered(self, teacher):
+        """The same pictures to train and to validate with, and what a
+        `RecordedDistiller` wants to know of them.
+
+        Args:
+            teacher: `keras.Model` of logits.
+
+        Returns:
+            `Pictures`.
+        """
+        x_test, y_test = self.validation
+
+        def ask(x, y):
+            logits = teacher.predict(x, batch_size=500, verbose=0)
+            return {"labels": y, "teacher": logits}
+
+        return dataclasses.replace(
+            self,
+            y=ask(self.x, self.y),
+            x_test=x_test,
+            y_test=ask(x_test, y_test),
+        )
 
     def batches(self, seed):
         """What `fit` trains on; a seed is an integer or a sequence of them."""
@@ -81,7 +106,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         chosen = self._order()[index * self.batch :][: self.batch]
-        return self.x[chosen], self.y[chosen]
+        return self.x[chosen], _take(self.y, chosen)
 
     def _order(self):
         epoch, order = self._shuffled
@@ -90,3 +115,8 @@ class Batches(keras.utils.PyDataset):
             order = rng.permutation(len(self.x))
             self._shuffled = self.epoch, order
         return order
+
+
+def _take(y, chosen):
+    """Some of the targets."""
+    return keras.tree.map_structure(lambda x: x[chosen], y)

@@ -38,6 +38,9 @@ class Stream:
         batch: Integer, pictures per batch.
     """
 
+    # Every epoch cuts and flips the pictures in another way.
+    repeats = False
+
     def __init__(self, builder, count=None, batch=BATCH):
         self.builder = builder
         self.batch = batch

@@ -33,7 +33,7 @@ class Tuned:
     temperature: float = 4.0
 
 
-def distiller(teacher, student, rate, tuned=None, jit=JIT):
+def distiller(teacher, student, rate, tuned=None, jit=JIT, recorded=False):
     """Trains a student with a teacher's help.
 
     Args:
@@ -41,12 +41,16 @@ def distiller(teacher, student, rate, tuned=None, jit=JIT):
         rate: Learning rate of Adam, a number or a schedule.
         tuned: `Tuned`; by default without weight decay.
         jit: What `compile` takes as `jit_compile`.
+        recorded: Whether the teacher's answers come with the targets.
 
     Returns:
         Compiled `keras_bar.distillation.Distiller`.
     """
     tuned = tuned or Tuned(weight_decay=None)
-    model = keras_bar.distillation.Distiller(
+    kind = keras_bar.distillation.Distiller
+    if recorded:
+        kind = keras_bar.distillation.RecordedDistiller
+    model = kind(
         teacher=teacher,
         student=student,
         distillation_losses=keras_bar.distillation.LogitsDistillation(

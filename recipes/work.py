@@ -114,16 +114,16 @@ class Work:
         """The network that is pruned."""
         return self.build() if self.cell.start == "scratch" else teacher
 
-    def fit(self, part, model, epochs, callbacks=()):
+    def fit(self, part, model, epochs, callbacks=(), data=None):
         """Trains a part of the cell on an order of pictures of its own."""
-        key = [self.cell.seed, *part.encode()]
+        data = data or self.data
         self.run.fit(
             part,
             model,
-            self.data.batches(key),
+            data.batches([self.cell.seed, *part.encode()]),
             epochs,
             callbacks,
-            validation_data=self.data.validation,
+            validation_data=data.validation,
         )
 
     def rate(self, epochs, low):
@@ -137,10 +137,12 @@ class Work:
         """Trains a student, the last `low` epochs at the low rate."""
         tuned = self.manner.tuned
         rate = self.rate(epochs, low) if low else tuned.learning_rate
+        recorded = self.data.repeats
         model = training.distiller(
-            teacher, student, rate, tuned, self.manner.jit
+            teacher, student, rate, tuned, self.manner.jit, recorded
         )
-        self.fit(part, model, epochs, callbacks)
+        data = self.data.answered(teacher) if recorded else self.data
+        self.fit(part, model, epochs, callbacks, data)
         return student
 
     def finetune(self, teacher, small, kind="gates"):
