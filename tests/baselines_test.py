@@ -13,6 +13,7 @@ from tests import pruning
 from tests import tiny
 
 core = pytest.mark.core
+PICTURES = np.random.default_rng(0).random((12, 8, 8, 3), "float32")
 
 
 def residual():
@@ -73,6 +74,7 @@ def test_depthwise_filters():
 
 @core
 def test_writers_of_a_stream_are_judged_together():
+    """By the mean over them: the score does not grow with their number."""
     model = residual()
     seen = seen_by(baselines.weight_magnitude, model)
     assert set(seen) == {"stem"}
@@ -82,7 +84,7 @@ def test_writers_of_a_stream_are_judged_together():
     squares = [np.square(baselines.weight_magnitude(x)) for x in own.values()]
     np.testing.assert_allclose(
         np.square(baselines.weight_magnitude(seen["stem"])),
-        sum(squares),
+        np.mean(squares, axis=0),
         rtol=1e-5,
     )
 
@@ -181,6 +183,34 @@ def test_pruned_again_and_again():
         assert keras_bar.measure_cost(model).flops <= full / factor
 
 
+@core
+@pytest.mark.parametrize(
+    ("criterion", "scope"),
+    [
+        (baselines.weight_magnitude, "layer"),
+        (baselines.random(0), "global"),
+        (baselines.VectorQuantization(), "global"),
+        (baselines.InterpolativeDecomposition(PICTURES), "global"),
+        (baselines.InterpolativeDecomposition(), "layer"),
+    ],
+    ids=["wm", "random", "vq", "id", "id-weights"],
+)
+def test_what_is_left_is_a_plain_model_within_budget(
+    criterion, scope, tmp_path
+):
+    model = keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
+    pruning.randomize(model)
+    small = baselines.prune(model, criterion, 0.4, scope=scope)
+    full = keras_bar.measure_cost(model).volume
+    assert 0.3 * full <= keras_bar.measure_cost(small).volume <= 0.4 * full
+    kinds = {type(x) for x in small.layers}
+    assert all(x.__module__.startswith("keras.") for x in kinds)
+    path = tmp_path / "small.keras"
+    small.save(path)
+    loaded = keras.models.load_model(path)
+    assert pruning.difference(loaded, small, PICTURES) < 1e-4
+
+
 def test_a_model_with_gates_is_refused():
     gated = keras_bar.gate(residual())
     with pytest.raises(ValueError, match=r"Expected one without.* Received"):
@@ -205,6 +235,13 @@ def test_skip():
         ((baselines.random(0), 0.5), {"connectivity": "x"}, "connectivity"),
         ((lambda c: np.ones(3), 0.5), {}, r"Expected a number per channel"),
         ((lambda c: np.full(8, np.nan), 0.5), {}, "NaN"),
+        ((lambda c: None, 0.5), {}, "Expected a number per channel"),
+        ((lambda c: baselines.random, 0.5), {}, "Received: <function random"),
+        ((lambda c: [[1.0], [1.0, 2.0]], 0.5), {}, r"Received: \[\[1.0\]"),
+        (("wm", 0.5), {}, "Received: criterion='wm'"),
+        ((baselines.random, 0.5), {}, r"baselines.random\(seed\)"),
+        ((baselines.VectorQuantization, 0.5), {}, "Invalid criterion"),
+        ((baselines.InterpolativeDecomposition, 0.5), {}, "Invalid criterion"),
     ],
 )
 def test_errors_have_three_beats(arguments, options, match):
@@ -212,3 +249,45 @@ def test_errors_have_three_beats(arguments, options, match):
         baselines.prune(residual(), *arguments, **options)
     assert "Expected" in str(error.value)
     assert "Received" in str(error.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "a", None, True])
+def test_wrong_seeds(seed):
+    with pytest.raises(ValueError, match="Expected an integer.*Received: seed"):
+        baselines.random(seed)
+
+
+@pytest.mark.parametrize(
+    ("factor", "steps"),
+    [
+        (1, [1.0]),
+        (1.25, [1 / 1.25]),
+        (2, [1 / 2]),
+        (3, [1 / 3]),
+        (4, [1 / 2] * 2),
+        (6, [1 / 2.44949] * 2),
+        (16, [1 / 2] * 4),
+        (49, [1 / 2.177906] * 5),
+    ],
+)
+def test_halvings(factor, steps):
+    found = baselines.halvings(1 / factor)
+    assert found == steps
+    assert np.prod(found) == pytest.approx(1 / factor, rel=2e-6)
+
+
+@pytest.mark.parametrize("budget", [0, -0.5, 2, np.nan, "1/2", None, True])
+def test_what_cannot_be_halved(budget):
+    with pytest.raises(
+        ValueError, match=r"Expected a fraction.* Received: budget="
+    ):
+        baselines.halvings(budget)
+
+
+def test_rounds_lead_to_the_budget():
+    model = keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
+    full = keras_bar.measure_cost(model).volume
+    for step in baselines.halvings(1 / 6):
+        model = baselines.prune(model, baselines.random(0), step)
+    found = keras_bar.measure_cost(model).volume
+    assert 0.9 * full / 6 <= found <= full / 6

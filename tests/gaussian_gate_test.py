@@ -94,6 +94,21 @@ def test_wrong_rate(rate):
         GaussianGate(rate=rate)
 
 
+@pytest.mark.parametrize(
+    "threshold", ["x", None, True, float("nan"), -float("inf"), [0.0]]
+)
+def test_wrong_threshold(threshold):
+    with pytest.raises(
+        ValueError, match="Expected a finite number, or infinity.*Received: thr"
+    ):
+        GaussianGate(threshold=threshold)
+
+
+def test_with_an_infinite_threshold_noise_closes_no_channel():
+    gate = gate_of([1.0, 0.1], [-9.0, 9.0], threshold=float("inf"))
+    assert gate.alive().tolist() == [True, True]
+
+
 KINDS = {
     "gaussian": functools.partial(GaussianGate, rate=2.0, threshold=-0.5),
     "hard_concrete": functools.partial(

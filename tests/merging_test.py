@@ -275,20 +275,6 @@ def test_fewer_different_filters_than_clusters():
     assert np.all(np.isfinite(small.predict(pictures(4), verbose=0)))
 
 
-def test_wrong_merges_and_inputs():
-    class TooMany(baselines.InterpolativeDecomposition):
-        def merge(self, channels, kept):
-            found = super().merge(channels, kept)
-            return baselines.Merge(found.readers * 2)
-
-    model = chain()
-    with pytest.raises(ValueError, match="each of the 1 layers.*Received: 2"):
-        baselines.prune(model, TooMany(), 0.5)
-    empty = baselines.InterpolativeDecomposition(pictures(0))
-    with pytest.raises(ValueError, match="at least one sample"):
-        baselines.prune(model, empty, 0.5)
-
-
 def test_own_criterion_that_merges():
     """Every channel that goes is read as the first one that stays."""
 

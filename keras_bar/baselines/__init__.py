@@ -8,6 +8,7 @@ from keras_bar.baselines.merging import Merge
 from keras_bar.baselines.merging import VectorQuantization
 from keras_bar.baselines.morph_net import MorphNetRegularizer
 from keras_bar.baselines.morph_net import expand
+from keras_bar.baselines.one_shot import halvings
 from keras_bar.baselines.one_shot import prune
 from keras_bar.baselines.penalties import InformationBottleneckRegularizer
 from keras_bar.baselines.penalties import L0Regularizer
@@ -21,6 +22,7 @@ __all__ = [
     "MorphNetRegularizer",
     "VectorQuantization",
     "expand",
+    "halvings",
     "prune",
     "random",
     "weight_magnitude",

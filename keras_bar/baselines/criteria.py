@@ -8,7 +8,12 @@ higher the stronger. One's own is a function of a few lines:
 
     def strongest_activity(channels):
         seen = channels.activations(pictures)
+        if not seen:  # No layer with a kernel reads them.
+            return largest_weight(channels)
         return np.linalg.norm(np.concatenate(seen), axis=0)
+
+Where all layers are compared (`scope="global"`), scores of different layers are
+to be in one unit.
 
 One that also has a method `merge(channels, kept)`, which returns a
 `baselines.Merge`, says how the channels that stay stand in for the others.
@@ -33,9 +38,12 @@ class Channels:
         reader_count: Integer, how many layers with a kernel read them and
             could read others in their place; 0 where anything else reads them.
         activations: Function from inputs of the model, an array or a structure
-            of arrays, to a list of arrays `(rows, channels)`, one per such
-            layer: a compressed form `R` of the activations `X` that it reads
-            (rows: samples x positions), with `R'R = X'X`.
+            of arrays, to a list of arrays `(rows, channels)`, one per layer
+            with a kernel that reads them, whatever else does: a compressed form
+            `R` of the activations `X` that it reads (rows: samples x
+            positions), with `R'R = X'X`. The list is empty where there is no
+            such layer, as in front of a concatenation or of the additions of
+            mixed connectivity.
     """
 
     name: str
@@ -51,28 +59,49 @@ class Channels:
 
 
 def weight_magnitude(channels):
-    """WM: the Euclidean norm of a channel's filters (Li et al. 2017 take the
-    norm of one filter; where several write a channel, that of all).
+    """WM: the Euclidean norm of a channel's filter.
+
+    Where several convolutions write a channel, the root of the mean of their
+    squared norms: scores do not grow with the number of writers, so that the
+    channels of a residual stream compare with those of one convolution.
+
+    That filters of small norm go is from Li et al. 2017, who take the sum of
+    absolute weights and prune layer by layer. The Euclidean norm and the mean
+    over writers are ours; the supplement (section 3.2) has no formula.
 
     Args:
         channels: `Channels`.
 
     Returns:
-        Floats `(channels,)`.
+        Floats `(channels,)`, in units of the weights.
+
+    Reference:
+
+    - [Pruning Filters for Efficient ConvNets](
+        https://arxiv.org/abs/1608.08710) (Li et al., 2017)
     """
     squares = [np.sum(np.square(x), axis=0) for x in channels.filters]
-    return np.sqrt(np.sum(squares, axis=0))
+    return np.sqrt(np.sum(squares, axis=0)) / np.sqrt(len(squares))
 
 
 def random(seed):
     """Random: every channel is as good as any other.
 
     Args:
-        seed: Integer; the same seed chooses the same channels.
+        seed: Integer of at least 0; the same seed chooses the same channels.
 
     Returns:
         A criterion.
+
+    Raises:
+        ValueError: If the seed is none.
     """
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or seed < 0:
+        raise ValueError(
+            "Invalid seed. Expected an integer of at least 0. "
+            f"Received: seed={seed!r}"
+        )
 
     def draw(channels):
         return np.random.default_rng([seed, channels.index]).random(

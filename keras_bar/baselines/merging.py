@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import warnings
 
+import keras
 import numpy as np
 
 from keras_bar.graph.rules.base import to_numpy
@@ -38,6 +39,15 @@ class VectorQuantization:
     filter to the nearest one chosen before it, the first being the one nearest
     to the mean. The filters chosen first are also where k-means begins, so
     that it needs no seed.
+
+    Distances are in units of the weights, as norms are in
+    `weight_magnitude`: root mean squares over the convolutions that write a
+    channel. A layer with larger weights keeps more. The traversal is ours.
+
+    Reference:
+
+    - [Compressing Deep Convolutional Networks using Vector Quantization](
+        https://arxiv.org/abs/1412.6115) (Gong et al., 2014)
     """
 
     def __call__(self, channels):
@@ -53,7 +63,7 @@ class VectorQuantization:
             left[farthest] = False
             distances = _distances(points, points[farthest])
             nearest = np.minimum(nearest, distances)
-        return scores
+        return scores / np.sqrt(len(channels.filters))
 
     def merge(self, channels, kept):
         """The clusters, as a `Merge`.
@@ -83,8 +93,13 @@ class InterpolativeDecomposition:
     next layer reads them) are ordered by a column-pivoted QR decomposition.
     Those that come first stay; the others are approximated by them, `X = X[:,
     kept] T`, and the interpolation matrix `T` is folded into the kernel of the
-    next layer. The scores are the diagonal of `R`: what is left of a column
-    once those before it are known.
+    next layer. The scores are the diagonal of `R`, what is left of a column
+    once those before it are known, relative to its first entry: where all
+    layers are compared, each is cut at the same relative accuracy.
+
+    That is what Chee et al. 2021 do, several readers and filters in place of
+    activations aside. The paper is older than theirs: the supplement (section
+    3.2) cites others and has no formula.
 
     Args:
         inputs: What to call the model on, an array or a structure of arrays
@@ -92,9 +107,19 @@ class InterpolativeDecomposition:
             training set. None decomposes the layers' flattened filters
             instead, which asks for no data, and neglects what stands between
             a layer and the next.
+
+    Raises:
+        ValueError: If the inputs are not arrays of the same number of samples.
+
+    Reference:
+
+    - [Pruning Neural Networks with Interpolative Decompositions](
+        https://arxiv.org/abs/2108.00065) (Chee et al., 2021)
     """
 
     def __init__(self, inputs=None):
+        if inputs is not None:
+            _check_arrays(inputs)
         self.inputs = inputs
 
     def __call__(self, channels):
@@ -109,7 +134,7 @@ class InterpolativeDecomposition:
         diagonal = np.abs(np.diag(triangle))
         scores = np.zeros(channels.size)
         scores[pivots[: len(diagonal)]] = diagonal
-        return scores
+        return scores / max(diagonal[0], 1e-30)
 
     def merge(self, channels, kept):
         """The interpolation, as a `Merge`.
@@ -141,6 +166,19 @@ def _optional(name):
         ) from error
 
 
+def _check_arrays(inputs):
+    """Raises a ValueError unless they are arrays, of as many samples each."""
+    arrays = keras.tree.flatten(inputs)
+    shapes = [tuple(getattr(x, "shape", ())) for x in arrays]
+    if not all(shapes) or len({x[0] for x in shapes}) != 1:
+        raise ValueError(
+            "Invalid inputs to observe activations of. Expected an array, or a "
+            "structure of arrays, with the samples along the first axis. "
+            f"Received: {type(inputs).__name__}"
+            + (f" of shapes {shapes[:3]}" if any(shapes) else "")
+        )
+
+
 def _points(channels):
     """The flattened filters of every channel, `(channels, weights)`."""
     return np.concatenate(channels.filters).T
@@ -157,22 +195,45 @@ def _interpolation(matrix, kept):
     return result
 
 
+def check_merge(merge, channels, kept):
+    """Raises a ValueError unless a `Merge` fits the `Channels`, of which those
+    of the integers `kept` stay."""
+    shape = (len(kept), channels.size)
+    problem = _misfit(merge, channels.reader_count, shape)
+    if problem is not None:
+        raise ValueError(
+            "A merge does not fit. Expected a `baselines.Merge` with a finite "
+            f"matrix of shape {shape} for each of the {channels.reader_count} "
+            f"layers that read {channels.name!r}, and None or another one for "
+            f"the writers. Received: {problem}"
+        )
+
+
+def _misfit(merge, count, shape):
+    """What is wrong about a merge, or None."""
+    if not isinstance(merge, Merge):
+        return f"an object of type {type(merge).__name__}"
+    if len(merge.readers) != count:
+        return f"{len(merge.readers)} matrices"
+    writers = [] if merge.writers is None else [merge.writers]
+    for matrix in [*merge.readers, *writers]:
+        if np.shape(matrix) != shape:
+            return f"a matrix of shape {np.shape(matrix)}"
+        if not np.all(np.isfinite(matrix)):
+            return "a matrix with infinite numbers or NaN in it"
+    return None
+
+
 def apply_merge(merge, around, kept, flow):
     """Changes the weights around a gate such that the channels which stay
     stand in for all; the others are no longer read.
 
     Args:
-        merge: `Merge`.
+        merge: `Merge` that `check_merge` has seen.
         around: `Neighbours` of the gate.
         kept: Integers, the channels that stay.
         flow: `Flow` of the gated model, whose weights are changed.
     """
-    if len(merge.readers) != len(around.readers):
-        raise ValueError(
-            "A merge does not fit. Expected a matrix for each of the "
-            f"{len(around.readers)} layers that read "
-            f"{around.writers[0].name!r}. Received: {len(merge.readers)}"
-        )
     # A depthwise convolution's channels are bound to those it reads.
     bound = any(
         isinstance(flow.rules[x], DepthwiseConvolution) for x in around.writers

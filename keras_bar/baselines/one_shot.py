@@ -2,11 +2,14 @@
 
 import functools
 
+import keras
 import numpy as np
 
 from keras_bar import selection
 from keras_bar.baselines.criteria import Channels
+from keras_bar.baselines.criteria import random
 from keras_bar.baselines.merging import apply_merge
+from keras_bar.baselines.merging import check_merge
 from keras_bar.baselines.neighbours import Activations
 from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.compaction import compact
@@ -33,7 +36,8 @@ def prune(
     """Removes the weakest channels of a model at once, without training.
 
     Train the result, and call this again: that is the iterative scheme in
-    section 3.2 of the supplement, which removes half of the volume each time.
+    section 3.2 of the supplement, which removes half of the volume each time;
+    see `baselines.halvings`.
 
     Args:
         model: Functional or built Sequential `keras.Model`. It is left as it
@@ -45,7 +49,10 @@ def prune(
             remain; or a number above 1, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.
         scope: `"layer"` removes the same share of every layer; `"global"`
-            compares the scores of all layers.
+            compares the scores of all layers as they are. WM's and VQ's are in
+            units of the weights, so that layers of small weights lose most;
+            ID's are relative to the strongest channel of a layer; Random's
+            treat all channels alike.
         connectivity: `"regular"` or `"mixed"`, as in `keras_bar.gate`.
         skip: Names of layers that keep all channels.
 
@@ -57,6 +64,7 @@ def prune(
             pruned, or the budget is too small for any connected network.
     """
     selection.check_budget_argument(budget, metric)
+    _check_criterion(criterion)
     if scope not in SCOPES:
         raise ValueError(
             f"Unknown scope. Expected one of {', '.join(map(repr, SCOPES))}. "
@@ -88,29 +96,105 @@ def prune(
     return compact(student)
 
 
+def halvings(budget):
+    """Budgets of the rounds of iterative pruning: prune, train, and again.
+
+        for step in baselines.halvings(1 / 16):
+            model = baselines.prune(model, criterion, step)
+            model.compile(...)
+            model.fit(...)
+
+    The supplement, section 3.2, removes half of the volume in each round, four
+    times for 1/16. A budget that is no power of 1/2 takes as many rounds as it
+    has halvings in it, all of the same fraction: 1/3 one round, 1/6 two of
+    0.408. (`1 / budget` counts as the nearest integer, so that 1/3.9 takes two
+    rounds, as 1/4 does.)
+
+    Args:
+        budget: Float in (0, 1], the fraction of the model's cost that may
+            remain after the last round.
+
+    Returns:
+        List of floats, the fraction that every round leaves of what was left
+        before it. Their product is the budget, to six digits or so.
+
+    Raises:
+        ValueError: If the budget is no such fraction.
+    """
+    if not selection.is_number(budget) or not 0 < budget <= 1:
+        raise ValueError(
+            "Invalid budget of iterative pruning. Expected a fraction of the "
+            f"full cost in (0, 1]. Received: budget={budget!r}"
+        )
+    factor = 1 / budget
+    rounds = max(1, round(factor).bit_length() - 1)
+    # Rounded, so that a power of 2 has steps of exactly 1/2.
+    return [1 / round(factor ** (1 / rounds), 6)] * rounds
+
+
+def _check_criterion(criterion):
+    """Raises a ValueError for what is no function of `Channels`."""
+    unfinished = isinstance(criterion, type) or criterion is random
+    if unfinished or not callable(criterion):
+        raise ValueError(
+            "Invalid criterion. Expected a function of `baselines.Channels`, "
+            "such as baselines.weight_magnitude, baselines.random(seed) or "
+            "baselines.VectorQuantization(). "
+            f"Received: criterion={criterion!r}"
+        )
+
+
 def _channels(neighbours, flow):
     """Dict from gate to `Channels`."""
     activations = Activations(flow, neighbours)
+
+    def observe(key, inputs):
+        _check_inputs(inputs, flow.graph.inputs)
+        return activations(key, inputs)
+
     return {
         key: Channels(
             name=around.writers[0].name,
             filters=[flow.rules[x].filters(x.op) for x in around.writers],
             index=index,
             reader_count=len(around.readers) if around.complete else 0,
-            activations=functools.partial(activations, key),
+            activations=functools.partial(observe, key),
         )
         for index, (key, around) in enumerate(neighbours.items())
     }
 
 
+def _check_inputs(inputs, expected):
+    """Raises a ValueError unless a model with the inputs `expected`, a list of
+    `Value`, can be called on them."""
+    arrays = keras.tree.flatten(inputs)
+    found = [tuple(getattr(x, "shape", ())) for x in arrays]
+    shapes = [tuple(x.shape) for x in expected]
+    if len(found) != len(shapes) or not all(map(_fits, found, shapes)):
+        raise ValueError(
+            "These inputs cannot show activations. Expected arrays as the "
+            f"model's inputs are, of shapes {shapes}. Received: "
+            f"{len(found)} of shapes {found[:3]}"
+        )
+
+
+def _fits(found, shape):
+    """Whether the shape of an array is one of a model's input."""
+    return len(found) == len(shape) and all(
+        size is None or size == given
+        for size, given in zip(shape[1:], found[1:], strict=True)
+    )
+
+
 def _merge(criterion, channels, chosen, neighbours, flow):
     """Lets the channels that stay stand in for those that go."""
-    # All look at the network as it was; what they see must not change.
-    merges = {
-        key: criterion.merge(channels[key], np.flatnonzero(mask))
-        for key, mask in chosen.items()
-        if channels[key].reader_count and mask.any() and not mask.all()
-    }
+    merges = {}
+    for key, mask in chosen.items():
+        if channels[key].reader_count and mask.any() and not mask.all():
+            kept = np.flatnonzero(mask)
+            merges[key] = criterion.merge(channels[key], kept)
+            check_merge(merges[key], channels[key], kept)
+    # All have looked at the network as it was; only now it may change.
     for key, merge in merges.items():
         kept = np.flatnonzero(chosen[key])
         apply_merge(merge, neighbours[key], kept, flow)
@@ -124,12 +208,18 @@ def _shares(scores):
 
 
 def _checked(scores, channels):
-    scores = np.asarray(scores, "float64")
-    if scores.shape != (channels.size,) or np.isnan(scores).any():
-        raise ValueError(
-            "A criterion gave wrong scores. Expected a number per channel, "
-            f"shape ({channels.size},), for {channels.name!r}. "
-            f"Received: shape {scores.shape}"
-            + (", with NaN in it" if np.isnan(scores).any() else "")
-        )
-    return scores
+    """Scores as an array of floats; a ValueError if they are none."""
+    try:
+        array = np.asarray(scores, "float64")
+    except (TypeError, ValueError):  # No numbers, or ragged.
+        received = repr(scores)
+    else:
+        nan = np.isnan(array).any()
+        received = f"shape {array.shape}" + (", with NaN in it" if nan else "")
+        if array.shape == (channels.size,) and not nan:
+            return array
+    raise ValueError(
+        "A criterion gave wrong scores. Expected a number per channel, "
+        f"shape ({channels.size},), for {channels.name!r}. "
+        f"Received: {received}"
+    )

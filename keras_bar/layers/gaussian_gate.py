@@ -1,6 +1,7 @@
 """The gate of the variational information bottleneck."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bar.layers.channel_gate import ChannelGate
@@ -26,7 +27,7 @@ class GaussianGate(ChannelGate):
     Args:
         axis: Integer, the channel axis.
         threshold: Float, the value of `log alpha` from which on a channel is
-            dead.
+            dead; with infinity none ever is.
         rate: Float, by how much faster than the other weights `mu` and
             `log_sigma` learn. What is learned are these divided by `rate`, so
             that an optimizer that normalises gradients, as Adam does, moves
@@ -36,6 +37,9 @@ class GaussianGate(ChannelGate):
             `N(1, 0.01^2)` and `N(-9, 0.01^2)` (supplement, section 4).
         return_factors: Whether to return `[inputs * z, z]`.
         seed: Integer seed of the noise and of initializers without one.
+
+    Raises:
+        ValueError: If the threshold or the rate is wrong.
 
     Attributes:
         scaled_mu, scaled_log_sigma: Trainable variables `(channels,)`,
@@ -60,7 +64,7 @@ class GaussianGate(ChannelGate):
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
-        self.threshold = threshold
+        self.threshold = _check_threshold(threshold)
         self.rate = check_rate(rate)
         other_seed = None if seed is None else seed + 1
         mu, log_sigma = initializers or [
@@ -125,3 +129,14 @@ class GaussianGate(ChannelGate):
                 keras.initializers.serialize(x) for x in self.initializers
             ],
         }
+
+
+def _check_threshold(threshold):
+    """Returns the threshold, a number at which some channel can live."""
+    number = isinstance(threshold, int | float | np.number)
+    if not number or isinstance(threshold, bool) or not threshold > -np.inf:
+        raise ValueError(
+            "Invalid threshold. Expected a finite number, or infinity for "
+            f"channels that never die. Received: threshold={threshold!r}"
+        )
+    return threshold
