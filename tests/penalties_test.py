@@ -1,7 +1,6 @@
 """LZR, IB and MorphNet: their losses, and what they leave."""
 
 import functools
-import warnings
 
 import keras
 import numpy as np
@@ -91,77 +90,6 @@ def test_divergence_is_weighted_with_the_positions():
         assert float(numpy(control(state))) == pytest.approx(
             0.1 * expected, rel=1e-4
         )
-
-
-def gamma_gradients(model, regularizer):
-    """The gradients of the penalty with respect to the norms' scales, by
-    Keras: one step of plain descent at rate 1, on no data loss."""
-    control, _ = loss_of(model, regularizer)
-    gammas = [model.get_layer(f"{x}_norm").gamma for x in ("stem", "branch")]
-    before = [numpy(x).copy() for x in gammas]
-
-    class Nothing(keras.losses.Loss):
-        def call(self, y_true, y_pred):
-            return 0.0 * ops.sum(y_pred)
-
-    model.compile(keras.optimizers.SGD(1.0), Nothing(), jit_compile=False)
-    x, y = tiny.data(8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(x, y, batch_size=8, callbacks=[regularizer], verbose=0)
-    return [b - numpy(x) for b, x in zip(before, gammas, strict=True)]
-
-
-@core
-@pytest.mark.parametrize("metric", ["flops", "volume"])
-def test_morph_net_penalty_by_hand(metric):
-    """`C (sum|gamma_i| B + A sum|gamma_j|)` of a chain of convolutions, with
-    channels above and below the threshold."""
-    inputs = keras.Input((6, 6, 2))
-    x = inputs
-    for name, filters in (("stem", 5), ("branch", 4)):
-        x = layers.Conv2D(filters, 3, padding="same", name=name)(x)
-        x = layers.BatchNormalization(name=f"{name}_norm")(x)
-        x = layers.ReLU()(x)
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = layers.Dense(3, name="logits", dtype="float32")(x)
-    model = student(MarkerGate, model=keras.Model(inputs, outputs))
-    gammas = (
-        np.array([0.5, -0.2, 0.05, 1.0, -0.01], "float32"),
-        np.array([0.3, 0.04, -0.9, 2.0], "float32"),
-    )
-    for name, gamma in zip(("stem", "branch"), gammas, strict=True):
-        model.get_layer(f"{name}_norm").gamma.assign(gamma)
-    alive = [np.sum(np.abs(x) > 0.1) for x in gammas]
-    assert alive == [3, 3]
-    taps = 2 * 36 * 9
-    per_channel = {
-        "volume": (36, 36),
-        "flops": (taps * (2 + alive[1]), taps * alive[0] + 2 * 3),
-    }[metric]
-    regularizer = baselines.MorphNetRegularizer(1e-5, metric, threshold=0.1)
-    found = gamma_gradients(model, regularizer)
-    for gradient, gamma, price in zip(found, gammas, per_channel, strict=True):
-        np.testing.assert_allclose(
-            gradient, 1e-5 * price * np.sign(gamma), rtol=1e-4
-        )
-
-
-@core
-def test_writers_of_a_stream_are_one_group():
-    """The largest scale of a channel counts for all, and is the one that is
-    pushed."""
-    model = student(MarkerGate, connectivity="regular")
-    stem, branch = (model.get_layer(f"{x}_norm") for x in ("stem", "branch"))
-    stem.gamma.assign(np.linspace(0.1, 1.6, 16))
-    branch.gamma.assign(np.full(16, 0.85))
-    regularizer = baselines.MorphNetRegularizer(1e-4, "volume", threshold=0.7)
-    found = gamma_gradients(model, regularizer)
-    largest = np.linspace(0.1, 1.6, 16) > 0.85
-    np.testing.assert_array_equal(found[0] != 0, largest)
-    np.testing.assert_array_equal(found[1] != 0, ~largest)
-    (gate,) = pruning.gates_of(model)
-    np.testing.assert_array_equal(gate.alive(), np.ones(16, bool))
 
 
 # --- Training ---------------------------------------------------------------
@@ -291,19 +219,6 @@ def test_data_of_unknown_length():
     batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, 80, 8))
     model.fit(batches, callbacks=[baselines.L0Regularizer(0.1)], verbose=0)
     assert all(gate.is_fixed for gate in pruning.gates_of(model))
-
-
-def test_morph_net_needs_scales():
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(8, 3, name="plain")(inputs)
-    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    bare = keras.Model(inputs, layers.Dense(3, dtype="float32")(x))
-    model = student(MarkerGate, model=bare)
-    refused(
-        "scales of batch normalization.*'plain_gate'",
-        model,
-        baselines.MorphNetRegularizer(1.0),
-    )
 
 
 def test_keras_distiller_would_lose_the_penalty():

@@ -15,6 +15,7 @@ Learning of Deep Networks". The three steps are
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bar import selection
@@ -23,6 +24,7 @@ from keras_bar.baselines.penalties import check_strength
 from keras_bar.callbacks.checks import check_gates
 from keras_bar.callbacks.control import Penalty
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.compaction.building import is_remnant
 from keras_bar.costs import CostModel
 from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
@@ -62,8 +64,8 @@ class MorphNetRegularizer(GateRegularizer):
 
     Raises:
         ValueError: If an argument is wrong, the model has no
-            `keras_bar.layers.MarkerGate`s, or no batch normalization scales
-            the channels of one of them.
+            `keras_bar.layers.MarkerGate`s, or something reads the channels of
+            one of them without the scale of a batch normalization in between.
     """
 
     def __init__(self, strength, metric="flops", threshold=1e-2):
@@ -116,23 +118,23 @@ class _ScalePenalty(Penalty):
 
 
 def _scales(cost_model):
-    """Dict from gate to the scales of its channels: the `gamma`s of all batch
-    normalizations between their writers and their readers."""
+    """Dict from gate to the scales of its channels: pairs of the `gamma` of a
+    batch normalization between their writers and their readers, and where in
+    it the scales of a channel are (`Neighbours.norms`)."""
     scales = {}
     for gate, around in find_neighbours(cost_model).items():
-        norms = [
-            node.op
-            for node in around.between
-            if isinstance(node.op, keras.layers.BatchNormalization)
-        ]
-        scales[gate] = [x.gamma for x in norms if x.gamma is not None]
-        if not scales[gate]:
+        # Who reads a channel without it may need it, however small it is.
+        if around.unscaled:
+            reader = around.unscaled[0]
+            where = repr(reader.name) if reader else "the model's output"
             raise ValueError(
                 "MorphNet learns from the scales of batch normalization. "
-                "Expected one with a scale behind every gated convolution; "
-                "name those without one in `skip` of `keras_bar.gate`. "
-                f"Received: {gate.name!r} without one"
+                "Expected one with a scale between every gated convolution "
+                "and all that read its channels; name those without one in "
+                "`skip` of `keras_bar.gate`. "
+                f"Received: {gate.name!r} without one in front of {where}"
             )
+        scales[gate] = [(x.op.gamma, at) for x, at in around.norms.items()]
     return scales
 
 
@@ -140,12 +142,19 @@ def _magnitudes(scales):
     """Dict from gate to `|gamma|` of its channels, tensor `(channels,)`: the
     largest where there are several."""
     return {
-        # Under mixed precision Keras casts what is read within a step.
         gate: ops.max(
-            ops.stack([ops.cast(ops.abs(x), "float32") for x in gammas]), axis=0
+            ops.stack([_magnitude(gamma, at) for gamma, at in gammas]), axis=0
         )
         for gate, gammas in scales.items()
     }
+
+
+def _magnitude(gamma, places):
+    # Under mixed precision Keras casts what is read within a step.
+    size = ops.cast(ops.abs(gamma), "float32")
+    if places is None:
+        return size
+    return ops.max(ops.take(size, places, axis=0), axis=1)
 
 
 def expand(model, budget, metric="flops"):
@@ -153,7 +162,8 @@ def expand(model, budget, metric="flops"):
 
     Every convolution whose channels are free gets the same multiple of them:
     the largest with which the network is within the budget. It starts anew,
-    from random weights: it is the widths that MorphNet learns.
+    from random weights: it is the widths that MorphNet learns. Constants that
+    compaction left of channels with the old weights are gone.
 
     Args:
         model: Functional or built Sequential `keras.Model` without gates, with
@@ -168,7 +178,8 @@ def expand(model, budget, metric="flops"):
         ValueError: If an argument is wrong, one channel per convolution
             exceeds the budget, or the model cannot be widened: it has no free
             convolution, or layers whose configuration fixes a number of
-            channels (squeeze-and-excitation, grouped convolutions, slices).
+            channels (squeeze-and-excitation, grouped convolutions, slices, a
+            rescaling channel by channel).
     """
     selection.check_metric(metric)
     if not selection.is_number(budget) or not 0 < budget < math.inf:
@@ -237,13 +248,15 @@ def _widened(graph, widths):
     clones: dict = {}
 
     def rebuild(node, tensors):
+        if is_remnant(node):
+            return [tensors[x] for x in node.inputs]
         layer = clones.get(id(node.op))
         if layer is None:  # One that is called twice stays one.
             changes = {"filters": widths[node]} if node in widths else {}
             layer = trace.clone(node.op, node.name, **changes)
             clones[id(node.op)] = layer
         try:
-            outputs = trace.call(layer, node, tensors)
+            outputs = _call(layer, node, tensors)
         except Exception as error:  # Keras and its backends raise many kinds.
             raise ValueError(
                 "The model cannot be widened: the configuration of a layer "
@@ -255,3 +268,17 @@ def _widened(graph, widths):
         return outputs
 
     return trace.replay(graph, rebuild)
+
+
+def _call(layer, node, tensors):
+    """The new outputs of a layer that takes as many channels as it gets."""
+    outputs = trace.call(layer, node, tensors)
+    if isinstance(layer, keras.layers.Rescaling):
+        sizes = np.size(layer.scale), np.size(layer.offset)
+        if max(sizes) > 1 and outputs[0].shape != node.output.shape:
+            # Keras would find out when the model runs.
+            raise ValueError(
+                "A rescaling does not fit. Expected the shape "
+                f"{node.output.shape}. Received: {outputs[0].shape}"
+            )
+    return outputs

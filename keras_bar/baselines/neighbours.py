@@ -47,6 +47,11 @@ class Neighbours:
         writers: List of `Node`, the layers with a kernel that write them.
         between: List of `Node`, layers with numbers of their own for every
             channel, such as batch normalization, between writers and readers.
+        norms: Dict from those of them that are batch normalizations with a
+            scale to where the scales of a channel are: None for one each, and
+            behind a flattening `rows` as of a `Reader`.
+        unscaled: List of `Node`, those that read channels which no such scale
+            has multiplied; None stands for an output of the model.
         readers: List of `Reader`.
         complete: Whether `readers` are all that read the channels, so that
             some channels can stand in for others. A concatenation, an addition
@@ -56,6 +61,8 @@ class Neighbours:
 
     writers: list
     between: list
+    norms: dict
+    unscaled: list
     readers: list
     complete: bool
 
@@ -89,7 +96,8 @@ class _Search:
     def around(self, nodes):
         """`Neighbours` of the gate that multiplies at `nodes`."""
         behind = [self._written(node) for node in nodes]
-        between = [norm for _, norms in behind for norm in norms]
+        # The layers that channels pass, each on its own; as in `norms`.
+        passed: dict = {x: None for _, front in behind for x in front}
         readers, followed = [], True
         stack: list = [(node.output, None) for node in nodes]
         seen: set = set()
@@ -106,17 +114,19 @@ class _Search:
                     readers.append(Reader(node, value, found))
                 elif isinstance(rule, Flatten) and rows is None:
                     flat = self._flattened_rows(node, value)
+                    passed[node] = flat
                     stack.append((node.output, flat))
                 elif self._passes(node, rule, nodes):
-                    weighted = getattr(node.op, "weights", ())
-                    between += [node] if weighted else []
-                    followed &= rows is None or not weighted
+                    passed[node] = rows
+                    followed &= rows is None or not _has_weights(node)
                     stack.append((node.output, rows))
                 else:
                     followed = False
         return Neighbours(
             writers=[writer for writer, _ in behind],
-            between=between,
+            between=[x for x in passed if _has_weights(x)],
+            norms={x: at for x, at in passed.items() if _has_scale(x)},
+            unscaled=self._unscaled(nodes, behind, passed),
             readers=sorted(readers, key=lambda x: x.node.name),
             complete=bool(followed and readers),
         )
@@ -141,6 +151,25 @@ class _Search:
             node = node.inputs[0].producer
         return node, between
 
+    def _unscaled(self, nodes, behind, passed):
+        """Who reads what has passed a gate, but no scale."""
+        stack = [
+            node.output
+            for node, (_, front) in zip(nodes, behind, strict=True)
+            if not any(map(_has_scale, front))
+        ]
+        seen, readers = set(stack), []
+        while stack:
+            value = stack.pop()
+            readers += [None] if value in self._flow.graph.outputs else []
+            for node in value.consumers:
+                if node not in passed:
+                    readers.append(node)
+                elif not _has_scale(node) and node.output not in seen:
+                    seen.add(node.output)
+                    stack.append(node.output)
+        return readers
+
     def _flattened_rows(self, node, value):
         """Where the features of every channel are, `(channels, places)`."""
         channels = self._flow.channels[value]
@@ -155,6 +184,15 @@ def _reads_linearly(rule):
     convolution applies another kernel to every channel first.)"""
     separable = isinstance(rule, SeparableConvolution)
     return isinstance(rule, Mixing) and not separable
+
+
+def _has_weights(node):
+    return bool(getattr(node.op, "weights", ()))
+
+
+def _has_scale(node):
+    norm = isinstance(node.op, keras.layers.BatchNormalization)
+    return norm and node.op.gamma is not None
 
 
 class Activations:

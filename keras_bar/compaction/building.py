@@ -1,6 +1,7 @@
 """The builder of the compact network: tensors that store fewer channels."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -11,6 +12,15 @@ from keras_bar.graph import trace
 from keras_bar.graph.rules.base import along
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
+
+
+def is_remnant(node):
+    """Whether `Builder.affine` made a layer of numbers per channel. Unlike a
+    user's, these have every dimension of the tensor, the batch's too."""
+    rescales = isinstance(node.op, keras.layers.Rescaling)
+    named = re.search(r"_(constant|scale|factor)(_\d+)?$", node.name)
+    ranks = [np.ndim(getattr(node.op, x, 0)) for x in ("scale", "offset")]
+    return bool(rescales and named) and len(node.inputs[0].shape) in ranks
 
 
 @dataclasses.dataclass(frozen=True)
