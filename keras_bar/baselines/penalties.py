@@ -24,9 +24,11 @@ class ChannelRegularizer(GateRegularizer):
 
     Args:
         strength: Positive float, the factor of the loss.
-        weight: What the channels are weighted with, `w`: None for 1; or a
-            metric, `"volume"`, `"flops"` or `"params"`, for what closing a
-            channel saves in the full network, in its units.
+        weight: What the channels are weighted with, `w`: None for 1; a metric,
+            `"volume"`, `"flops"` or `"params"`, for what closing a channel
+            saves in the full network, in its units; or a function from a gate
+            to a number above 0, for a weight of each layer's own. A gate is
+            named after what it gates: `conv1_gate`.
 
     Raises:
         ValueError: If an argument is wrong, or the model has no gates of this
@@ -38,10 +40,12 @@ class ChannelRegularizer(GateRegularizer):
     def __init__(self, strength, weight=None):
         super().__init__(steps=None)
         check_strength(strength)
-        if weight is not None and weight not in METRICS:
+        known = weight is None or callable(weight) or weight in METRICS
+        if not known:
             raise ValueError(
-                "Unknown weight. Expected None or one of "
-                f"{', '.join(map(repr, METRICS))}. Received: weight={weight!r}"
+                "Unknown weight. Expected None, a function of a gate, or one "
+                f"of {', '.join(map(repr, METRICS))}. "
+                f"Received: weight={weight!r}"
             )
         self.strength = strength
         self.weight = weight
@@ -51,16 +55,26 @@ class ChannelRegularizer(GateRegularizer):
         raise NotImplementedError
 
     def check_model(self, cost_model, name):
-        if self.weight is not None:
+        if self.weight in METRICS:
             selection.check_known_size(cost_model, self.weight, name)
 
     def make_control(self, steps):
         model = self._cost_model
         check_gates(model.gates, self.gate_class, type(self).__name__)
-        weights = dict.fromkeys(model.gates, 1.0)
-        if self.weight is not None:
+        if self.weight in METRICS:
             weights = model.savings(self.weight)
+        else:
+            weights = {gate: self._weight_of(gate) for gate in model.gates}
         return _Penalty(weights, self.strength, self.channel_penalty)
+
+    def _weight_of(self, gate):
+        weight = 1.0 if self.weight is None else self.weight(gate)
+        if not selection.is_number(weight) or not 0 < weight < float("inf"):
+            raise ValueError(
+                f"The weight of {gate.name} is no weight. Expected a finite "
+                f"number above 0. Received: {weight!r}"
+            )
+        return weight
 
 
 class L0Regularizer(ChannelRegularizer):
@@ -87,8 +101,9 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
 
     `f = log(1 + mu^2 / sigma^2) / 2`, an upper bound of it in nats, for a
     model with Gaussian gates:
-    `keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)`. Dai et al.
-    weight it with the number of positions, the weight `"volume"`.
+    `keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)`. Dai et al.'s
+    layer weights it with the number of positions, the weight `"volume"`; their
+    experiments also have a factor per layer, for which give a function.
 
     Args:
         strength, weight: As of `ChannelRegularizer`.
