@@ -225,7 +225,15 @@ def markdown(dataset, rows, metric):
                 for x in ("volume", "flops")
             ),
             tables.spread([x["accuracy"] for x in members]),
-            *nearest(beside, tables.TITLES[method], factor, metric),
+            *nearest(
+                beside,
+                tables.TITLES[method],
+                # Its budget was not the metric.
+                factor
+                if method == "bar-flops"
+                else tables.mean_factor(members, metric),
+                metric,
+            ),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

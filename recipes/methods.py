@@ -13,6 +13,7 @@ from recipes import figures
 from recipes import hosts
 from recipes import searching
 from recipes import tables
+from recipes.work import train_full
 
 # Training pictures on which ID observes activations.
 DECOMPOSED = 500
@@ -103,27 +104,37 @@ def halve(work, teacher, criterion, scope="layer"):
         scope: `"layer"` or `"global"`, as in `keras_bar.baselines.prune`.
     """
     cell, plan = work.cell, work.phases("halving")
-    rounds = max(1, round(cell.factor).bit_length() - 1)
-    step = round(cell.factor ** (1 / rounds), 6)
+    steps = baselines.halvings(1 / cell.factor)
     place = work
     if not plan.shared:  # The first rounds are the same for all factors.
-        place = work.other(method=f"{cell.method}-halved", factor=step)
+        factor = round(1 / steps[0], 6)
+        place = work.other(method=f"{cell.method}-halved", factor=factor)
 
-    def train(name, small, phases):
+    def train(name, small, step, phases):
         small = baselines.prune(
-            small, criterion(work), 1 / step, cell.metric, scope=scope
+            small, criterion(work), step, cell.metric, scope=scope
         )
         return place.distill(name, teacher, small, phases.train, phases.low)
 
-    small = teacher
-    for i in range(rounds):
-        name, phases = f"round{i + 1}", plan.of_round(i, rounds)
+    small = halved_first(work) if plan.anew else teacher
+    for i, step in enumerate(steps):
+        name, phases = f"round{i + 1}", plan.of_round(i, len(steps))
         small = place.run.once(
-            name, functools.partial(train, name, small, phases)
+            name, functools.partial(train, name, small, step, phases)
         )
     return small, {}
 
 
+def halved_first(work):
+    """The network with which all halvings of a seed begin."""
+    work = work.other(method="initial", factor=1, metric="volume")
+    return work.run.once(
+        "initial", lambda: train_full(work, "initial", "halving")
+    )
+
+
+# Packages that methods need beside the others, as they are imported.
+REQUIRED = {"vq": "sklearn", "id": "scipy", "id-weights": "scipy"}
 CRITERIA = {
     "wm": lambda work: baselines.weight_magnitude,
     "random": lambda work: baselines.random(work.cell.seed),
@@ -142,7 +153,8 @@ class Penalty:
     Attributes:
         regularizer: Function from a strength and a metric to the callback.
         strength: Where the search for the strength begins.
-        near: By what factor the pruned network may miss the wanted size.
+        near: By what factor the pruned network may miss the size aimed at.
+        aim: What is aimed at, a factor on the wanted size.
         gate: The class of its gates.
         connectivity: `"mixed"` or `"regular"`, or None for what was asked for.
         phases: Kind of the phases.
@@ -153,6 +165,7 @@ class Penalty:
     regularizer: object
     strength: float
     near: float = searching.NEAR
+    aim: float = 1.0
     gate: type = keras_bar.layers.HardConcreteGate
     connectivity: str | None = None
     phases: str = "gates"
@@ -169,7 +182,9 @@ PENALTIES = {
     "morphnet": Penalty(
         baselines.MorphNetRegularizer,
         1e-5,
-        near=2.0,  # It is expanded to the size.
+        # Half of the size or more, and not more than it: it is expanded.
+        near=1.4,
+        aim=0.7,
         gate=keras_bar.layers.MarkerGate,
         connectivity="regular",
         phases="morphnet",
@@ -212,7 +227,7 @@ def find_strength(work, method):
     return searching.recorded(
         run.folder / f"search-{metric}-{work.cell.factor:g}.json",
         attempt,
-        1 / work.cell.factor,
+        penalty.aim / work.cell.factor,
         penalty.strength,
         penalty.near,
         known=[float(x) for x in run.done("gated-")],

@@ -17,12 +17,15 @@ class Phases:
         low: Last, at the low learning rate.
         shared: Whether several rounds share these epochs, so that they train
             no longer than one round does; otherwise each has as many.
+        anew: Whether the rounds begin with a network that was trained as long
+            as each of them, and not with the full network of the others.
     """
 
     prune: int = 0
     high: int = 0
     low: int = 0
     shared: bool = False
+    anew: bool = False
 
     @property
     def train(self):
@@ -35,13 +38,12 @@ class Phases:
 
     def scaled(self, factor):
         """Phases that are `factor` times as long, at least an epoch each."""
-        return Phases(
-            *(
-                x and max(1, round(factor * x))
-                for x in (self.prune, self.high, self.low)
-            ),
-            self.shared,
-        )
+        scaled = {
+            name: max(1, round(factor * epochs))
+            for name in ("prune", "high", "low")
+            if (epochs := getattr(self, name))
+        }
+        return dataclasses.replace(self, **scaled)
 
     def of_round(self, i, rounds):
         """The phases of one of several rounds."""
@@ -50,6 +52,8 @@ class Phases:
         total = self.train
         epochs = max(1, total * (i + 1) // rounds - total * i // rounds)
         low = round(epochs * self.low / total)
+        if self.low and epochs > 1:
+            low = max(1, low)
         return Phases(high=epochs - low, low=low)
 
 

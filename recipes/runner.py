@@ -5,6 +5,7 @@ cell that was interrupted goes on after its last epoch.
 """
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import math
@@ -51,14 +52,16 @@ def run(parser, settings, dataset, folder):
         parser.error(str(error))
     yield find_rows(folder)
     rest = settings.network, settings.metric, settings.start
-    for method, factor, seed in itertools.product(
+    asked = itertools.product(
         settings.methods, settings.factors, settings.seeds
-    ):
-        cell = Cell(method, factor, seed, *rest)
+    )
+    cells = [Cell(*what, *rest) for what in asked]
+    for i, cell in enumerate(cells, 1):
         work = Work(cell, dataset, data, manner, folder)
         if work.run.is_done():
             print(f"{cell}: done before", flush=True)
             continue
+        print(f"\ncell {i} of {len(cells)}", flush=True)
         keras.backend.clear_session()
         with inside(settings):
             do(work)
@@ -151,7 +154,7 @@ def do(work, method=None):
             that the cell names.
     """
     run, cell = work.run, work.cell
-    print(f"\n{cell}", flush=True)
+    print(cell, flush=True)
     teacher = work.teacher()
     small, row = (method or methods.METHODS[cell.method])(work, teacher)
     small = run.save("compact", small)
@@ -198,6 +201,14 @@ def check(settings, known):
             f"{', '.join(known.networks)}. "
             f"Received: --network {settings.network}"
         )
+    for method in settings.methods:
+        package = methods.REQUIRED.get(method)
+        if package and importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"The method {method!r} needs a package that is missing. "
+                "Expected `pip install keras-bar[baselines]`. "
+                f"Received: no {package}"
+            )
     if "bar-flops" in settings.methods and settings.metric != "volume":
         raise ValueError(
             "The method 'bar-flops' stands beside methods with a budget of "

@@ -151,9 +151,15 @@ class Work:
         return self.distill("finetune", teacher, small, plan.train, plan.low)
 
 
-def train_full(work):
-    """The network that is pruned, and that teaches."""
-    plan = work.phases("full")
+def train_full(work, part="teacher", kind="full"):
+    """The network that is pruned, and that teaches.
+
+    Args:
+        work: `Work`.
+        part: String, the part of the cell.
+        kind: String, the kind of its phases.
+    """
+    plan = work.phases(kind)
     model = work.build()
     model.compile(
         keras.optimizers.Adam(
@@ -164,5 +170,5 @@ def train_full(work):
         metrics=["accuracy"],
         jit_compile=work.manner.jit,
     )
-    work.fit("teacher", model, plan.train)
+    work.fit(part, model, plan.train)
     return networks.without_optimizer(model)

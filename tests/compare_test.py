@@ -165,6 +165,45 @@ def test_rounds_of_the_supplement_serve_all_factors(
     assert [x for x in lines if x.startswith("| WM | 4 | 1 | 4.0 |")]
 
 
+def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
+    """As in the supplement's section 3.2, where the full network of the other
+    methods is trained longer; the methods share it."""
+    plan = phases.Phases(high=40, low=10, anew=True)
+    monkeypatch.setattr(phases, "load", lambda *_: plan)
+    trained = []
+
+    def train(work, part, kind):
+        trained.append((work.cell.method, part, kind))
+        return networks.vgg((14, 14, 1), 10)
+
+    monkeypatch.setattr(methods, "train_full", train)
+    began = []
+    monkeypatch.setattr(
+        methods.baselines,
+        "prune",
+        lambda model, *_, **__: began.append(model.get_weights()) or model,
+    )
+    monkeypatch.setattr(Work, "distill", lambda self, _, __, small, *___: small)
+    teacher = networks.vgg((14, 14, 1), 10)
+    for method in ("wm", "random"):
+        cell = Cell(method, 2, 0, "vgg", "volume", "scratch")
+        work = Work(cell, "cifar10", None, Manner(), tmp_path)
+        methods.METHODS[method](work, teacher)
+    assert trained == [("initial", "initial", "halving")]
+    for own, other in zip(*began, strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert not np.array_equal(began[0][0], teacher.get_weights()[0])
+
+
+def test_a_missing_package_is_told_of_at_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(methods.REQUIRED, "vq", "not_installed")
+    arguments = ["--dataset", "digits", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        compare.main([*arguments, "--methods", "wm", "vq"])
+    assert "Received: no not_installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_digits_need_no_file(tmp_path, capsys):
     arguments = ["--dataset", "digits", "--output", str(tmp_path)]
     with pytest.raises(SystemExit):
@@ -195,6 +234,11 @@ def test_the_supplement_beside():
     assert nearest("BAR (F-trained)", 8) == ["4.4", "63.9", "92.17"]
     assert nearest("BAR (F-trained)", 16, "flops") == ["2.9", "16.0", "93.50"]
     assert nearest("WM", 16, "flops") == ["4.0", "16.0", "91.20"]
+    # What stands beside a search that ended far from where it should.
+    row = {**ROW, "dataset": "cifar10", "method": "lzr", "factor": 16.0}
+    text = comparison.markdown("cifar10", [{**row, "volume": 0.24}], "volume")
+    (line,) = (x for x in text.splitlines() if x.startswith("| LZR |"))
+    assert line.endswith("| 4.3 | 38.1 | 92.10 |")
     for none in (("narrowed", 8), ("WM", 64), ("WM", 4, "params")):
         assert nearest(*none) == ["", "", ""]
 

@@ -6,6 +6,7 @@ import pytest
 
 from recipes import comparison
 from recipes import datasets
+from recipes import methods
 from recipes import phases
 from recipes import searching
 
@@ -43,6 +44,16 @@ def test_near_enough_is_enough():
         lambda x: tried.append(x) or 0.2, 0.25, 1.0, near=1.5
     )
     assert found == 1.0 and tried == [1.0]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8, 16])
+def test_what_is_expanded_was_shrunk_to_less(factor):
+    """Not to more than the budget, or expanding it would shrink it further."""
+    morphnet = methods.PENALTIES["morphnet"]
+    assert morphnet.expanded
+    target = morphnet.aim / factor
+    found = searching.search(size_of, target, 1e-5, morphnet.near)
+    assert 0.5 / factor <= size_of(found) <= 1 / factor
 
 
 def test_what_is_known_is_not_searched_for_again():
@@ -100,7 +111,19 @@ def test_phases_of_the_supplement():
     assert phases.load("cifar100", "gates") == phases.Phases(80, 40, 10)
     assert phases.load("mio_tcd", "gates") == phases.Phases(40, 20, 10)
     assert phases.load("cifar10", "morphnet") == phases.Phases(60, 50, 20)
+    assert phases.load("mio_tcd", "full") == phases.Phases(0, 40, 10)
+    assert phases.load("mio_tcd", "morphnet") == phases.Phases(40, 20, 10)
+    # Its full network is trained as long as one of its halvings.
     assert phases.load("mio_tcd", "halving") == phases.Phases(0, 40, 10)
+    anew = phases.Phases(0, 40, 10, anew=True)
+    assert phases.load("cifar10", "halving") == anew
+    assert phases.load("cifar100", "halving") == anew
+
+
+def test_where_the_paper_starts_from_the_full_network():
+    starts = {x: datasets.DATASETS[x].start for x in comparison.PAPER}
+    assert starts.pop("mio_tcd") == "teacher"
+    assert set(starts.values()) == {"scratch"}
 
 
 @pytest.mark.parametrize("kind", ["gates", "morphnet", "halving"])
@@ -130,3 +153,5 @@ def test_rounds_share_their_epochs_or_have_their_own():
     rounds = [shared.of_round(i, 4) for i in range(4)]
     assert [x.train for x in rounds] == [7, 8, 7, 8]
     assert [x.low for x in rounds] == [1, 2, 1, 2]
+    short = phases.Phases(high=5, low=1, shared=True)
+    assert short.of_round(0, 3) == phases.Phases(high=1, low=1)
