@@ -80,7 +80,7 @@ def test_an_interrupted_search_goes_the_same_way(tmp_path):
             return size_of(strength)
 
         return searching.recorded(
-            tmp_path / name, attempt, 1 / 16, 1e-6, searching.NEAR, known
+            tmp_path / name, attempt, 1 / 16, 1e-6, 1.05, known
         )
 
     straight, first, rest = [], [], []
