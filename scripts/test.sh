@@ -13,4 +13,4 @@ VENV=${VENV:-.venv}
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
 "$VENV/bin/lint-imports"
-"$VENV/bin/python" -m pytest -n 2 --dist loadscope "$@"
+"$VENV/bin/python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder "$@"

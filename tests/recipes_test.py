@@ -31,6 +31,8 @@ RECIPES = {
     "mio_tcd": "mio_tcd",
     "tinyimagenet": "tiny_imagenet",
 }
+# CIFAR-100 takes the way of CIFAR-10, and TinyImageNet that of Mio-TCD.
+COVERED_BY_OTHERS = ("cifar100", "tinyimagenet")
 SHAPES = {
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),
@@ -64,9 +66,10 @@ def run(recipe, folder, *arguments):
 
 @pytest.mark.parametrize(
     "recipe",
-    # CIFAR-100 takes the same way as CIFAR-10.
     [
-        pytest.param(x, marks=[pytest.mark.slow] if x == "cifar100" else [])
+        pytest.param(
+            x, marks=[pytest.mark.slow] if x in COVERED_BY_OTHERS else []
+        )
         for x in RECIPES
     ],
 )

@@ -122,14 +122,11 @@ def assert_pruned(model):
     ("kind", "settings"),
     [
         pytest.param(
-            keras_tuner.RandomSearch,
-            {"max_trials": 2},
-            marks=pytest.mark.slow,
-        ),
-        (
             keras_tuner.BayesianOptimization,
             {"max_trials": 3, "num_initial_points": 2},
+            marks=pytest.mark.slow,
         ),
+        (keras_tuner.RandomSearch, {"max_trials": 2}),
     ],
 )
 def test_what_a_tuner_keeps_is_pruned(tmp_path, kind, settings):
@@ -157,6 +154,7 @@ def test_what_a_tuner_keeps_is_pruned(tmp_path, kind, settings):
     assert accuracy == pytest.approx(trials[0].score, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_hyperband_begins_a_longer_budget_anew(tmp_path):
     hypermodel = Logged(
         build,
