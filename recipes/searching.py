@@ -6,8 +6,8 @@ import math
 from recipes import files
 from recipes import hosts
 
-# A network within this factor of the wanted size is near enough. A single channel
-# can be a tenth of what is left at 1/16: nearer is chance.
+# A network within this factor of the wanted size is near enough. At 1/16 a
+# single channel can be a tenth of what is left: nearer is chance.
 NEAR = 1.2
 TRIALS = 7
 # How far to go where all trials lie on one side: further each time.
