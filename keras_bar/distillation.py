@@ -177,9 +177,10 @@ class RecordedDistiller(Distiller):
         labels = {"labels": y, "teacher": teacher.predict(x)}
         distiller.fit(x, labels, epochs=40, callbacks=[budget])
 
-    `"teacher"` holds what the teacher returns for these pictures. Metrics and
-    the student's loss see the labels alone. Where targets are anything else,
-    as those to validate on may be, the teacher is asked.
+    `"teacher"` holds what the teacher returns for these pictures, in their
+    order: a `tf.data.Dataset` is to be joined with the answers before it is
+    shuffled. Metrics and the student's loss see the labels alone. Where targets
+    are anything else, as those to validate on may be, the teacher is asked.
 
     The arguments are those of `Distiller`.
 
@@ -206,7 +207,15 @@ class RecordedDistiller(Distiller):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        y, self.__dict__["_recorded"] = _part(y)
+        y, recorded = _part(y)
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        if recorded is not None:
+            # TensorFlow makes tuples of lists that are fed.
+            recorded = keras.tree.pack_sequence_as(
+                y_pred, keras.tree.flatten(recorded)
+            )
+        self.__dict__["_recorded"] = recorded
         try:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         finally:
@@ -224,6 +233,12 @@ class RecordedDistiller(Distiller):
 
 def _part(y):
     """Targets, and the teacher's answers, or None where there are none."""
-    if isinstance(y, dict) and set(y) == {"labels", "teacher"}:
-        return y["labels"], y["teacher"]
-    return y, None
+    if not isinstance(y, dict) or "teacher" not in y:
+        return y, None
+    if set(y) != {"labels", "teacher"}:
+        raise ValueError(
+            "These targets hold a teacher's answers, and something else. "
+            "Expected the keys 'labels' and 'teacher'. "
+            f"Received: {sorted(y)}"
+        )
+    return y["labels"], y["teacher"]

@@ -127,7 +127,9 @@ def halve(work, teacher, criterion, scope="layer"):
 
 def halved_first(work):
     """The network with which all halvings of a seed begin."""
-    work = work.other(method="initial", factor=1, metric="volume")
+    work = work.other(
+        method="initial", factor=1, metric="volume", start="scratch"
+    )
     return work.run.once(
         "initial", lambda: train_full(work, "initial", "halving")
     )
@@ -152,7 +154,8 @@ class Penalty:
 
     Attributes:
         regularizer: Function from a strength and a metric to the callback.
-        strength: Where the search for the strength begins.
+        strength: Where the search for the strength begins; of one that knows
+            the metric, for the volume.
         near: By what factor the pruned network may miss the size aimed at.
         aim: What is aimed at, a factor on the wanted size.
         gate: The class of its gates.
@@ -207,7 +210,11 @@ def by_penalty(work, teacher, method):
     }
     if penalty.expanded:
         keras.utils.set_random_seed(cell.seed)  # Of the new weights.
-        full = getattr(keras_bar.measure_cost(teacher), cell.metric)
+        full, left = (
+            getattr(keras_bar.measure_cost(x), cell.metric)
+            for x in (teacher, small)
+        )
+        row["shrunk"] = left / full
         small = baselines.expand(small, full / cell.factor, cell.metric)
     return work.finetune(teacher, small, penalty.phases), row
 
@@ -216,19 +223,24 @@ def find_strength(work, method):
     """Searches for the strength that leads to the cell's factor."""
     work = work.other(seed=SEARCHED)
     teacher = work.teacher()
-    metric = work.cell.metric
-    full = getattr(keras_bar.measure_cost(teacher), metric)
+    metric, cost = work.cell.metric, keras_bar.measure_cost(teacher)
+    full = getattr(cost, metric)
 
     def attempt(strength):
         gated = shrink(work, teacher, method, strength)
         return getattr(keras_bar.measure_cost(gated), metric) / full
 
     penalty, run = PENALTIES[method], shrinking(work, method).run
+    target = penalty.aim / work.cell.factor
+    first = penalty.strength
+    if penalty.expanded:  # It is per unit of the metric.
+        first = float(f"{first * cost.volume / full:.3g}")
     return searching.recorded(
-        run.folder / f"search-{metric}-{work.cell.factor:g}.json",
+        # One that looked for something else is none.
+        run.folder / f"search-{metric}-{target:.4g}-{penalty.near:g}.json",
         attempt,
-        penalty.aim / work.cell.factor,
-        penalty.strength,
+        target,
+        first,
         penalty.near,
         known=[float(x) for x in run.done("gated-")],
     )

@@ -14,15 +14,15 @@ VALIDATION = 2000
 @dataclasses.dataclass
 class Pictures:
     """Pictures `(n, height, width, channels)`, normalised, and their classes,
-    integers `(n,)`; those of `answered` have a teacher's logits beside them.
+    integers `(n,)`.
 
     What is done with them is the same for `streams.Stream`.
     """
 
     x: np.ndarray
-    y: np.ndarray | dict
+    y: np.ndarray
     x_test: np.ndarray
-    y_test: np.ndarray | dict
+    y_test: np.ndarray
     batch: int = BATCH
     # Of these none is a file of its own that could be broken.
     left_out = ()
@@ -37,30 +37,11 @@ class Pictures:
     @property
     def validation(self):
         """What `fit` validates on after every epoch."""
-        return self.x_test[:VALIDATION], _take(self.y_test, slice(VALIDATION))
+        return self.x_test[:VALIDATION], self.y_test[:VALIDATION]
 
     def answered(self, teacher):
-        """The same pictures to train and to validate with, and what a
-        `RecordedDistiller` wants to know of them.
-
-        Args:
-            teacher: `keras.Model` of logits.
-
-        Returns:
-            `Pictures`.
-        """
-        x_test, y_test = self.validation
-
-        def ask(x, y):
-            logits = teacher.predict(x, batch_size=500, verbose=0)
-            return {"labels": y, "teacher": logits}
-
-        return dataclasses.replace(
-            self,
-            y=ask(self.x, self.y),
-            x_test=x_test,
-            y_test=ask(x_test, y_test),
-        )
+        """`Answered` of the same pictures by a `keras.Model` of logits."""
+        return Answered(self, teacher)
 
     def batches(self, seed):
         """What `fit` trains on; a seed is an integer or a sequence of them."""
@@ -84,18 +65,48 @@ class Pictures:
         return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
 
 
+class Answered:
+    """Pictures to train and to validate with, and beside their classes what a
+    teacher says of them, as `RecordedDistiller` takes it.
+
+    Args:
+        pictures: `Pictures`.
+        teacher: `keras.Model` of logits.
+    """
+
+    def __init__(self, pictures, teacher):
+        self.pictures = pictures
+        self.y = self._ask(teacher, pictures.x, pictures.y)
+        x, y = pictures.validation
+        self.validation = x, self._ask(teacher, x, y)
+
+    def batches(self, seed):
+        """As of `Pictures`."""
+        return Batches(self.pictures, seed, self.y)
+
+    def _ask(self, teacher, x, y):
+        logits = teacher.predict(x, batch_size=500, verbose=0)
+        return {"labels": y, "teacher": logits}
+
+
 class Batches(keras.utils.PyDataset):
     """Training pictures in an order that depends on the seed and the epoch
     only, so that a resumed training sees what an uninterrupted one would have
     seen. Wants `fit(..., shuffle=False)`.
 
+    Args:
+        pictures: `Pictures`.
+        seed: Integer, or sequence of them.
+        y: The targets, by default the classes.
+
     Attributes:
         epoch: Integer, to be set before every epoch.
     """
 
-    def __init__(self, pictures, seed):
+    def __init__(self, pictures, seed, y=None):
         super().__init__()
-        self.x, self.y = pictures.x, pictures.y
+        self.x = pictures.x
+        self.y = pictures.y if y is None else y
         self.batch, self.steps = pictures.batch, pictures.steps
         self.seed = seed
         self.epoch = 0
@@ -106,7 +117,8 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         chosen = self._order()[index * self.batch :][: self.batch]
-        return self.x[chosen], _take(self.y, chosen)
+        y = keras.tree.map_structure(lambda y: y[chosen], self.y)
+        return self.x[chosen], y
 
     def _order(self):
         epoch, order = self._shuffled
@@ -115,8 +127,3 @@ class Batches(keras.utils.PyDataset):
             order = rng.permutation(len(self.x))
             self._shuffled = self.epoch, order
         return order
-
-
-def _take(y, chosen):
-    """Some of the targets."""
-    return keras.tree.map_structure(lambda x: x[chosen], y)

@@ -7,7 +7,7 @@ from recipes import files
 from recipes import hosts
 
 # A network within this factor of the wanted size is near enough. At 1/16 a
-# single channel can be a tenth of what is left: nearer is chance.
+# single channel can be a tenth of what is left, and few networks are nearer.
 NEAR = 1.2
 TRIALS = 7
 # How far to go where all trials lie on one side: further each time.

@@ -81,25 +81,30 @@ def test_exactly_the_redundant_channels_go(layer, regularizer, tmp_path):
     assert keras_bar.measure_cost(small).volume == tiny.POSITIONS * kept
 
 
-def test_a_weight_of_each_layers_own():
-    weights = {"stem_gate": 0.25, "branch_gate": 2.0}
+@pytest.mark.parametrize("weight", [None, "volume"])
+def test_a_factor_of_each_layers_own(weight):
+    factors = {"stem_gate": 0.25, "branch_gate": 2.0}
     model = tiny.prepare(keras_bar.gate(tiny.network(), seed=0))
     regularizer = baselines.L0Regularizer(
-        0.5, weight=lambda gate: weights[gate.name]
+        0.5, weight, factor=lambda gate: factors[gate.name]
     )
     regularizer.set_params({"epochs": 1, "steps": 10})
     regularizer.set_model(model)
     control = regularizer.make_control(10)
     expected = sum(
-        0.5 * weights[g.name] * float(keras.ops.sum(g.probability()))
+        0.5 * factors[g.name] * float(keras.ops.sum(g.probability()))
         for g in tiny.gates(model)
     )
+    if weight:
+        expected *= tiny.POSITIONS
     assert float(control(None)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), None, "1"])
-def test_a_weight_that_is_none(wrong):
+def test_wrong_factors(wrong):
     model = tiny.student()
-    regularizer = baselines.L0Regularizer(0.5, weight=lambda gate: wrong)
-    with pytest.raises(ValueError, match="weight of stem_gate is no weight"):
+    regularizer = baselines.L0Regularizer(0.5, factor=lambda gate: wrong)
+    with pytest.raises(ValueError, match="Invalid factor of 'stem_gate'"):
         tiny.fit(model, regularizer)
+    with pytest.raises(ValueError, match="Expected None or a function"):
+        baselines.InformationBottleneckRegularizer(0.5, factor=0.5)

@@ -5,8 +5,8 @@ import os
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many processes as cores: a second thread in each would only wait. Read
-    # when TensorFlow starts, here and in processes that a test starts.
+    # Processes that share two cores: a second thread in each would only wait.
+    # Read when TensorFlow starts, here and in processes that a test starts.
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 

@@ -84,6 +84,7 @@ def test_the_same_training_as_with_a_teacher_that_answers_every_time():
     before = float(teacher.get_layer("counted").seen)
     logs = fit(recorded, answers, answers)
     # Asked by `predict` alone.
+    assert before > 2 * len(x)  # By `plain` it was asked in every step.
     assert float(teacher.get_layer("counted").seen) == before
     assert logs.keys() == expected.keys()
     for name in logs:
@@ -131,12 +132,73 @@ def test_features_have_no_record():
         distillation.RecordedDistiller(tiny.network(), tiny.network(), features)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_several_outputs(named):
+    """Lists come as tuples on TensorFlow."""
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+    a, b = layers.Dense(3)(x), layers.Dense(2)(x)
+    teacher = keras.Model(inputs, {"a": a, "b": b} if named else [a, b])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"a": loss, "b": loss} if named else [loss, loss]
+    pictures, y = tiny.data(16)
+    labels = {"a": y, "b": y % 2} if named else (y, y % 2)
+    answers = teacher.predict(pictures, verbose=0)
+    recorded = {"labels": labels, "teacher": answers}
+    # Made now: a distiller freezes its teacher, and so what is cloned of it.
+    students = [keras.models.clone_model(teacher) for _ in range(2)]
+    found = []
+    for student, kind, targets in zip(
+        students,
+        (distillation.Distiller, distillation.RecordedDistiller),
+        (labels, recorded),
+        strict=True,
+    ):
+        student.set_weights([x + 0.1 for x in teacher.get_weights()])
+        model = kind(teacher, student, distillation.LogitsDistillation())
+        tiny.prepare(model, loss=losses)
+        options = {"batch_size": 16, "verbose": 0, "shuffle": False}
+        model.fit(pictures, targets, epochs=2, **options)
+        found.append(student.get_weights())
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_saved_and_in_half_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        teacher = tiny.network()
+        model = distiller(distillation.RecordedDistiller, teacher)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x, y = tiny.data()
+    answers = {"labels": y, "teacher": teacher.predict(x, verbose=0)}
+    logs = fit(model, answers, y)
+    assert np.all(np.isfinite(logs["loss"]))
+    path = tmp_path / "distiller.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded, distillation.RecordedDistiller)
+    ours, theirs = (
+        m.evaluate(x, answers, verbose=0, return_dict=True)
+        for m in (model, loaded)
+    )
+    assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-3)
+
+
+def test_answers_and_something_else():
+    x, y = tiny.data()
+    model = distiller(distillation.RecordedDistiller, tiny.network())
+    targets = {"label": y, "teacher": np.zeros((len(x), 3), "float32")}
+    with pytest.raises(ValueError, match="Received: .*'label', 'teacher'"):
+        model.fit(x, targets, verbose=0)
+
+
 def test_pictures_with_the_answers_beside():
     x, y = tiny.data()
     teacher = tiny.network()
     pictures = Pictures(x, y, x[:9], y[:9], batch=8)
     answered = pictures.answered(teacher)
-    assert answered.steps == pictures.steps
     logits = teacher.predict(x, verbose=0)
     plain, told = pictures.batches(1)[2], answered.batches(1)[2]
     np.testing.assert_array_equal(told[0], plain[0])

@@ -52,7 +52,7 @@ def test_what_is_expanded_was_shrunk_to_less(factor):
     morphnet = methods.PENALTIES["morphnet"]
     assert morphnet.expanded
     target = morphnet.aim / factor
-    found = searching.search(size_of, target, 1e-5, morphnet.near)
+    found = searching.search(size_of, target, morphnet.strength, morphnet.near)
     assert 0.5 / factor <= size_of(found) <= 1 / factor
 
 

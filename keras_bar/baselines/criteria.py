@@ -9,8 +9,9 @@ higher the stronger. One's own is a function of a few lines:
     def strongest_activity(channels):
         seen = channels.activations(pictures)
         if not seen:  # No layer with a kernel reads them.
-            return largest_weight(channels)
-        return np.linalg.norm(np.concatenate(seen), axis=0)
+            return np.ones(channels.size)
+        norms = np.linalg.norm(np.concatenate(seen), axis=0)
+        return norms / max(norms.max(), 1e-9)
 
 Where all layers are compared (`scope="global"`), scores of different layers are
 to be in one unit.
@@ -94,7 +95,7 @@ def random(seed):
         A criterion.
 
     Raises:
-        ValueError: If the seed is none.
+        ValueError: If the seed is no integer of at least 0.
     """
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if not whole or seed < 0:

@@ -24,11 +24,12 @@ class ChannelRegularizer(GateRegularizer):
 
     Args:
         strength: Positive float, the factor of the loss.
-        weight: What the channels are weighted with, `w`: None for 1; a metric,
-            `"volume"`, `"flops"` or `"params"`, for what closing a channel
-            saves in the full network, in its units; or a function from a gate
-            to a number above 0, for a weight of each layer's own. A gate is
-            named after what it gates: `conv1_gate`.
+        weight: What the channels are weighted with, `w`: None for 1; or a
+            metric, `"volume"`, `"flops"` or `"params"`, for what closing a
+            channel saves in the full network, in its units.
+        factor: Function from a gate to a number above 0, by which the weight
+            of its channels is multiplied; or None. A gate is named after what
+            it gates, `conv1_gate`, and knows the number of its `channels`.
 
     Raises:
         ValueError: If an argument is wrong, or the model has no gates of this
@@ -37,44 +38,49 @@ class ChannelRegularizer(GateRegularizer):
 
     gate_class: type
 
-    def __init__(self, strength, weight=None):
+    def __init__(self, strength, weight=None, factor=None):
         super().__init__(steps=None)
         check_strength(strength)
-        known = weight is None or callable(weight) or weight in METRICS
-        if not known:
+        if weight is not None and weight not in METRICS:
             raise ValueError(
-                "Unknown weight. Expected None, a function of a gate, or one "
-                f"of {', '.join(map(repr, METRICS))}. "
-                f"Received: weight={weight!r}"
+                "Unknown weight. Expected None or one of "
+                f"{', '.join(map(repr, METRICS))}. Received: weight={weight!r}"
+            )
+        if factor is not None and not callable(factor):
+            raise ValueError(
+                "Invalid factor. Expected None or a function of a gate. "
+                f"Received: factor={factor!r}"
             )
         self.strength = strength
         self.weight = weight
+        self.factor = factor
 
     def channel_penalty(self, gate):
         """What is to become small, tensor `(channels,)`."""
         raise NotImplementedError
 
     def check_model(self, cost_model, name):
-        if self.weight in METRICS:
+        if self.weight is not None:
             selection.check_known_size(cost_model, self.weight, name)
 
     def make_control(self, steps):
         model = self._cost_model
         check_gates(model.gates, self.gate_class, type(self).__name__)
-        if self.weight in METRICS:
+        weights = dict.fromkeys(model.gates, 1.0)
+        if self.weight is not None:
             weights = model.savings(self.weight)
-        else:
-            weights = {gate: self._weight_of(gate) for gate in model.gates}
+        if self.factor is not None:
+            weights = {g: self._factor_of(g) * w for g, w in weights.items()}
         return _Penalty(weights, self.strength, self.channel_penalty)
 
-    def _weight_of(self, gate):
-        weight = 1.0 if self.weight is None else self.weight(gate)
-        if not selection.is_number(weight) or not 0 < weight < float("inf"):
+    def _factor_of(self, gate):
+        factor = self.factor(gate)
+        if not selection.is_number(factor) or not 0 < factor < float("inf"):
             raise ValueError(
-                f"The weight of {gate.name} is no weight. Expected a finite "
-                f"number above 0. Received: {weight!r}"
+                f"Invalid factor of {gate.name!r}. Expected a finite number "
+                f"above 0. Received: {factor!r}"
             )
-        return weight
+        return factor
 
 
 class L0Regularizer(ChannelRegularizer):
@@ -87,7 +93,7 @@ class L0Regularizer(ChannelRegularizer):
     part of `strength`.
 
     Args:
-        strength, weight: As of `ChannelRegularizer`.
+        strength, weight, factor: As of `ChannelRegularizer`.
     """
 
     gate_class = HardConcreteGate
@@ -102,17 +108,18 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
     `f = log(1 + mu^2 / sigma^2) / 2`, an upper bound of it in nats, for a
     model with Gaussian gates:
     `keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)`. Dai et al.'s
-    layer weights it with the number of positions, the weight `"volume"`; their
-    experiments also have a factor per layer, for which give a function.
+    layer weights it with the number of positions, the weight `"volume"`. Their
+    experiments also have a factor per layer, in most of them 1 / width of the
+    picture at that layer.
 
     Args:
-        strength, weight: As of `ChannelRegularizer`.
+        strength, weight, factor: As of `ChannelRegularizer`.
     """
 
     gate_class = GaussianGate
 
-    def __init__(self, strength, weight="volume"):
-        super().__init__(strength, weight)
+    def __init__(self, strength, weight="volume", factor=None):
+        super().__init__(strength, weight, factor)
 
     def channel_penalty(self, gate):
         return gate.divergence()
