@@ -88,16 +88,14 @@ def test_a_factor_of_each_layers_own(weight):
     regularizer = baselines.L0Regularizer(
         0.5, weight, factor=lambda gate: factors[gate.name]
     )
-    regularizer.set_params({"epochs": 1, "steps": 10})
-    regularizer.set_model(model)
-    control = regularizer.make_control(10)
+    control, state = pruning.control_of(model, regularizer)
     expected = sum(
         0.5 * factors[g.name] * float(keras.ops.sum(g.probability()))
         for g in tiny.gates(model)
     )
     if weight:
         expected *= tiny.POSITIONS
-    assert float(control(None)) == pytest.approx(expected, rel=1e-5)
+    assert float(control(state)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), None, "1"])

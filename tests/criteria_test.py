@@ -36,20 +36,6 @@ def joined():
     return pruning.randomize(keras.Model(inputs, layers.Dense(2)(x)))
 
 
-def asked(model, criterion, **options):
-    """Dict from name to the channels that a criterion is asked about, and to
-    what it answers."""
-    seen, scores = {}, {}
-
-    def remember(channels):
-        seen[channels.name] = channels
-        scores[channels.name] = criterion(channels)
-        return scores[channels.name]
-
-    baselines.prune(model, remember, 0.5, **options)
-    return seen, scores
-
-
 def examples():
     """The functions in the text at the head of `criteria`."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", criteria.__doc__, re.MULTILINE)
@@ -65,7 +51,7 @@ def examples():
 def test_examples_of_the_text(name, make, connectivity):
     criterion = examples()[name]
     model = make()
-    seen, _ = asked(model, criterion, connectivity=connectivity)
+    seen, _ = pruning.asked(model, criterion, connectivity=connectivity)
     read = [bool(x.activations(pictures())) for x in seen.values()]
     assert any(read) == (make is residual)
     assert all(read) == (make is residual and connectivity == "regular")
@@ -90,7 +76,7 @@ def alike():
     "criterion", [baselines.weight_magnitude, baselines.VectorQuantization()]
 )
 def test_scores_do_not_grow_with_the_number_of_writers(criterion):
-    seen, scores = asked(alike(), criterion)
+    seen, scores = pruning.asked(alike(), criterion)
     # Every score in units of what a single convolution's is.
     size = {name: np.mean(x[np.isfinite(x)]) for name, x in scores.items()}
     single = np.mean([size[x] for x in size if len(seen[x].filters) == 1])
@@ -119,7 +105,7 @@ def test_decompositions_are_compared_by_relative_accuracy():
     model = residual()
     for inputs in (pictures(), None):
         criterion = baselines.InterpolativeDecomposition(inputs)
-        _, scores = asked(model, criterion)
+        _, scores = pruning.asked(model, criterion)
         for x in scores.values():
             assert x.max() == pytest.approx(1.0)
             assert x.min() >= 0.0
@@ -130,7 +116,7 @@ def test_a_layer_of_zeros_has_scores():
     kernel = model.get_layer("a").kernel
     kernel.assign(np.zeros(kernel.shape))
     criterion = baselines.InterpolativeDecomposition()
-    _, scores = asked(model, criterion)
+    _, scores = pruning.asked(model, criterion)
     np.testing.assert_array_equal(scores["a"], 0.0)
 
 

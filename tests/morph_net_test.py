@@ -14,7 +14,6 @@ from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.costs import CostModel
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
-from keras_bar.layers import BudgetState
 from keras_bar.layers import MarkerGate
 from tests import pruning
 from tests import tiny
@@ -109,10 +108,8 @@ def test_value_by_hand():
     gammas = np.array([0.5, -0.25]), np.array([1.0, 0.001, -0.5])
     assign(model, a=gammas[0], b=gammas[1])
     regularizer = MorphNet(1e-4, "flops")
-    regularizer.set_params({"epochs": 1, "steps": 1})
-    regularizer.set_model(model)
-    (state,) = (x for x in model.layers if isinstance(x, BudgetState))
-    logged = regularizer.make_control(1).penalty(state)
+    control, state = pruning.control_of(model, regularizer)
+    logged = control.penalty(state)
     # A multiply-add is two; 16 places, 9 taps, 2 of 2 and 2 of 3 are alive.
     # `a` reads the picture, whose one channel has no scale, `b` reads `a`, and
     # the two logits read `b`.

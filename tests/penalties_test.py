@@ -10,7 +10,6 @@ from keras import ops
 
 import keras_bar
 from keras_bar import baselines
-from keras_bar.layers import BudgetState
 from keras_bar.layers import GaussianGate
 from keras_bar.layers import HardConcreteGate
 from keras_bar.layers import MarkerGate
@@ -30,14 +29,6 @@ def student(layer=HardConcreteGate, rate=0.01, model=None, **options):
     model = model or tiny.network()
     gated = keras_bar.gate(model, seed=0, layer=layer, **options)
     return tiny.prepare(gated, keras.optimizers.Adam(rate))
-
-
-def loss_of(model, regularizer):
-    """The control of a regularizer, and the state it acts on."""
-    regularizer.set_params({"epochs": 1, "steps": 10})
-    regularizer.set_model(model)
-    (state,) = (x for x in model.layers if isinstance(x, BudgetState))
-    return regularizer.make_control(10), state
 
 
 def volume(model):
@@ -67,7 +58,9 @@ def test_l0_is_the_expected_number_of_open_gates(weight):
         gate.log_alpha.assign(log_alpha)
         shift = 2.0 / 3.0 * np.log(0.1 / 1.1)
         expected += w * np.sum(1.0 / (1.0 + np.exp(shift - log_alpha)))
-    control, state = loss_of(model, baselines.L0Regularizer(0.3, weight))
+    control, state = pruning.control_of(
+        model, baselines.L0Regularizer(0.3, weight)
+    )
     assert float(numpy(control(state))) == pytest.approx(
         0.3 * expected, rel=1e-5
     )
@@ -86,7 +79,7 @@ def test_divergence_is_weighted_with_the_positions():
         baselines.InformationBottleneckRegularizer(0.1),
         baselines.InformationBottleneckRegularizer(3.6, weight=None),
     ):
-        control, state = loss_of(model, regularizer)
+        control, state = pruning.control_of(model, regularizer)
         assert float(numpy(control(state))) == pytest.approx(
             0.1 * expected, rel=1e-4
         )

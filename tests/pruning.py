@@ -6,7 +6,9 @@ from keras import layers
 from keras import ops
 
 import keras_bar
+from keras_bar import baselines
 from keras_bar.costs import METRICS
+from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
 
@@ -91,6 +93,28 @@ def difference(a, b, x):
     return max(
         np.abs(y - z).max() / (np.abs(z).max() + 1e-12) for y, z in pairs
     )
+
+
+def control_of(model, regularizer):
+    """The control of a regularizer, and the state it acts on."""
+    regularizer.set_params({"epochs": 1, "steps": 10})
+    regularizer.set_model(model)
+    (state,) = (x for x in model.layers if isinstance(x, BudgetState))
+    return regularizer.make_control(10), state
+
+
+def asked(model, criterion, **options):
+    """Dict from name to the channels that a criterion is asked about, and to
+    what it answers."""
+    seen, scores = {}, {}
+
+    def remember(channels):
+        seen[channels.name] = channels
+        scores[channels.name] = criterion(channels)
+        return scores[channels.name]
+
+    baselines.prune(model, remember, 0.5, **options)
+    return seen, scores
 
 
 def numbers(cost):

@@ -13,7 +13,6 @@ from keras import ops
 import keras_bar
 from keras_bar import baselines
 from keras_bar import hard_concrete
-from keras_bar.layers import BudgetState
 from keras_bar.layers import GaussianGate
 from keras_bar.layers import HardConcreteGate
 from keras_bar.layers import MarkerGate
@@ -196,9 +195,7 @@ def gated(layer, size):
 
 def loss_of(model, regularizer):
     """Function of nothing, the loss."""
-    regularizer.set_model(model)
-    (state,) = (x for x in model.layers if isinstance(x, BudgetState))
-    control = regularizer.make_control(10)
+    control, state = pruning.control_of(model, regularizer)
     return lambda: control(state)
 
 
