@@ -63,9 +63,11 @@ class Backup(keras.callbacks.Callback):
                 f"{kept if self.epoch else 'no state is kept'} in "
                 f"{self.folder}. Received: loss={loss}"
             )
+        # One that stops early is done.
+        ended = self.model.stop_training
+        self.epoch = self.params["epochs"] if ended else epoch + 1
         if hosts.is_chief():
-            self._save(epoch + 1, values)
-        self.epoch = epoch + 1
+            self._save(self.epoch, values)
 
     def _save(self, epoch, values):
         self.folder.mkdir(parents=True, exist_ok=True)

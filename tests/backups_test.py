@@ -48,11 +48,11 @@ def make_model():
     return model
 
 
-def train(folder, epochs=EPOCHS, data=None):
+def train(folder, epochs=EPOCHS, data=None, callbacks=()):
     """Trains up to an epoch, from where it was; returns the weights."""
     model = make_model()
     run = resuming.Run(folder, {})
-    run.fit("part", model, data or Data(), epochs)
+    run.fit("part", model, data or Data(), epochs, callbacks)
     return model.get_weights()
 
 
@@ -79,6 +79,18 @@ def test_resumed_equals_uninterrupted(tmp_path, expected, done, capsys):
     assert_equal(train(tmp_path), expected)
     resumed = f"resumed after epoch {done}" in capsys.readouterr().out
     assert resumed == (done < EPOCHS)
+
+
+def test_what_stopped_early_is_done(tmp_path, capsys):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    stopped = train(tmp_path, callbacks=[Stop()])
+    assert_equal(stopped, train(tmp_path / "short", 2))
+    assert "part" in capsys.readouterr().out
+    assert_equal(train(tmp_path, callbacks=[Stop()]), stopped)
+    assert "part" not in capsys.readouterr().out
 
 
 def truncate(path):

@@ -136,6 +136,19 @@ def test_writers_of_a_stream_are_one_group():
     np.testing.assert_array_equal(gate.alive(), np.ones(16, bool))
 
 
+def test_the_last_channel_of_a_lifeline_is_left_alone():
+    """Nothing is saved by closing what the network would fall apart without,
+    and what is behind it costs as much as before."""
+    model = student(chain(3, 3))
+    assign(model, a=[0.05, -0.07, 0.02], b=[0.5, -0.5, 0.01])
+    first, second = gradients(model, MorphNet(1e-3, threshold=0.1), "a", "b")
+    taps = 2 * 36 * 9
+    slope = 1e-3 * (taps * 1 + 2 * 3)  # One of `a`, three logits.
+    np.testing.assert_allclose(second, slope * np.array([1, -1, 1]), rtol=1e-4)
+    slope = 1e-3 * taps * (2 + 2)  # Of the picture, and of `b`.
+    np.testing.assert_allclose(first, slope * np.array([1, 0, 1]), rtol=1e-4)
+
+
 # --- Training ---------------------------------------------------------------
 
 REDUNDANT = {"a": np.isin(range(8), [1, 4, 6]), "b": np.isin(range(6), [0, 5])}
@@ -164,6 +177,22 @@ def test_loses_exactly_the_redundant_channels(strength, tmp_path):
     )
     filters = [small.get_layer(x).filters for x in REDUNDANT]
     assert filters == ([5, 4] if lost else [8, 6])
+
+
+def test_stops_at_a_size():
+    """All scales fall by 0.1 in an epoch, and so a channel of each layer
+    closes in each."""
+    gated = student(chain(8, 6), rate=0.1)
+    falling = 0.1 * np.arange(1, 9) - 0.05
+    assign(gated, a=falling, b=falling[:6])
+    for layer in (gated.get_layer("a"), gated.get_layer("b")):
+        layer.kernel.assign(0.0 * numpy(layer.kernel))  # No signal.
+    strength = 0.1 / tiny.BATCHES / (0.1 * 36)
+    pruner = MorphNet(strength, "volume", until=0.5)
+    logs = tiny.fit(gated, pruner, epochs=7)
+    sizes = [12 / 14, 10 / 14, 8 / 14, 6 / 14]
+    np.testing.assert_allclose(logs["volume"], sizes, rtol=1e-6)
+    assert keras_bar.measure_cost(gated).volume == 6 * 36
 
 
 @pytest.mark.parametrize("before", [True, False])

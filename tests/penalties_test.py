@@ -247,3 +247,6 @@ def test_wrong_weight_metric_and_threshold():
         baselines.MorphNetRegularizer(1.0, "latency")
     with pytest.raises(ValueError, match="Invalid threshold"):
         baselines.MorphNetRegularizer(1.0, threshold=0.0)
+    for until in (0.0, 1.0, "half", True):
+        with pytest.raises(ValueError, match="size at which to stop"):
+            baselines.MorphNetRegularizer(1.0, until=until)

@@ -50,7 +50,11 @@ class MorphNetRegularizer(GateRegularizer):
     graph that `keras_bar.measure_cost` knows. Where several normalizations
     scale a channel, as those of all writers and readers of a residual stream
     do, the largest `|gamma|` counts. When `fit` ends, channels whose `|gamma|`
-    is below the threshold are closed.
+    is below the threshold are closed. The last channel of what the network
+    would fall apart without lives on, and is not penalised.
+
+    What is alive gets less with every epoch, and when to stop is left open by
+    Gordon et al.: `until` says at what size.
 
     Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget; the
     `penalty` is `strength` times the cost of what is alive.
@@ -61,6 +65,8 @@ class MorphNetRegularizer(GateRegularizer):
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
         threshold: Positive float: a channel lives while its `|gamma|` is
             larger.
+        until: Float in (0, 1): `fit` ends after the first epoch that leaves
+            this fraction of the full cost, or less. None: at its own end.
 
     Raises:
         ValueError: If an argument is wrong, the model has no
@@ -68,7 +74,7 @@ class MorphNetRegularizer(GateRegularizer):
             one of them without the scale of a batch normalization in between.
     """
 
-    def __init__(self, strength, metric="flops", threshold=1e-2):
+    def __init__(self, strength, metric="flops", threshold=1e-2, until=None):
         super().__init__(steps=None)
         check_strength(strength)
         selection.check_metric(metric)
@@ -77,9 +83,17 @@ class MorphNetRegularizer(GateRegularizer):
                 "Invalid threshold. Expected a positive number. "
                 f"Received: threshold={threshold!r}"
             )
+        if until is not None and not (
+            selection.is_number(until) and 0 < until < 1
+        ):
+            raise ValueError(
+                "Invalid size at which to stop. Expected a fraction of the "
+                f"full cost, in (0, 1), or None. Received: until={until!r}"
+            )
         self.strength = strength
         self.metric = metric
         self.threshold = threshold
+        self.until = until
 
     def check_model(self, cost_model, name):
         selection.check_known_size(cost_model, self.metric, name)
@@ -91,9 +105,17 @@ class MorphNetRegularizer(GateRegularizer):
 
     def alive(self, cost_model):
         return {
-            gate: ops.convert_to_numpy(size) > self.threshold
-            for gate, size in _magnitudes(self._control.scales).items()
+            gate: ops.convert_to_numpy(alive)
+            for gate, alive in self._control.alive().items()
         }
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        if self.until is not None:
+            cost = self._cost_model.hard(self.alive(self._cost_model))
+            full = self._cost_model.full
+            if cost[self.metric] <= self.until * full[self.metric]:
+                self.model.stop_training = True
 
 
 class _ScalePenalty(Penalty):
@@ -106,15 +128,36 @@ class _ScalePenalty(Penalty):
         self.strength = strength
         self.metric = metric
         self.threshold = threshold
+        self.lifelines = selection.lifelines(cost_model, metric)
+
+    def alive(self):
+        """Dict from gate to its channels that live now, boolean tensor
+        `(channels,)`."""
+        return {
+            gate: self._is_alive(gate, size)
+            for gate, size in _magnitudes(self.scales).items()
+        }
 
     def __call__(self, state):
         vectors = {}
         for gate, size in _magnitudes(self.scales).items():
-            alive = ops.cast(size > self.threshold, "float32")
+            alive = ops.cast(self._is_alive(gate, size), "float32")
+            pushed = 1.0
+            if gate in self.lifelines:
+                # It stays, so there is nothing to be saved by closing it.
+                pushed = ops.where(ops.sum(alive) > 1.0, 1.0, 1.0 - alive)
             # 0 or 1, with the gradient of the scale: so the gradient of the
             # cost is the penalty's.
-            vectors[gate] = alive + (size - ops.stop_gradient(size))
+            slope = size - ops.stop_gradient(size)
+            vectors[gate] = alive + pushed * slope
         return self.strength * self.cost_model.soft(self.metric, vectors)
+
+    def _is_alive(self, gate, size):
+        alive = size > self.threshold
+        if gate in self.lifelines:
+            strongest = ops.arange(gate.channels) == ops.argmax(size)
+            alive = ops.logical_or(alive, strongest)
+        return alive
 
 
 def _scales(cost_model):
