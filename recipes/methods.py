@@ -161,8 +161,8 @@ class Penalty:
         gate: The class of its gates.
         connectivity: `"mixed"` or `"regular"`, or None for what was asked for.
         phases: Kind of the phases.
-        expanded: Whether the regularizer knows the metric, and the pruned
-            network is expanded to the budget.
+        expanded: Whether the regularizer knows the metric and stops at a
+            size, and the pruned network is expanded to the budget.
     """
 
     regularizer: object
@@ -185,7 +185,8 @@ PENALTIES = {
     "morphnet": Penalty(
         baselines.MorphNetRegularizer,
         6.4e-4,
-        # Half of the size or more, and not more than it: it is expanded.
+        # It stops when it is within the budget, and is expanded to it; with
+        # less than half of it left it went too fast.
         near=1.4,
         aim=0.7,
         gate=keras_bar.layers.MarkerGate,
@@ -208,7 +209,9 @@ def by_penalty(work, teacher, method):
         "strength": strength,
         "pruned": work.data.accuracy(small),
     }
+    spare = 0
     if penalty.expanded:
+        spare = epochs_left(work, method, strength)
         keras.utils.set_random_seed(cell.seed)  # Of the new weights.
         full, left = (
             getattr(keras_bar.measure_cost(x), cell.metric)
@@ -216,7 +219,7 @@ def by_penalty(work, teacher, method):
         )
         row["shrunk"] = left / full
         small = baselines.expand(small, full / cell.factor, cell.metric)
-    return work.finetune(teacher, small, penalty.phases), row
+    return work.finetune(teacher, small, penalty.phases, spare), row
 
 
 def find_strength(work, method):
@@ -250,8 +253,10 @@ def shrink(work, teacher, method, strength):
     """The network, still of full size, that a penalty has pruned."""
     work, penalty = shrinking(work, method), PENALTIES[method]
     epochs = work.phases(penalty.phases).prune
-    rate = {}
-    if penalty.gate is not keras_bar.layers.MarkerGate:
+    rate, stop = {}, {}
+    if penalty.expanded:
+        stop["until"] = 1 / work.cell.factor
+    else:
         rate["rate"] = gate_rate(epochs * work.data.steps)
 
     def train():
@@ -266,10 +271,18 @@ def shrink(work, teacher, method, strength):
                 layer=functools.partial(penalty.gate, **rate),
             ),
             epochs,
-            callbacks=[penalty.regularizer(strength, work.cell.metric)],
+            callbacks=[penalty.regularizer(strength, work.cell.metric, **stop)],
         )
 
     return work.run.once(f"gated-{strength:g}", train)
+
+
+def epochs_left(work, method, strength):
+    """Epochs of pruning that were not needed: those of the training of what
+    is left become more, so that all methods train for as long."""
+    history = shrinking(work, method).run.history(f"prune-{strength:g}")
+    plan = work.phases(PENALTIES[method].phases)
+    return plan.prune - len(history["loss"])
 
 
 def gate_rate(steps):
@@ -279,10 +292,12 @@ def gate_rate(steps):
 
 
 def shrinking(work, method):
-    """Where the trainings with a penalty are kept. Without a budget they are
-    the same for all factors."""
-    metric = work.cell.metric if PENALTIES[method].expanded else "volume"
-    return work.other(method=f"{method}-shrunk", factor=1, metric=metric)
+    """Where the trainings with a penalty are kept. Those that know nothing of
+    the budget are the same for all factors and metrics."""
+    metric, factor = work.cell.metric, work.cell.factor
+    if not PENALTIES[method].expanded:
+        metric, factor = "volume", 1
+    return work.other(method=f"{method}-shrunk", factor=factor, metric=metric)
 
 
 # Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.

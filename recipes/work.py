@@ -145,10 +145,12 @@ class Work:
         self.fit(part, model, epochs, callbacks, data)
         return student
 
-    def finetune(self, teacher, small, kind="gates"):
-        """Trains the compact network."""
+    def finetune(self, teacher, small, kind="gates", more=0):
+        """Trains the compact network, with so many more epochs at the high
+        rate."""
         plan = self.phases(kind)
-        return self.distill("finetune", teacher, small, plan.train, plan.low)
+        epochs = plan.train + more
+        return self.distill("finetune", teacher, small, epochs, plan.low)
 
 
 def train_full(work, part="teacher", kind="full"):

@@ -111,7 +111,8 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(methods, "find_strength", lambda *_: 1.0)
     monkeypatch.setattr(methods, "shrink", lambda *_: gated)
-    monkeypatch.setattr(Work, "finetune", lambda self, _, small, kind: small)
+    monkeypatch.setattr(methods, "epochs_left", lambda *_: 0)
+    monkeypatch.setattr(Work, "finetune", lambda self, _, small, *more: small)
     data = argparse.Namespace(accuracy=lambda *_: 0.0)
 
     def kernel(seed):
