@@ -21,6 +21,10 @@ from keras_bar.layers import ChannelGate
 
 METRICS = ("volume", "flops", "params")
 
+# For the price of a gate's channels: the part of them that is closed, and the
+# probability below which none is taken to be.
+CLOSING, LEAST = 0.1, 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
@@ -129,30 +133,67 @@ class CostModel:
 
         Args:
             metric: One of `METRICS`.
-            probabilities: Dict from gate to a tensor `(channels,)` in [0, 1].
+            probabilities: Dict from gate to a tensor `(..., channels)` in
+                [0, 1].
 
         Returns:
-            Scalar float32 tensor.
+            Float32 tensor `(...)`.
         """
+        front = next((x.shape[:-1] for x in probabilities.values()), ())
         terms = [t for _, t in self._terms if t.metric == metric]
         if not terms:
-            return ops.zeros(())
+            return ops.zeros(front)
         factors = _unique(t.factors + t.conditions for t in terms)
         index = {factor: i + 1 for i, factor in enumerate(factors)}
         counts = self._counts(probabilities, ops, factors)
         # One vector of counts, 1 in front: a term is a product of two or
         # three of its entries.
+        entries = [ops.ones(()), *(counts[f] for f in factors)]
         vector = ops.stack(
-            [ops.ones(()), *(ops.reshape(counts[f], ()) for f in factors)]
+            [ops.broadcast_to(x, front) for x in entries], axis=-1
         )
         rows = [[index[f] for f in t.factors + t.conditions] for t in terms]
         product = ops.ones(())
         for column in itertools.zip_longest(*rows, fillvalue=0):
-            product = product * ops.take(vector, np.array(column))
+            product = product * ops.take(vector, np.array(column), axis=-1)
         coefficients = ops.convert_to_tensor(
             [float(t.coefficient) for t in terms], dtype="float32"
         )
-        return ops.sum(product * coefficients)
+        return ops.sum(product * coefficients, axis=-1)
+
+    def prices(self, metric, probabilities, lifelines=()):
+        """What an open channel costs, given what is open of all the others.
+
+        FLOPs and parameters are products: in what is left of a network a
+        channel costs much less than in the full one, where it is read and
+        written with all the others.
+
+        Args:
+            metric: One of `METRICS`.
+            probabilities: Dict from gate to a tensor `(channels,)` in [0, 1].
+            lifelines: Gates whose most probable channel stays open: it has no
+                price, or it would be that of the whole network.
+
+        Returns:
+            Dict from gate to a scalar float32 tensor, in units of the metric,
+            the mean of its channels, weighted with their probabilities; at
+            least 1.
+        """
+        # All costs at once: with a gate a little less open, and last as it is.
+        vectors, count = {}, len(probabilities)
+        for i, (gate, p) in enumerate(probabilities.items()):
+            openness = np.ones((count + 1, 1), "float32")
+            openness[i] -= CLOSING
+            vectors[gate] = openness * ops.maximum(p, LEAST)
+            if gate in lifelines:
+                stays = ops.arange(gate.channels) == ops.argmax(p)
+                vectors[gate] = ops.where(stays, 1.0, vectors[gate])
+        costs = self.soft(metric, vectors)
+        prices = {}
+        for i, (gate, x) in enumerate(vectors.items()):
+            closed = ops.maximum(ops.sum(x[-1] - x[i]), 1e-6)
+            prices[gate] = ops.maximum((costs[-1] - costs[i]) / closed, 1.0)
+        return prices
 
     def savings(self, metric):
         """Dict from gate to what closing one channel of it saves in the full
@@ -200,9 +241,9 @@ class CostModel:
         values = evaluate([expression for expression, _ in factors], gates, xp)
         return {
             (x, size): (
-                xp.sum(values[x])
+                xp.sum(values[x], axis=-1)
                 if x.size > 1
-                else xp.reshape(values[x], ()) * size
+                else values[x][..., 0] * size
             )
             for x, size in factors
         }

@@ -187,8 +187,8 @@ PENALTIES = {
         6.4e-4,
         # It stops when it is within the budget, and is expanded to it; with
         # less than half of it left it went too fast.
-        near=1.4,
-        aim=0.7,
+        near=1.001 * math.sqrt(2),
+        aim=1 / math.sqrt(2),
         gate=keras_bar.layers.MarkerGate,
         connectivity="regular",
         phases="morphnet",

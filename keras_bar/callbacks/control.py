@@ -131,7 +131,8 @@ class ThresholdTracking:
 
     where the importance estimates the loss expected from closing it (see
     `layers.hard_concrete_gate.multiply_observed`) and the price is what the
-    channel costs, so that channels rank by benefit per cost. The location is
+    channel costs in what is left (`CostModel.prices`), so that channels rank by
+    benefit per cost. The location is
     `slope * (score - threshold)` around the point where it closes. Every step
 
     - the threshold takes a fraction of the Newton step that brings both the
@@ -150,9 +151,7 @@ class ThresholdTracking:
         budget: `Budget`.
         openness: Float, `logit P(z > 0)` of the gates at the start.
         indecision: Pair of floats, the undecided share of the expected cost at
-            start and end; each gate weighted with what it saves in the full
-            network, which for FLOPs and parameters is not its part in what is
-            left.
+            start and end; each gate weighted with the price of its channels.
         price_exponent: Float, the weight of a channel's cost: 1 ranks by
             benefit per cost, 0 by benefit.
         lifelines: Dict from gate to how many of its channels stay open.
@@ -173,13 +172,11 @@ class ThresholdTracking:
         self.budget = budget
         self.openness = openness
         self.indecision = indecision
+        self.price_exponent = price_exponent
         self.lifelines = lifelines
         savings = budget.cost_model.savings(budget.metric)
         total = sum(x * g.channels for g, x in savings.items())
         self.weights = {g: x * g.channels / total for g, x in savings.items()}
-        self.log_prices = {
-            g: price_exponent * math.log(x) for g, x in savings.items()
-        }
 
     def start(self, state):
         """Opens the gates before the first step."""
@@ -194,28 +191,31 @@ class ThresholdTracking:
         gates = budget.cost_model.gates
         probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
         cost = budget.cost_model.soft(budget.metric, probabilities)
+        prices = budget.cost_model.prices(
+            budget.metric, probabilities, self.lifelines
+        )
         share = cost / budget.full_cost
-        slope, undecided = self._next_slope(state, probabilities, share)
+        slope, undecided = self._next_slope(state, probabilities, prices)
         hard = budget.hard_cost() / budget.full_cost
         gap = self._gap(share, hard, state.step)
-        # d share / d threshold = -slope * mean p (1 - p)
+        # d share / d threshold = -slope * sum(price p (1 - p))
         newton = gap / (slope * undecided / 4.0)
         # Once the budget has arrived the gates are fixed, and do not follow.
         moves = ops.cast(state.step < budget.steps, "float32")
         threshold = state.pressure + moves * self.THRESHOLD_GAIN * newton
         state.pressure.assign(threshold)
-        merits = self._merits(gates)
+        merits = self._merits(prices)
         for gate in gates:
             gate.slope.assign(slope)
             gate.offset.assign(
                 self._offset(gate, slope, merits[gate] - threshold)
             )
 
-    def _merits(self, gates):
+    def _merits(self, prices):
         """Benefit per cost of every channel, `(channels,)` per gate: half the
         logarithm, 0 on average over the network."""
         merits = {}
-        for gate in gates:
+        for gate, price in prices.items():
             before = ops.convert_to_tensor(gate.importance)
             seen = ops.convert_to_tensor(gate.observation)
             # A loss scale that is too large is tried out and given up again.
@@ -228,7 +228,8 @@ class ThresholdTracking:
             )
             gate.importance.assign(importance)
             merits[gate] = 0.5 * (
-                ops.log(importance + 1e-30) - self.log_prices[gate]
+                ops.log(importance + 1e-30)
+                - self.price_exponent * ops.log(price)
             )
         mean = sum(self.weights[g] * ops.mean(m) for g, m in merits.items())
         return {g: m - mean for g, m in merits.items()}
@@ -244,19 +245,24 @@ class ThresholdTracking:
         missing = ops.maximum(CENTER + self.openness - location, 0.0)
         return ops.where(location >= weakest, offset + missing, offset)
 
-    def _next_slope(self, state, probabilities, share):
+    def _next_slope(self, state, probabilities, prices):
         """The slope that brings the undecided part of the cost nearer to its
-        schedule, and that part, at least what the schedule wants; as fractions
-        of the full cost, like the `share` that is expected."""
+        schedule, and that part, at least what the schedule wants, as a fraction
+        of the full cost."""
         t = ops.cast(state.step, "float32") / float(self.budget.steps)
         first, last = self.indecision
         wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
-        wanted = share * wanted
-        undecided = sum(
-            self.weights[g] * ops.mean(4.0 * p * (1.0 - p))
-            for g, p in probabilities.items()
-        )
-        gap = ops.log(ops.maximum(undecided, 1e-6) / wanted)
+
+        def part(weight):
+            parts = (
+                prices[g] * ops.sum(weight(p)) for g, p in probabilities.items()
+            )
+            return sum(parts) / self.budget.full_cost
+
+        # All that is open; of a product every factor counts.
+        wanted = wanted * part(lambda p: p)
+        undecided = part(lambda p: 4.0 * p * (1.0 - p))
+        gap = ops.log(ops.maximum(undecided, 1e-6 * wanted) / wanted)
         gap = ops.clip(gap, -1.0, 1.0)
         slope = self.budget.cost_model.gates[0].slope
         slope = ops.clip(slope * ops.exp(self.SLOPE_GAIN * gap), *self.SLOPES)

@@ -19,13 +19,14 @@ def evaluate(expressions, gates, xp=np):
 
     Args:
         expressions: Iterable of `Expression`.
-        gates: Dict from gate key to a vector `(channels,)` of values in
-            [0, 1]: 0/1 for the exact answer, probabilities for the soft one.
+        gates: Dict from gate key to values in [0, 1], `(..., channels)`: 0/1
+            for the exact answer, probabilities for the soft one.
         xp: `numpy`, or `keras.ops` inside a training step.
 
     Returns:
-        Dict from expression to its value, shape `(size,)`; for a single value
-        shape `(1,)`.
+        Dict from expression to its value, shape `(..., size)`; for a single
+        value shape `(..., 1)`. What depends on no gate has no dimensions in
+        front.
     """
     values: dict = {}
     for x in _closure(expressions):
@@ -71,34 +72,37 @@ def _none(values, xp):
 
 
 def _any(x, values, gates, xp):
-    return 1.0 - _none(xp.reshape(values[x.operands[0]], (1, -1)), xp)
+    return 1.0 - _none(values[x.operands[0]][..., None, :], xp)
 
 
 def _any_of(x, values, gates, xp):
-    groups = xp.reshape(values[x.operands[0]], (x.size, x.data))
+    value = values[x.operands[0]]
+    groups = xp.reshape(value, (*value.shape[:-1], x.size, x.data))
     return 1.0 - _none(groups, xp)
 
 
 def _exceeds(x, values, gates, xp):
     larger, smaller = (values[operand] for operand in x.operands)
-    return 1.0 - _none(xp.reshape(larger * (1.0 - smaller), (1, -1)), xp)
+    return 1.0 - _none((larger * (1.0 - smaller))[..., None, :], xp)
 
 
 def _concat(x, values, gates, xp):
+    front = max((values[part].shape[:-1] for part in x.operands), key=len)
     parts = [
-        xp.broadcast_to(values[part], (size,))
+        xp.broadcast_to(values[part], (*front, size))
         for part, size in zip(x.operands, x.data, strict=True)
     ]
-    return xp.concatenate(parts)
+    return xp.concatenate(parts, axis=-1)
 
 
 def _take(x, values, gates, xp):
     source = values[x.operands[0]]
     index = unpack(x.data)
     if np.all(index != ABSENT):
-        return xp.take(source, index)
+        return xp.take(source, index, axis=-1)
     index = np.where(index == ABSENT, x.operands[0].size, index)
-    return xp.take(xp.concatenate([source, xp.zeros((1,))]), index)
+    absent = xp.zeros((*source.shape[:-1], 1))
+    return xp.take(xp.concatenate([source, absent], axis=-1), index, axis=-1)
 
 
 _EVALUATORS = {
