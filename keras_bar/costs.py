@@ -21,9 +21,8 @@ from keras_bar.layers import ChannelGate
 
 METRICS = ("volume", "flops", "params")
 
-# For the price of a gate's channels: the part of them that is closed, and the
-# probability below which none is taken to be.
-CLOSING, LEAST = 0.1, 0.01
+# The part of a gate's channels by whose closing their price is found.
+CLOSED = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,11 +121,16 @@ class CostModel:
         Returns:
             Dict from metric to cost.
         """
+        totals = self._totals(masks, own)
+        return {metric: _whole(total) for metric, total in totals.items()}
+
+    def _totals(self, masks, own=None):
+        """As `hard`, not rounded, of vectors `(..., channels)` in [0, 1]."""
         counts = self._hard_counts(masks, own)
         totals = dict.fromkeys(METRICS, 0.0)
         for _, term in self._terms:
-            totals[term.metric] += _value(term, counts)
-        return {metric: _whole(total) for metric, total in totals.items()}
+            totals[term.metric] = totals[term.metric] + _value(term, counts)
+        return totals
 
     def soft(self, metric, probabilities):
         """The cost of one metric as a differentiable tensor.
@@ -161,39 +165,36 @@ class CostModel:
         )
         return ops.sum(product * coefficients, axis=-1)
 
-    def prices(self, metric, probabilities, lifelines=()):
-        """What an open channel costs, given what is open of all the others.
+    def prices(self, metric, openness):
+        """What a channel costs in a network that is evenly narrower.
 
-        FLOPs and parameters are products: in what is left of a network a
-        channel costs much less than in the full one, where it is read and
-        written with all the others.
+        FLOPs and parameters are products: a channel that is read and written
+        with fewer others costs less, and not all cost less by the same factor.
 
         Args:
             metric: One of `METRICS`.
-            probabilities: Dict from gate to a tensor `(channels,)` in [0, 1].
-            lifelines: Gates whose most probable channel stays open: it has no
-                price, or it would be that of the whole network.
+            openness: Float in (0, 1], the probability of every channel but the
+                first of each gate, which is certain: the price is that of one
+                among others, and not of the branch that dies with the last.
 
         Returns:
-            Dict from gate to a scalar float32 tensor, in units of the metric,
-            the mean of its channels, weighted with their probabilities; at
-            least 1.
+            The cost of this network, and a dict from gate to the price of one
+            of its channels, at least 1; floats, in units of the metric.
         """
         # All costs at once: with a gate a little less open, and last as it is.
-        vectors, count = {}, len(probabilities)
-        for i, (gate, p) in enumerate(probabilities.items()):
-            openness = np.ones((count + 1, 1), "float32")
-            openness[i] -= CLOSING
-            vectors[gate] = openness * ops.maximum(p, LEAST)
-            if gate in lifelines:
-                stays = ops.arange(gate.channels) == ops.argmax(p)
-                vectors[gate] = ops.where(stays, 1.0, vectors[gate])
-        costs = self.soft(metric, vectors)
-        prices = {}
-        for i, (gate, x) in enumerate(vectors.items()):
-            closed = ops.maximum(ops.sum(x[-1] - x[i]), 1e-6)
-            prices[gate] = ops.maximum((costs[-1] - costs[i]) / closed, 1.0)
-        return prices
+        vectors, closed = {}, {}
+        for i, gate in enumerate(self.gates):
+            x = np.full((len(self.gates) + 1, gate.channels), float(openness))
+            x[:, 0] = 1.0
+            # Who has but one channel has the price of that.
+            x[i, gate.channels > 1 :] *= 1.0 - CLOSED
+            vectors[gate], closed[gate] = x, np.sum(x[-1] - x[i])
+        costs = self._totals(vectors)[metric]
+        saved = costs[-1] - costs[:-1]
+        return costs[-1], {
+            gate: max(float(x) / closed[gate], 1.0)
+            for gate, x in zip(self.gates, saved, strict=True)
+        }
 
     def savings(self, metric):
         """Dict from gate to what closing one channel of it saves in the full

@@ -10,6 +10,7 @@ from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
+from tests import tiny
 from tests.gradients import gradient
 from tests.pruning import close_gates
 from tests.pruning import conv_norm_relu
@@ -271,6 +272,79 @@ def test_gradient_is_the_finite_difference(metric):
             ends.append(float(ops.convert_to_numpy(soft(moved))))
         expected = (ends[0] - ends[1]) / (2 * step)
         assert slopes[i] == pytest.approx(expected, rel=2e-2, abs=1e-2)
+
+
+@core
+@pytest.mark.parametrize("metric", METRICS)
+def test_many_vectors_at_once(metric):
+    model = cost_model(keras_bar.gate(residual_net()))
+    rng = np.random.default_rng(0)
+    vectors = {
+        g: ops.convert_to_tensor(rng.random((2, 3, g.channels)), "float32")
+        for g in model.gates
+    }
+    found = ops.convert_to_numpy(model.soft(metric, vectors))
+    assert found.shape == (2, 3)
+    for place in np.ndindex(2, 3):
+        one = model.soft(metric, {g: x[place] for g, x in vectors.items()})
+        assert found[place] == pytest.approx(float(one), rel=1e-5)
+
+
+@core
+@pytest.mark.parametrize("metric", METRICS)
+def test_prices_are_the_slopes_of_the_cost(metric):
+    model = cost_model(keras_bar.gate(tiny.network(width=6)))
+    sizes = [gate.channels for gate in model.gates]
+    p = np.random.default_rng(0).uniform(0.6, 0.95, sum(sizes))
+    cuts = np.cumsum(sizes)[:-1]
+
+    def soft(p):
+        parts = ops.split(p, cuts.tolist())
+        return model.soft(metric, dict(zip(model.gates, parts, strict=True)))
+
+    slopes = np.split(gradient(soft, p), cuts)
+    parts = np.split(p.astype("float32"), cuts)
+    vectors = map(ops.convert_to_tensor, parts)
+    prices = model.prices(metric, dict(zip(model.gates, vectors, strict=True)))
+    for price, x, slope in zip(prices.values(), parts, slopes, strict=True):
+        mean = np.sum(x * slope) / np.sum(x)
+        assert float(price) == pytest.approx(mean, rel=0.05)
+
+
+@core
+def test_prices_by_hand():
+    """In a chain a channel is read by what is open behind it. In the full
+    network that is what closing it saves."""
+    x = inputs = keras.Input((6, 6, 2))
+    for name, width in (("a", 8), ("b", 4)):
+        x = layers.Conv2D(width, 3, padding="same", name=name)(x)
+        x = layers.ReLU()(x)
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    model = cost_model(keras_bar.gate(keras.Model(inputs, outputs)))
+    first, second = model.gates
+
+    def prices(metric, *openness, lifelines=()):
+        vectors = {
+            gate: ops.convert_to_tensor(p * np.ones(gate.channels, "float32"))
+            for gate, p in zip(model.gates, openness, strict=True)
+        }
+        found = model.prices(metric, vectors, lifelines)
+        return [float(found[gate]) for gate in model.gates]
+
+    for metric in METRICS:
+        saved = model.savings(metric)
+        expected = [saved[first], saved[second]]
+        assert prices(metric, 1.0, 1.0) == pytest.approx(expected, rel=1e-5)
+    # One channel of each is certain: that is read by the other layer, and has
+    # no price itself.
+    taps, lifelines = 2 * 36 * 9, [first, second]
+    found = prices("flops", 0.9, 0.8, lifelines=lifelines)
+    a, b = taps * (2 + 1 + 3 * 0.8), taps * (1 + 7 * 0.9) + 2 * 3
+    assert found == pytest.approx([a, b], rel=1e-4)
+    # Without, that of a closed layer is what the network would save without it.
+    found = prices("volume", 0.05, 0.05, lifelines=lifelines)
+    assert found == pytest.approx([36, 36], rel=1e-2)
+    assert min(prices("volume", 0.05, 0.05)) > 40
 
 
 @core

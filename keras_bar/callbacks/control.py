@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar import schedules
+from keras_bar.callbacks.prices import Prices
 from keras_bar.costs import CostModel
 
 # The location at which P(z > 0) = 1/2 and the deterministic gate closes.
@@ -131,8 +132,8 @@ class ThresholdTracking:
 
     where the importance estimates the loss expected from closing it (see
     `layers.hard_concrete_gate.multiply_observed`) and the price is what the
-    channel costs in what is left (`CostModel.prices`), so that channels rank by
-    benefit per cost. The location is
+    channel costs in a network narrowed to the moving budget (`Prices`), so that
+    channels rank by benefit per cost. The location is
     `slope * (score - threshold)` around the point where it closes. Every step
 
     - the threshold takes a fraction of the Newton step that brings both the
@@ -177,6 +178,7 @@ class ThresholdTracking:
         savings = budget.cost_model.savings(budget.metric)
         total = sum(x * g.channels for g, x in savings.items())
         self.weights = {g: x * g.channels / total for g, x in savings.items()}
+        self.prices = Prices(budget.cost_model, budget.metric)
 
     def start(self, state):
         """Opens the gates before the first step."""
@@ -191,11 +193,11 @@ class ThresholdTracking:
         gates = budget.cost_model.gates
         probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
         cost = budget.cost_model.soft(budget.metric, probabilities)
-        prices = budget.cost_model.prices(
-            budget.metric, probabilities, self.lifelines
+        log_prices = self.prices.logarithms(
+            budget.moving(state.step) / budget.full_cost
         )
         share = cost / budget.full_cost
-        slope, undecided = self._next_slope(state, probabilities, prices)
+        slope, undecided = self._next_slope(state, probabilities, log_prices)
         hard = budget.hard_cost() / budget.full_cost
         gap = self._gap(share, hard, state.step)
         # d share / d threshold = -slope * sum(price p (1 - p))
@@ -204,18 +206,18 @@ class ThresholdTracking:
         moves = ops.cast(state.step < budget.steps, "float32")
         threshold = state.pressure + moves * self.THRESHOLD_GAIN * newton
         state.pressure.assign(threshold)
-        merits = self._merits(prices)
+        merits = self._merits(log_prices)
         for gate in gates:
             gate.slope.assign(slope)
             gate.offset.assign(
                 self._offset(gate, slope, merits[gate] - threshold)
             )
 
-    def _merits(self, prices):
+    def _merits(self, log_prices):
         """Benefit per cost of every channel, `(channels,)` per gate: half the
         logarithm, 0 on average over the network."""
         merits = {}
-        for gate, price in prices.items():
+        for gate, log_price in log_prices.items():
             before = ops.convert_to_tensor(gate.importance)
             seen = ops.convert_to_tensor(gate.observation)
             # A loss scale that is too large is tried out and given up again.
@@ -228,8 +230,7 @@ class ThresholdTracking:
             )
             gate.importance.assign(importance)
             merits[gate] = 0.5 * (
-                ops.log(importance + 1e-30)
-                - self.price_exponent * ops.log(price)
+                ops.log(importance + 1e-30) - self.price_exponent * log_price
             )
         mean = sum(self.weights[g] * ops.mean(m) for g, m in merits.items())
         return {g: m - mean for g, m in merits.items()}
@@ -245,7 +246,7 @@ class ThresholdTracking:
         missing = ops.maximum(CENTER + self.openness - location, 0.0)
         return ops.where(location >= weakest, offset + missing, offset)
 
-    def _next_slope(self, state, probabilities, prices):
+    def _next_slope(self, state, probabilities, log_prices):
         """The slope that brings the undecided part of the cost nearer to its
         schedule, and that part, at least what the schedule wants, as a fraction
         of the full cost."""
@@ -255,7 +256,8 @@ class ThresholdTracking:
 
         def part(weight):
             parts = (
-                prices[g] * ops.sum(weight(p)) for g, p in probabilities.items()
+                ops.exp(log_prices[g]) * ops.sum(weight(p))
+                for g, p in probabilities.items()
             )
             return sum(parts) / self.budget.full_cost
 
