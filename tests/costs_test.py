@@ -292,59 +292,49 @@ def test_many_vectors_at_once(metric):
 
 @core
 @pytest.mark.parametrize("metric", METRICS)
+def test_prices_in_the_full_network_are_what_closing_saves(metric):
+    model = cost_model(keras_bar.gate(tiny.network()))
+    cost, prices = model.prices(metric, 1.0)
+    assert cost == model.full[metric]
+    assert prices == pytest.approx(model.savings(metric))
+
+
+@core
+@pytest.mark.parametrize("metric", METRICS)
 def test_prices_are_the_slopes_of_the_cost(metric):
     model = cost_model(keras_bar.gate(tiny.network(width=6)))
-    sizes = [gate.channels for gate in model.gates]
-    p = np.random.default_rng(0).uniform(0.6, 0.95, sum(sizes))
-    cuts = np.cumsum(sizes)[:-1]
+    p = np.array([1.0] + 5 * [0.7], "float32")
 
     def soft(p):
-        parts = ops.split(p, cuts.tolist())
-        return model.soft(metric, dict(zip(model.gates, parts, strict=True)))
+        parts = dict(zip(model.gates, ops.split(p, 2), strict=True))
+        return model.soft(metric, parts)
 
-    slopes = np.split(gradient(soft, p), cuts)
-    parts = np.split(p.astype("float32"), cuts)
-    vectors = map(ops.convert_to_tensor, parts)
-    prices = model.prices(metric, dict(zip(model.gates, vectors, strict=True)))
-    for price, x, slope in zip(prices.values(), parts, slopes, strict=True):
-        mean = np.sum(x * slope) / np.sum(x)
-        assert float(price) == pytest.approx(mean, rel=0.05)
+    together = np.tile(p, 2)
+    cost, prices = model.prices(metric, 0.7)
+    assert cost == pytest.approx(float(soft(ops.convert_to_tensor(together))))
+    slopes = np.reshape(gradient(soft, together), (2, 6))
+    expected = np.mean(slopes[:, 1:], axis=1)  # But for what is certain.
+    assert list(prices.values()) == pytest.approx(expected, rel=1e-3)
 
 
 @core
 def test_prices_by_hand():
-    """In a chain a channel is read by what is open behind it. In the full
-    network that is what closing it saves."""
+    """In a chain a channel is read by what is open behind it."""
     x = inputs = keras.Input((6, 6, 2))
-    for name, width in (("a", 8), ("b", 4)):
+    for name, width in (("a", 8), ("b", 4), ("c", 2)):
         x = layers.Conv2D(width, 3, padding="same", name=name)(x)
         x = layers.ReLU()(x)
     outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
     model = cost_model(keras_bar.gate(keras.Model(inputs, outputs)))
-    first, second = model.gates
-
-    def prices(metric, *openness, lifelines=()):
-        vectors = {
-            gate: ops.convert_to_tensor(p * np.ones(gate.channels, "float32"))
-            for gate, p in zip(model.gates, openness, strict=True)
-        }
-        found = model.prices(metric, vectors, lifelines)
-        return [float(found[gate]) for gate in model.gates]
-
-    for metric in METRICS:
-        saved = model.savings(metric)
-        expected = [saved[first], saved[second]]
-        assert prices(metric, 1.0, 1.0) == pytest.approx(expected, rel=1e-5)
-    # One channel of each is certain: that is read by the other layer, and has
-    # no price itself.
-    taps, lifelines = 2 * 36 * 9, [first, second]
-    found = prices("flops", 0.9, 0.8, lifelines=lifelines)
-    a, b = taps * (2 + 1 + 3 * 0.8), taps * (1 + 7 * 0.9) + 2 * 3
-    assert found == pytest.approx([a, b], rel=1e-4)
-    # Without, that of a closed layer is what the network would save without it.
-    found = prices("volume", 0.05, 0.05, lifelines=lifelines)
-    assert found == pytest.approx([36, 36], rel=1e-2)
-    assert min(prices("volume", 0.05, 0.05)) > 40
+    q, taps = 0.25, 2 * 36 * 9
+    a, b, c = 1 + 7 * q, 1 + 3 * q, 1 + q
+    cost, prices = model.prices("flops", q)
+    assert cost == pytest.approx(taps * (2 * a + a * b + b * c) + 2 * 3 * c)
+    expected = [taps * (2 + b), taps * (a + c), taps * b + 2 * 3]
+    assert list(prices.values()) == pytest.approx(expected, rel=1e-6)
+    assert model.prices("volume", q)[1] == pytest.approx(
+        dict.fromkeys(model.gates, 36.0)
+    )
 
 
 @core
