@@ -54,6 +54,12 @@ def test_beyond_the_ends(metric):
     assert prices(made, 1e-6) == pytest.approx(least, rel=1e-4)
 
 
+def test_nothing_can_be_narrower():
+    model = cost_model(tiny.network(width=1))
+    found = prices(Prices(model, "flops"), 0.5)
+    assert found == pytest.approx(model.prices("flops", 1.0)[1], rel=1e-4)
+
+
 def test_volume_has_one_price():
     model = cost_model(models.WideResNet(10, 1, (16, 16, 3)))
     made = Prices(model, "volume")

@@ -1,10 +1,12 @@
 """What channels cost while the budget moves."""
 
+import functools
+
 import numpy as np
 from keras import ops
 
 # From the full network to one that is a hundredth as wide.
-OPENNESS = np.geomspace(1.0, 0.01, 25)
+OPENNESS = np.geomspace(1.0, 0.01, 13)
 
 
 class Prices:
@@ -22,13 +24,23 @@ class Prices:
     """
 
     def __init__(self, cost_model, metric):
-        rows = [cost_model.prices(metric, x) for x in reversed(OPENNESS)]
+        self.cost_model = cost_model
+        self.metric = metric
+
+    @functools.cached_property
+    def _known(self):
+        """Logarithms of the costs, as fractions of the full one, rising; and
+        dict from gate to those of its prices."""
+        rows = [
+            self.cost_model.prices(self.metric, x) for x in reversed(OPENNESS)
+        ]
         costs = np.array([cost for cost, _ in rows])
-        self._costs = np.log(costs / cost_model.full[metric])
-        self._prices = {
-            gate: np.log([prices[gate] for _, prices in rows])
-            for gate in cost_model.gates
+        prices = {
+            gate: np.log([x[gate] for _, x in rows], dtype="float32")
+            for gate in self.cost_model.gates
         }
+        full = self.cost_model.full[self.metric]
+        return np.log(costs / full, dtype="float32"), prices
 
     def logarithms(self, share):
         """The logarithms of the prices, linear between those that are known.
@@ -39,12 +51,12 @@ class Prices:
         Returns:
             Dict from gate to a scalar float32 tensor.
         """
-        x, steps = ops.log(share), np.diff(self._costs)
-        done = (x - self._costs[:-1].astype("float32")) / steps.astype(
-            "float32"
-        )
-        done = ops.clip(done, 0.0, 1.0)
+        costs, prices = self._known
+        # Where nothing can be narrower, all costs are the same.
+        steps = np.maximum(np.diff(costs), 1e-6)
+        done = ops.subtract(ops.log(share), costs[:-1])
+        done = ops.clip(ops.divide(done, steps), 0.0, 1.0)
         return {
-            gate: y[0] + ops.sum(done * np.diff(y).astype("float32"))
-            for gate, y in self._prices.items()
+            gate: ops.add(ops.sum(ops.multiply(done, np.diff(y))), y[0])
+            for gate, y in prices.items()
         }
