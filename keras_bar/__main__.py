@@ -88,6 +88,11 @@ def parse(arguments):
     small.add_argument(
         "--connectivity", choices=("mixed", "regular"), default="mixed"
     )
+    small.add_argument(
+        "--allow-unfinished",
+        action="store_true",
+        help="also where gates still learn or the budget is exceeded",
+    )
     page = add(
         "report",
         report,
@@ -136,7 +141,11 @@ def compact(settings):
         )
     model = load(settings)
     try:
-        small = compaction.compact(model, connectivity=settings.connectivity)
+        small = compaction.compact(
+            model,
+            connectivity=settings.connectivity,
+            allow_unfinished=settings.allow_unfinished,
+        )
     except ValueError as error:
         raise UserError(error) from error
     try:

@@ -123,7 +123,7 @@ def test_penalty_in_a_distiller_that_leaves_it_out():
         tiny.network(), tiny.student(), keras.distillation.LogitsDistillation()
     )
     tiny.prepare(distiller)
-    message = "leaves the penalty out"
+    message = "leaves the losses that layers add out"
     assert_refused(message, distiller, BudgetRegularizer.paper(0.5))
 
 

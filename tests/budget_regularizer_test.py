@@ -10,11 +10,11 @@ from keras import ops
 
 import keras_bar
 from keras_bar import schedules
-from keras_bar.callbacks import BudgetRegularizer
 from tests import tiny
 from tests.budgets import EPOCHS
 from tests.budgets import LOGS
 from tests.budgets import QUICK
+from tests.budgets import BudgetRegularizer
 from tests.budgets import Interrupt
 from tests.budgets import Spy
 from tests.budgets import assert_connected

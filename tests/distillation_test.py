@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_bar
 from keras_bar import distillation
-from keras_bar.callbacks import BudgetRegularizer
 from tests import tiny
+from tests.budgets import BudgetRegularizer
 
 STEPS = 2
 # For a few steps, faster than to compile one.

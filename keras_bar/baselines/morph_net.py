@@ -56,7 +56,7 @@ class MorphNetRegularizer(GateRegularizer):
     What is alive gets less with every epoch, and when to stop is left open by
     Gordon et al.: `until` says at what size.
 
-    Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget; the
+    Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget;
     `penalty` is `strength` times the cost of what is alive.
 
     Args:
@@ -67,6 +67,7 @@ class MorphNetRegularizer(GateRegularizer):
             larger.
         until: Float in (0, 1): `fit` ends after the first epoch that leaves
             this fraction of the full cost, or less. None: at its own end.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, the model has no
@@ -74,8 +75,15 @@ class MorphNetRegularizer(GateRegularizer):
             one of them without the scale of a batch normalization in between.
     """
 
-    def __init__(self, strength, metric="flops", threshold=1e-2, until=None):
-        super().__init__(steps=None)
+    def __init__(
+        self,
+        strength,
+        metric="flops",
+        threshold=1e-2,
+        until=None,
+        log_all=False,
+    ):
+        super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
         selection.check_metric(metric)
         if not selection.is_number(threshold) or not threshold > 0:
@@ -94,6 +102,10 @@ class MorphNetRegularizer(GateRegularizer):
         self.metric = metric
         self.threshold = threshold
         self.until = until
+
+    @property
+    def brief_logs(self):
+        return (self.metric, "penalty")
 
     def check_model(self, cost_model, name):
         selection.check_known_size(cost_model, self.metric, name)
@@ -138,7 +150,7 @@ class _ScalePenalty(Penalty):
             for gate, size in _magnitudes(self.scales).items()
         }
 
-    def __call__(self, state):
+    def __call__(self, state, is_new=True):
         vectors = {}
         for gate, size in _magnitudes(self.scales).items():
             alive = ops.cast(self._is_alive(gate, size), "float32")

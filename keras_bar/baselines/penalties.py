@@ -19,8 +19,9 @@ class ChannelRegularizer(GateRegularizer):
     follows from the strength. When `fit` ends, channels whose factor in
     inference is 0 are closed for good; the network stays connected.
 
-    Logs of every epoch: `volume`, `flops` and `params`, the cost of the network
-    if it were compacted now, as fractions of the full cost; and `penalty`.
+    Logs of every epoch: `volume`, the cost of the network if it were compacted
+    now, as a fraction of the full cost; and `penalty`, the loss that is added.
+    With `log_all=True` also `flops` and `params`.
 
     Args:
         strength: Positive float, the factor of the loss.
@@ -30,6 +31,7 @@ class ChannelRegularizer(GateRegularizer):
         factor: Function from a gate to a number above 0, by which the weight
             of its channels is multiplied; or None. A gate is named after what
             it gates, `conv1_gate`, and knows the number of its `channels`.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, or the model has no gates of this
@@ -38,8 +40,8 @@ class ChannelRegularizer(GateRegularizer):
 
     gate_class: type
 
-    def __init__(self, strength, weight=None, factor=None):
-        super().__init__(steps=None)
+    def __init__(self, strength, weight=None, factor=None, log_all=False):
+        super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
         if weight is not None and weight not in METRICS:
             raise ValueError(
@@ -93,7 +95,7 @@ class L0Regularizer(ChannelRegularizer):
     part of `strength`.
 
     Args:
-        strength, weight, factor: As of `ChannelRegularizer`.
+        strength, weight, factor, log_all: As of `ChannelRegularizer`.
     """
 
     gate_class = HardConcreteGate
@@ -113,13 +115,13 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
     picture at that layer.
 
     Args:
-        strength, weight, factor: As of `ChannelRegularizer`.
+        strength, weight, factor, log_all: As of `ChannelRegularizer`.
     """
 
     gate_class = GaussianGate
 
-    def __init__(self, strength, weight="volume", factor=None):
-        super().__init__(strength, weight, factor)
+    def __init__(self, strength, weight="volume", factor=None, log_all=False):
+        super().__init__(strength, weight, factor, log_all)
 
     def channel_penalty(self, gate):
         return gate.divergence()
@@ -140,7 +142,7 @@ class _Penalty(Penalty):
         self.strength = strength
         self.value = value
 
-    def __call__(self, state):
+    def __call__(self, state, is_new=True):
         return self.strength * sum(
             weight * ops.sum(self.value(gate))
             for gate, weight in self.weights.items()

@@ -24,22 +24,23 @@ class BudgetRegularizer(GateRegularizer):
     model is within the budget and connected, and the rest of `fit` trains just
     what is left. `keras_bar.compact` builds the small network.
 
-    Logs of every epoch: `volume`, `flops` and `params`, the cost of the network
-    if it were compacted now; `budget`, the moving budget; `expected`, the
-    expected cost under the noise; all as fractions of the full cost, the last
-    two in the regularizer's metric; and `penalty`, what the control adds to the
-    loss, or the threshold by which it pushes. Callbacks that shall see them
-    come after this one in the list; one that restores weights when `fit` ends
-    (`EarlyStopping(restore_best_weights=True)`) comes before it, lest it undo
-    the pruning.
+    Logs of every epoch: the metric, such as `volume`, of the network if it were
+    compacted now, and `budget`, the moving budget, both as fractions of the
+    full cost. With `log_all=True` also the other two of `volume`, `flops` and
+    `params`; `expected`, the expected cost under the noise; and `threshold`, by
+    which the gates are pushed, or `penalty`, the loss that is added. Callbacks
+    that read them come after this one in the list.
+
+    Only networks whose gates are fixed are pruned. To keep the best of them,
+    wrap Keras's callbacks in `keras_bar.callbacks.AfterPruning`.
 
     Args:
         budget: Float in (0, 1], the fraction of the full cost that may remain;
             or a number above 1, in units of the metric.
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
-        steps: Integer, training steps over which the budget moves; or float
-            in (0, 1], the fraction of all steps of `fit`. In the steps after
-            them the network settles: which channels live is decided.
+        steps: Integer, steps of the optimizer over which the budget moves; or
+            float in (0, 1], the fraction of all steps of `fit`. In the steps
+            after them the network settles: which channels live is decided.
         hardness: Float, hardness `d` of the transition; 0 is the line.
         strength: None, or the factor lambda of the paper's penalty. By default
             a threshold tracks the budget instead; see
@@ -51,8 +52,11 @@ class BudgetRegularizer(GateRegularizer):
             0 treats all alike, 1 in proportion to their cost. More than 1 is
             right where few channels remain: what closing one costs once the
             others have learned to do its work grows less than its importance.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
 
     Raises:
+        FloatingPointError: During `fit`, if the loss or a weight becomes NaN.
+            No gate is fixed by it.
         ValueError: Before the first step, if the model has no gates or was
             pruned already, a second regularizer takes part, the number of
             steps is unknown, or the budget is not positive, above the full
@@ -70,8 +74,9 @@ class BudgetRegularizer(GateRegularizer):
         indecision=(0.12, 0.02),
         openness=3.0,
         price_exponent=1.5,
+        log_all=False,
     ):
-        super().__init__(steps)
+        super().__init__(steps, log_all)
         selection.check_budget_argument(budget, metric)
         checks.check_transition(hardness, strength)
         checks.check_tracking(indecision, openness, price_exponent)
@@ -90,8 +95,20 @@ class BudgetRegularizer(GateRegularizer):
         return cls(budget, metric, strength=strength, **settings)
 
     @property
-    def adds_loss(self):
-        return self.strength is not None
+    def brief_logs(self):
+        return (self.metric, "budget")
+
+    def limit(self):
+        return (self.metric, float(self._control.budget.target))
+
+    def announce(self):
+        budget, progress = self._control.budget, self._progress
+        share = budget.target / budget.full_cost
+        settling = progress.total - progress.steps
+        return (
+            f"Pruning to {share:.4g} of the {self.metric} in {progress.steps} "
+            f"steps; {max(settling, 0)} more to settle."
+        )
 
     def check_model(self, cost_model, name):
         selection.target_cost(cost_model, self.metric, self.budget, name)
@@ -120,7 +137,8 @@ class BudgetRegularizer(GateRegularizer):
 
     def measure(self, cost_model):
         budget = self._control.budget
-        moving = ops.convert_to_numpy(budget.moving(self._state.step))
+        step = self._state.steps_done()
+        moving = ops.convert_to_numpy(budget.moving(step))
         expected = ops.convert_to_numpy(budget.soft_cost())
         return {
             "budget": float(moving) / budget.full_cost,
@@ -149,12 +167,8 @@ class BudgetRegularizer(GateRegularizer):
         )
 
     def opened(self, gate):
-        if self.settles:  # It is trained with from now on.
+        if self._progress.settles:  # It is trained with from now on.
             return 1.0
         # What batch normalization saw of a channel that is opened now is its
         # mean under the noise; at 1 it could drown the others.
         return np.fmax(gate.mean(), LEAST_FACTOR)
-
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        self._state.limit = (self.metric, self._control.budget.target)

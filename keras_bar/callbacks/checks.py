@@ -1,10 +1,17 @@
 """What a budget regularizer needs, and the errors where it is missing."""
 
+import warnings
+
 import keras
+import numpy as np
+from keras import ops
 
 from keras_bar import selection
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
+
+# Maximum number of names listed in an error.
+MANY = 5
 
 
 def check_steps(steps):
@@ -89,18 +96,75 @@ def _is_gated(model):
     return all(any(isinstance(x, y) for x in model.layers) for y in layers)
 
 
-def check_penalty_counts(model):
+def check_losses_count(model):
     """Raises a ValueError if the model's loss leaves out added losses."""
     parent = keras.distillation.Distiller
     if isinstance(model, parent) and (
         type(model).compute_loss is parent.compute_loss
     ):
         raise ValueError(
-            "Keras's distiller leaves the penalty out of the loss. Expected a "
-            "`keras_bar.distillation.Distiller`, or a `BudgetRegularizer` "
-            "without `strength`. "
+            "Keras's distiller leaves the losses that layers add out of the "
+            "loss, so the budget would not learn of its steps. Expected a "
+            "`keras_bar.distillation.Distiller`. "
             f"Received: {model.name!r} of type {type(model)}"
         )
+
+
+def check_trainable(gates, state):
+    """Raises a ValueError if gates, or the budget's state, are frozen."""
+    frozen = [x.name for x in [*gates, state] if not x.trainable]
+    if frozen:
+        raise ValueError(
+            "Frozen gates cannot be pruned. Expected `trainable` gates, and a "
+            "trainable `BudgetState`; other layers may be frozen. Received: "
+            f"trainable=False for {_shortened(frozen)}"
+        )
+
+
+def check_length(steps, least):
+    """Warns if a schedule is too short to be followed."""
+    if steps < least:
+        warnings.warn(
+            f"The budget moves within {steps} steps, which is too short to "
+            f"follow. Expected {least} steps or more: more epochs, smaller "
+            "batches, or larger `steps`. The network will be within its "
+            "budget, but worse than it could be.",
+            stacklevel=2,
+        )
+
+
+def check_loss(logs, epoch):
+    """Raises a FloatingPointError if the loss of an epoch is no number."""
+    loss = logs.get("loss")
+    if loss is not None and np.isnan(loss):
+        raise FloatingPointError(
+            f"The loss of epoch {epoch + 1} is NaN, and no gate was fixed by "
+            "it. Expected a finite loss: a smaller learning rate, `clipnorm`, "
+            "or data without NaN may help. "
+            f"Received: loss={float(loss)}"
+        )
+
+
+def check_finite(model):
+    """Raises a FloatingPointError if weights are no numbers."""
+    broken = [
+        x.path
+        for x in model.trainable_variables
+        if not np.all(np.isfinite(ops.convert_to_numpy(x)))
+    ]
+    if broken:
+        raise FloatingPointError(
+            "Weights are NaN or infinite, so the gates cannot be fixed by "
+            "them. Expected finite weights: a smaller learning rate, "
+            "`clipnorm`, or data without NaN may help. "
+            f"Received: {_shortened(broken)}"
+        )
+
+
+def _shortened(names):
+    """Names for an error message."""
+    rest = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(map(repr, names[:MANY])) + rest
 
 
 def check_gates(gates, expected, user):

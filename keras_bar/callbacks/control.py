@@ -79,17 +79,27 @@ class Penalty:
     def start(self, state):
         """Prepares the gates before the first step: what they learn alone
         counts, whatever drove them before."""
-        state.pressure.assign(0.0)
+        state.threshold.assign(0.0)
         for gate in self.gates:
             gate.reset_drive()
 
-    def __call__(self, state):
-        """The loss, a scalar tensor."""
+    def __call__(self, state, is_new=True):
+        """The loss, a scalar tensor.
+
+        Args:
+            state: `BudgetState`.
+            is_new: Boolean tensor, whether this is the first time that the
+                network runs in a step of the optimizer.
+        """
         raise NotImplementedError
 
-    def penalty(self, state):
-        """The loss at present, as a float for the logs."""
-        return float(ops.convert_to_numpy(self(state)))
+    def logs(self, state):
+        """Entries of the logs: the loss that is added at present."""
+        return {"penalty": float(ops.convert_to_numpy(self(state)))}
+
+    def least_steps(self, optimizer):
+        """How many steps it takes at least."""
+        return 0
 
 
 class BarrierPenalty(Penalty):
@@ -106,18 +116,31 @@ class BarrierPenalty(Penalty):
         self.budget = budget
         self.strength = strength
 
-    def __call__(self, state):
+    def __call__(self, state, is_new=True):
         loss = self.strength * self.barrier(state) * self.budget.soft_cost()
         # Once the budget has arrived the gates are fixed: a barrier that they
         # touch would only drown the loss.
-        return ops.where(state.step < self.budget.steps, loss, 0.0)
+        return ops.where(state.steps_done() < self.budget.steps, loss, 0.0)
+
+    def least_steps(self, optimizer):
+        """Those in which an optimizer that normalises gradients, as Adam does,
+        moves a gate from where it starts to where it closes."""
+        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        if rate <= 0.0:
+            return 0
+        farthest = max(
+            float(np.median(ops.convert_to_numpy(gate.location() - CENTER)))
+            / float(gate.slope.numpy())
+            for gate in self.gates
+        )
+        return math.ceil(max(farthest, 0.0) / rate)
 
     def barrier(self, state):
         """`f(V, a, b)`, scalar tensor."""
         budget = self.budget
         lower = budget.target - schedules.MARGIN * budget.full_cost
         return schedules.barrier(
-            budget.hard_cost(), lower, budget.moving(state.step)
+            budget.hard_cost(), lower, budget.moving(state.steps_done())
         )
 
 
@@ -162,6 +185,7 @@ class ThresholdTracking:
     SLOPE_GAIN = 0.1
     SLOPES = (0.3, 1000.0)
     MEMORY = 0.99
+    LEAST_STEPS = 100
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
     # Between these shares of the moving budget the expected cost rests; the
@@ -182,49 +206,61 @@ class ThresholdTracking:
 
     def start(self, state):
         """Opens the gates before the first step."""
-        state.pressure.assign(-self.openness)
+        state.threshold.assign(-self.openness)
         for gate in self.budget.cost_model.gates:
             gate.slope.assign(1.0)
             gate.offset.assign(np.full(gate.channels, CENTER + self.openness))
             gate.importance.assign(np.zeros(gate.channels))
 
-    def __call__(self, state):
-        budget = self.budget
+    def __call__(self, state, is_new=True):
+        budget, step = self.budget, state.steps_done()
         gates = budget.cost_model.gates
         probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
         cost = budget.cost_model.soft(budget.metric, probabilities)
         log_prices = self.prices.logarithms(
-            budget.moving(state.step) / budget.full_cost
+            budget.moving(step) / budget.full_cost
         )
         share = cost / budget.full_cost
-        slope, undecided = self._next_slope(state, probabilities, log_prices)
+        slope, undecided = self._next_slope(step, probabilities, log_prices)
+        before = ops.convert_to_tensor(gates[0].slope)
+        slope = ops.where(is_new, slope, before)
         hard = budget.hard_cost() / budget.full_cost
-        gap = self._gap(share, hard, state.step)
+        gap = self._gap(share, hard, step)
         # d share / d threshold = -slope * sum(price p (1 - p))
         newton = gap / (slope * undecided / 4.0)
         # Once the budget has arrived the gates are fixed, and do not follow.
-        moves = ops.cast(state.step < budget.steps, "float32")
-        threshold = state.pressure + moves * self.THRESHOLD_GAIN * newton
-        state.pressure.assign(threshold)
-        merits = self._merits(log_prices)
+        moves = ops.logical_and(is_new, step < budget.steps)
+        move = ops.where(moves, self.THRESHOLD_GAIN * newton, 0.0)
+        threshold = state.threshold + move
+        state.threshold.assign(threshold)
+        scale = ops.where(is_new, state.loss_scale(), 0.0)
+        merits = self._merits(log_prices, scale)
         for gate in gates:
             gate.slope.assign(slope)
             gate.offset.assign(
                 self._offset(gate, slope, merits[gate] - threshold)
             )
 
-    def _merits(self, log_prices):
+    def _merits(self, log_prices, scale):
         """Benefit per cost of every channel, `(channels,)` per gate: half the
-        logarithm, 0 on average over the network."""
+        logarithm, 0 on average over the network.
+
+        Args:
+            log_prices: Dict from gate to scalar tensor.
+            scale: Scalar tensor, the loss scale under which the importances
+                were observed; 0 if they have been seen before.
+        """
         merits = {}
         for gate, log_price in log_prices.items():
             before = ops.convert_to_tensor(gate.importance)
             seen = ops.convert_to_tensor(gate.observation)
             # A loss scale that is too large is tried out and given up again.
             seen = ops.where(ops.isfinite(seen), seen, 0.0)
+            # It is a square of gradients.
+            seen = seen / ops.square(ops.maximum(scale, 1e-15))
             # A closed channel shows nothing: it keeps what was seen last.
             importance = ops.where(
-                seen > 0.0,
+                ops.logical_and(seen > 0.0, scale > 0.0),
                 self.MEMORY * before + (1 - self.MEMORY) * seen,
                 before,
             )
@@ -246,11 +282,11 @@ class ThresholdTracking:
         missing = ops.maximum(CENTER + self.openness - location, 0.0)
         return ops.where(location >= weakest, offset + missing, offset)
 
-    def _next_slope(self, state, probabilities, log_prices):
+    def _next_slope(self, step, probabilities, log_prices):
         """The slope that brings the undecided part of the cost nearer to its
         schedule, and that part, at least what the schedule wants, as a fraction
         of the full cost."""
-        t = ops.cast(state.step, "float32") / float(self.budget.steps)
+        t = ops.cast(step, "float32") / float(self.budget.steps)
         first, last = self.indecision
         wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
 
@@ -270,9 +306,13 @@ class ThresholdTracking:
         slope = ops.clip(slope * ops.exp(self.SLOPE_GAIN * gap), *self.SLOPES)
         return slope, ops.maximum(undecided, wanted)
 
-    def penalty(self, state):
-        """The threshold at present, as a float for the logs."""
-        return float(state.pressure.numpy())
+    def logs(self, state):
+        """Entries of the logs."""
+        return {"threshold": float(state.threshold.numpy())}
+
+    def least_steps(self, optimizer):
+        """How many steps it takes at least to follow a budget."""
+        return self.LEAST_STEPS
 
     def _gap(self, share, hard, step):
         """By how much the cost is too high, or too low if negative; fractions

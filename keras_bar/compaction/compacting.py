@@ -16,7 +16,7 @@ from keras_bar.graph.streams import check_connectivity
 from keras_bar.graph.streams import unite
 
 
-def compact(model, *, connectivity="mixed"):
+def compact(model, *, connectivity="mixed", allow_unfinished=False):
     """Builds the small network that a gated one has become.
 
     Dead channels are removed with everything that only served them, constants
@@ -31,16 +31,19 @@ def compact(model, *, connectivity="mixed"):
             block keep the channels they have. `"regular"`: all writers of a
             residual stream keep the union of theirs; more is computed, by
             ordinary additions.
+        allow_unfinished: Boolean, whether gates may still learn, and the cost
+            exceed the budget that the network was being pruned to. Defaults to
+            False.
 
     Returns:
         A Functional `keras.Model` without gates.
 
     Raises:
-        ValueError: If the model has no gates, no path from input to output is
-            left, or an argument is wrong.
+        ValueError: If the model has no gates, pruning is unfinished, no path
+            from input to output is left, or an argument is wrong.
     """
     check_connectivity(connectivity)
-    pruned = hard_prune(model)
+    pruned = hard_prune(model, allow_unfinished=allow_unfinished)
     graph = trace.trace(pruned)
     flow = Flow(graph)
     masks = alive_masks(CostModel(flow).gates)

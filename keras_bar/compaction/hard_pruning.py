@@ -1,7 +1,6 @@
 """Hard pruning: every gate fixed, every constant where it can be removed."""
 
 import dataclasses
-import warnings
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.rules.kernels import Mixing
 from keras_bar.graph.rules.kernels import following_norm
+from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
 # Relative size of what counts as rounding rather than as a change.
@@ -43,7 +43,7 @@ class Adjustment:
     error: float
 
 
-def hard_prune(model):
+def hard_prune(model, *, allow_unfinished=False):
     """Fixes every gate at its deterministic value.
 
     The result still has its full size, and computes exactly what
@@ -53,13 +53,16 @@ def hard_prune(model):
 
     Args:
         model: Gated `keras.Model`. It is left as it is.
+        allow_unfinished: Boolean, whether gates may still learn, and the cost
+            exceed the budget that the network was being pruned to. Defaults to
+            False.
 
     Returns:
         A new `keras.Model`.
 
     Raises:
-        ValueError: If the model has no gates, or no path from the input to
-            the output is left.
+        ValueError: If the model has no gates, pruning is unfinished, or no
+            path from the input to the output is left.
     """
     graph = trace.trace(model)
     flow = Flow(graph)
@@ -73,7 +76,8 @@ def hard_prune(model):
         )
     masks = alive_masks(gates)
     check_connected(flow, masks, model.name)
-    _warn_above_limit(cost_model, masks)
+    if not allow_unfinished:
+        check_finished(cost_model, masks, model.name)
     pruning = _Pruning(Numbers(flow, masks))
     pruned = trace.replay(graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
@@ -81,19 +85,49 @@ def hard_prune(model):
     return pruned
 
 
-def _warn_above_limit(cost_model, masks):
-    """Warns if what a finished `fit` pruned was undone, as by a callback that
-    restores earlier weights."""
+def check_finished(cost_model, masks, name):
+    """Raises a ValueError unless every gate is fixed, within the budget.
+
+    Args:
+        cost_model: `CostModel`.
+        masks: Dict from gate to its alive channels, booleans `(channels,)`.
+        name: String, what to call the model.
+    """
+    learning = sum(not gate.is_fixed for gate in cost_model.gates)
+    metric, budget = _limit(cost_model) or (None, np.inf)
+    cost = cost_model.hard(masks)
+    if not learning and (metric is None or cost[metric] <= budget):
+        return
+    reason = "its gates were changed after it"
+    if learning:
+        reason = f"{learning} of {len(cost_model.gates)} gates still learn"
+    raise ValueError(
+        f"The pruning of this model is not finished: {reason}. Expected a "
+        "model whose `fit` with a regularizer of keras_bar ran to its end; "
+        "resume it with the same callbacks and `initial_epoch`, or pass "
+        "`allow_unfinished=True` to take the gates as they are. "
+        f"Received: {name!r} with {_shares(cost_model, cost, metric, budget)}"
+    )
+
+
+def _limit(cost_model):
+    """Metric and budget that the network was last pruned to, or None."""
     for node in cost_model.flow.graph.nodes:
-        metric, target = getattr(node.op, "limit", None) or (None, 0)
-        if metric and cost_model.hard(masks)[metric] > target:
-            warnings.warn(
-                f"The network was pruned to a {metric} of {target:.0f} and "
-                f"now needs {cost_model.hard(masks)[metric]}: its weights were "
-                "changed after that. `EarlyStopping(restore_best_weights="
-                "True)` must come before `BudgetRegularizer` in `callbacks`.",
-                stacklevel=3,
-            )
+        if isinstance(node.op, BudgetState) and node.op.limit:
+            return node.op.limit
+    return None
+
+
+def _shares(cost_model, cost, metric, budget):
+    """The cost, and the budget where there is one, for an error message."""
+    full = cost_model.full
+    if metric is None:
+        return f"{cost['volume'] / full['volume']:.4g} of the volume, no budget"
+    return (
+        f"{cost[metric] / full[metric]:.4g} of the {metric} "
+        f"({cost[metric]:.0f}), budget {budget / full[metric]:.4g} "
+        f"({budget:.0f})"
+    )
 
 
 def check_connected(flow, masks, name):
