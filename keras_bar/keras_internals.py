@@ -21,12 +21,18 @@ def exempt_from_weight_decay(optimizer, variables):
         part._exclude_from_weight_decay_cache = {}
 
 
-def average_overwritten_variables(optimizer):
+def average_overwritten_variables(optimizer, variables):
     """Gives variables that are overwritten with their gradients an average.
 
     With `use_ema=True` Keras keeps none of them, and fails where it swaps all
     variables with their averages, or replaces them by these at the end.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`, built here if it is not yet.
+        variables: List of all that it is to update.
     """
+    if not optimizer.built:
+        optimizer.build(variables)
     for part in optimizers_in(optimizer):
         averages = getattr(part, "_model_variables_moving_average", ())
         for i, average in enumerate(averages):
@@ -41,8 +47,13 @@ def _average_of(optimizer, variable):
         return variable
     # TensorFlow swaps by sums and differences, which needs two variables. Not
     # one of the optimizer's: it would have one more than a saved one.
-    average = optimizer.add_variable_from_reference(variable, name="average")
+    with optimizer._distribution_strategy.scope():
+        average = optimizer.add_variable_from_reference(
+            variable, name="average"
+        )
     optimizer._untrack_variable(average)
+    # The mean of what the variable held in different steps means nothing.
+    average.assign = lambda _: type(average).assign(average, variable)
     return average
 
 

@@ -152,7 +152,9 @@ class GateRegularizer(keras.callbacks.Callback):
         ]
         optimizer = self.model.optimizer
         keras_internals.exempt_from_weight_decay(optimizer, parameters)
-        keras_internals.average_overwritten_variables(optimizer)
+        keras_internals.average_overwritten_variables(
+            optimizer, self.model.trainable_variables
+        )
 
     def on_test_begin(self, logs=None):
         self._undo_outside_of_fit()

@@ -75,9 +75,9 @@ def hard_prune(model, *, allow_unfinished=False):
             f"Received: {model.name!r}, which has no gate"
         )
     masks = alive_masks(gates)
-    check_connected(flow, masks, model.name)
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
+    check_connected(flow, masks, model.name)
     pruning = _Pruning(Numbers(flow, masks))
     pruned = trace.replay(graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments

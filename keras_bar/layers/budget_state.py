@@ -1,6 +1,7 @@
 """The place in a training graph from which a budget acts."""
 
 import keras
+import numpy as np
 from keras import ops
 
 # Size of the "gradients" of the signal: too small to matter to whoever takes
@@ -85,7 +86,8 @@ class BudgetState(keras.layers.Layer):
     def start(self):
         """Prepares for the first step of a budget."""
         self.step.assign(-1)
-        self.signal.assign(ops.zeros((3,)))
+        # As if an odd step had been taken: step 0 is none that was.
+        self.signal.assign(SIGNAL * np.array([0.0, 0.0, 1.0]))
 
     def steps_done(self):
         """Steps of the optimizer since the start, integer scalar tensor."""
