@@ -29,7 +29,7 @@ def network(outputs="one"):
 def data(outputs="one"):
     x, y = tiny.data(32)
     targets = {"one": y, "list": (y, y % 2), "dict": {"a": y, "b": y % 2}}
-    weights = np.random.default_rng(1).uniform(0, 2, (2, 32)).astype("float32")
+    weights = np.random.default_rng(1).uniform(0, 1, (2, 32)).astype("float32")
     a, b = weights
     each = {"one": a, "list": (a, b), "dict": {"a": a, "b": b}}
     return x, targets[outputs], each[outputs]

@@ -116,10 +116,12 @@ class Distiller(keras.distillation.Distiller):
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, *args, **kwargs):
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         if not self._chance_checked and self.student_loss_weight < 1:
             self._chance_checked = True
-            chance.warn_if_at_chance(self, given)
+            bound = inspect.signature(keras.Model.fit).bind(
+                self, *args, **kwargs
+            )
+            chance.warn_if_at_chance(self, bound.arguments)
         return super().fit(*args, **kwargs)
 
     def call(self, inputs, training=None, **kwargs):

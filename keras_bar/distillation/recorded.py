@@ -54,12 +54,13 @@ class RecordedDistiller(Distiller):
             )
 
     def fit(self, *args, **kwargs):
-        bound = inspect.signature(super().fit).bind(*args, **kwargs)
-        given = bound.arguments
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        given = {**bound.arguments}
+        del given["self"]
         # Keras looks for the classes in the targets as a whole.
         class_weight = given.pop("class_weight", None)
         if class_weight is None:
-            return super().fit(*bound.args, **bound.kwargs)
+            return super().fit(*args, **kwargs)
         if given.get("sample_weight") is not None:
             raise ValueError(
                 "Both `class_weight` and `sample_weight` weigh the examples. "
@@ -68,7 +69,7 @@ class RecordedDistiller(Distiller):
         self._class_weights = _as_table(class_weight)
         self.train_function = None  # The step is compiled with the weights.
         try:
-            return super().fit(*bound.args, **bound.kwargs)
+            return super().fit(**given)
         finally:
             self._class_weights = None
             self.train_function = None
