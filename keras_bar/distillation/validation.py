@@ -59,15 +59,15 @@ def check_compile_loss(loss, student):
         known = {*getattr(student, "output_names", [])}
         known |= set(outputs) if isinstance(outputs, dict) else set()
         matches = set(loss) <= known
-        expected, received = sorted(known), sorted(map(str, loss))
+        expected, received = f"{sorted(known)}", f"{sorted(map(str, loss))}"
     else:
-        expected = len(keras.tree.flatten(outputs))
-        received = len(loss)
-        matches = expected == received
+        count = len(keras.tree.flatten(outputs))
+        expected, received = f"{count} of them", f"{len(loss)}"
+        matches = count == len(loss)
     if not matches:
         raise ValueError(
             "The losses do not match the outputs of the student. Expected "
-            f"losses for the outputs {expected}. Received: {received}"
+            f"losses for the outputs: {expected}. Received: {received}"
         )
 
 
