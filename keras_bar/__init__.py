@@ -7,19 +7,23 @@ from keras_bar import hard_concrete
 from keras_bar import layers
 from keras_bar import models
 from keras_bar import schedules
+from keras_bar.budget_check import BudgetCheck
 from keras_bar.compaction import compact
 from keras_bar.compaction import explain
 from keras_bar.compaction import hard_prune
 from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
 from keras_bar.gating import gate
+from keras_bar.selection import check_budget
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetCheck",
     "Cost",
     "baselines",
     "callbacks",
+    "check_budget",
     "compact",
     "distillation",
     "explain",

@@ -75,7 +75,7 @@ class Cost:
             rows.append((x.name, x.kind, of, *numbers))
         totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
         rows.append(("total", "", "", *totals))
-        return _table(rows)
+        return table(rows)
 
 
 class CostModel:
@@ -327,7 +327,9 @@ def _whole(total):
     return total if math.isnan(total) else round(float(total))
 
 
-def _table(rows):
+def table(rows):
+    """Text of rows of strings, a heading first and a total last or what is
+    like one; the first two columns on the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -4,6 +4,7 @@ All functions broadcast their arguments, which may be Python floats, arrays or
 tensors, and compute in float32.
 """
 
+import numpy as np
 from keras import ops
 
 # What the barrier is clipped to, and its value from the upper end on.
@@ -35,10 +36,10 @@ def sigmoidal_transition(t, d=10.0):
     Returns:
         Tensor of values in [0, 1] with the shape of `t`.
     """
-    if not d >= 0:
+    if not isinstance(d, int | float | np.number) or not d >= 0:
         raise ValueError(
             "Invalid value received for argument `d`. Expected a non-negative "
-            f"float, the hardness of the transition. Received: d={d}"
+            f"float, the hardness of the transition. Received: d={d!r}"
         )
     t = ops.clip(_float32(t), 0.0, 1.0)
     if d < _SOFTEST:

@@ -2,7 +2,11 @@
 
 import numpy as np
 
+from keras_bar.budget_check import BudgetCheck
 from keras_bar.costs import METRICS
+from keras_bar.costs import CostModel
+from keras_bar.graph.flow import Flow
+from keras_bar.graph.trace import trace
 
 # The share of a budget from which on it counts as used.
 WELL_USED = 0.95
@@ -54,12 +58,67 @@ def target_cost(cost_model, metric, budget, name):
         )
     least = smallest_cost(cost_model, metric)
     if target < least:
+        check = _budget_check(cost_model, metric, target)
         raise ValueError(
             "The budget is too small for any connected network. Expected "
             f"at least {least} ({least / full:.4g} of the full "
-            f"{metric}). Received: {target:.1f} ({target / full:.4g})"
+            f"{metric}). Received: {target:.1f} ({target / full:.4g}).\n"
+            f"{check.floor()}"
         )
     return target
+
+
+def check_budget(model, budget, metric="volume"):
+    """Says whether a gated model can be pruned to a budget, before training.
+
+    Args:
+        model: `keras.Model` made by `keras_bar.gate`.
+        budget: Float in (0, 1], a fraction of the full cost; or a number above
+            1, in units of the metric.
+        metric: `"volume"`, `"flops"` or `"params"`.
+
+    Returns:
+        A `BudgetCheck`. Its `least` is what the smallest connected network
+        costs: one channel in every gate that must not close. Where `possible`
+        is False, `BudgetRegularizer` would refuse the budget.
+
+    Raises:
+        ValueError: If the model has no gates, the budget or the metric is
+            wrong for any model, or the cost depends on an unknown size of the
+            input.
+
+    Example:
+
+    >>> check = keras_bar.check_budget(keras_bar.gate(model), 1 / 8, "flops")
+    >>> check.possible, check.least / check.full
+    >>> print(check)
+    """
+    check_budget_argument(budget, metric)
+    cost_model = CostModel(Flow(trace(model)))
+    if not cost_model.gates:
+        raise ValueError(
+            "The model has no gates, so that nothing of it can be left out. "
+            "Expected a model made by `keras_bar.gate`. "
+            f"Received: {model.name!r}"
+        )
+    check_known_size(cost_model, metric, model.name)
+    target = in_units(cost_model, metric, budget)
+    return _budget_check(cost_model, metric, target)
+
+
+def _budget_check(cost_model, metric, target):
+    masks = smallest(cost_model, metric)
+    return BudgetCheck.make(cost_model, metric, target, masks)
+
+
+def least_costs(cost_model):
+    """Dict from metric to the cost of the smallest connected network found,
+    for the metrics that are known whatever the size of the input."""
+    return {
+        metric: smallest_cost(cost_model, metric)
+        for metric in METRICS
+        if np.isfinite(cost_model.full[metric])
+    }
 
 
 def check_known_size(cost_model, metric, name):

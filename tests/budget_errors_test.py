@@ -25,6 +25,13 @@ from tests.budgets import assert_finished
         ({"steps": 0}, "number of pruning steps.*steps=0"),
         ({"steps": 1.5}, "number of pruning steps.*steps=1.5"),
         ({"steps": 0.0}, "number of pruning steps.*steps=0.0"),
+        ({"steps": 2.0}, "number of pruning steps.*steps=2.0.*float"),
+        ({"steps": "10"}, "number of pruning steps.*steps='10'"),
+        ({"steps": True}, "number of pruning steps.*steps=True"),
+        ({"steps": float("nan")}, "number of pruning steps.*steps=nan"),
+        ({"indecision": 0.1}, "pair of numbers.*indecision=0.1"),
+        ({"indecision": (0.1,)}, "pair of numbers.*indecision="),
+        ({"indecision": "ab"}, "pair of numbers.*indecision='ab'"),
         ({"hardness": -1}, "hardness.*hardness=-1"),
         ({"strength": 0.0}, "strength.*strength=0.0"),
     ],
@@ -83,6 +90,9 @@ def test_budget_below_what_a_connected_network_needs():
     regularizer = BudgetRegularizer(0.9 * tiny.POSITIONS)
     message = f"at least {tiny.POSITIONS} \\(0.03125"
     assert_refused(message, tiny.student(), regularizer)
+    # It says which layer holds it.
+    row = f"stem +Conv2D +1 of {tiny.WIDTH} +{tiny.POSITIONS} +100.0%"
+    assert_refused(f"{message}.*{row}", tiny.student(), regularizer)
 
 
 def test_two_regularizers():

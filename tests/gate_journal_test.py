@@ -59,3 +59,41 @@ def test_a_model_without_gates(tmp_path):
     with pytest.raises(ValueError, match="gate"):
         tiny.fit(model, GateJournal(tmp_path / "gates.json"))
     assert isinstance(model, keras.Model)
+
+
+@pytest.mark.parametrize(
+    "name", ["/nope/x.json", "text/x.json", "/proc/x.json", "folder"]
+)
+def test_a_file_that_cannot_be_written(tmp_path, name):
+    (tmp_path / "text").write_text("no folder")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / name
+    with pytest.raises(ValueError, match="cannot be written") as error:
+        GateJournal(path)
+    assert str(path) in str(error.value) and "Expected" in str(error.value)
+
+
+def test_a_folder_that_vanishes_is_named_by_the_file(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    journal = GateJournal(folder / "gates.json")
+    folder.rmdir()
+    with pytest.raises(OSError) as error:
+        tiny.fit(tiny.student(), journal, steps_per_epoch=1)
+    assert error.value.filename == str(folder / "gates.json")
+
+
+@pytest.mark.parametrize("content", ['{"loss": 1}', "[]", "text", ""])
+def test_a_file_that_is_no_journal(tmp_path, content):
+    path = tmp_path / "gates.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="Expected") as error:
+        GateJournal(path)
+    assert "gates.json" in str(error.value)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("path", [5, None, ["gates.json"]])
+def test_a_path_that_is_none(path):
+    with pytest.raises(ValueError, match="Received: path="):
+        GateJournal(path)

@@ -1,5 +1,7 @@
 """Where gates are put, and what is said where none is."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -137,7 +139,10 @@ def test_explain_before_and_after_gating():
     explanation = keras_bar.explain(model)
     assert explanation.gated == ["one", "two"]
     assert not explanation.ungated and not explanation.boundaries
-    assert keras_bar.explain(keras_bar.gate(model)) == explanation
+    gated = keras_bar.explain(keras_bar.gate(model))
+    # With gates it also says to how little the model can be pruned.
+    assert set(gated.least) == {"volume", "flops", "params"}
+    assert dataclasses.replace(gated, least={}) == explanation
     assert str(explanation).startswith("2 convolutions can be pruned:\n  one\n")
 
 

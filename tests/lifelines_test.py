@@ -57,7 +57,7 @@ def test_fit_returns_a_connected_network_behind_a_boundary():
     assert np.ptp(outputs, axis=0).max() > 0
 
 
-def test_weights_restored_after_pruning_are_reported():
+def test_weights_restored_after_pruning_are_refused():
     student = keras_bar.gate(network(), seed=0)
     student.compile(
         "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -69,7 +69,7 @@ def test_weights_restored_after_pruning_are_reported():
             x, y, epochs=1, verbose=0, callbacks=[BudgetRegularizer(0.5)]
         )
     student.set_weights(before)
-    with pytest.warns(UserWarning, match="EarlyStopping"):
+    with pytest.raises(ValueError, match="still learn.*budget 0.5"):
         keras_bar.hard_prune(student)
 
 

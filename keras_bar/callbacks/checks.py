@@ -16,14 +16,13 @@ MANY = 5
 
 def check_steps(steps):
     """Raises a ValueError unless it is a number of steps, or a fraction."""
+    whole = isinstance(steps, int | np.integer) and steps >= 1
     fraction = isinstance(steps, float) and 0 < steps <= 1
-    if not fraction and (
-        not selection.is_number(steps) or int(steps) != steps or steps < 1
-    ):
+    if isinstance(steps, bool) or not (whole or fraction):
         raise ValueError(
             "Invalid number of pruning steps. Expected a positive integer, or "
             "a float in (0, 1] as the fraction of all steps of `fit`. "
-            f"Received: steps={steps!r}"
+            f"Received: steps={steps!r} (of type {type(steps).__name__})"
         )
 
 
@@ -45,13 +44,14 @@ def check_transition(hardness, strength):
 
 def check_tracking(indecision, openness, price_exponent):
     """Raises a ValueError for wrong settings of `ThresholdTracking`."""
-    shares = tuple(indecision)
-    if len(shares) != 2 or not all(
-        selection.is_number(x) and 0 < x < 1 for x in shares
+    pair = isinstance(indecision, tuple | list) and len(indecision) == 2
+    if not pair or not all(
+        selection.is_number(x) and 0 < x < 1 for x in indecision
     ):
         raise ValueError(
-            "Invalid undecided shares. Expected two numbers in (0, 1), at the "
-            f"start and at the end. Received: indecision={indecision!r}"
+            "Invalid undecided shares. Expected a pair of numbers in (0, 1), "
+            "at the start and at the end, such as (0.12, 0.02). "
+            f"Received: indecision={indecision!r}"
         )
     for name, x in (("openness", openness), ("price_exponent", price_exponent)):
         if not selection.is_number(x) or not 0 <= x < float("inf"):

@@ -1,6 +1,7 @@
 """Writes down how open the gates are, epoch by epoch."""
 
 import json
+import os
 import pathlib
 
 import keras
@@ -27,13 +28,20 @@ class GateJournal(keras.callbacks.Callback):
         path: Path of the file. Its folder must exist.
 
     Raises:
-        ValueError: In `fit`, if the model has no gates.
+        ValueError: If the file cannot be written, or is there and no such
+            journal; and in `fit`, if the model has no gates.
     """
 
     def __init__(self, path):
         super().__init__()
-        self.path = pathlib.Path(path)
+        self.path = _checked(path)
         self.epochs = files.read_json(self.path)
+        if not all(x.isdecimal() for x in self.epochs):
+            raise files.DamagedFileError(
+                f"{self.path} is no journal of gates, to which this one could "
+                "be added. Expected numbers of epochs as its keys, or a file "
+                f"that is not there yet. Received: {[*self.epochs][:3]}"
+            )
 
     def set_model(self, model):
         super().set_model(model)
@@ -51,6 +59,16 @@ class GateJournal(keras.callbacks.Callback):
         }
         with files.replacing(self.path) as unfinished:
             unfinished.write_text(json.dumps(self.epochs))
+
+
+def _checked(path):
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            "Invalid file of a journal. Expected its path. "
+            f"Received: path={path!r}"
+        )
+    files.check_writable(path)
+    return pathlib.Path(path)
 
 
 def _count(probabilities):

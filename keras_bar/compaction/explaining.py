@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_bar import selection
+from keras_bar.costs import CostModel
 from keras_bar.graph import trace
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
@@ -22,6 +24,9 @@ class Explanation:
         removed: Names of layers that compaction removed whole.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
+        least: Dict from metric to the least cost to which a gated model can
+            be pruned, and the full cost: no budget can be smaller. Empty for
+            a model without gates.
     """
 
     gated: list
@@ -31,12 +36,19 @@ class Explanation:
     removed: list = dataclasses.field(default_factory=list)
     mixed: list = dataclasses.field(default_factory=list)
     restored: list = dataclasses.field(default_factory=list)
+    least: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
         lines += [f"  {name}" for name in self.gated]
         lines.append(f"{len(self.ungated)} convolutions cannot:")
         lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
+        if self.least:
+            lines.append("The least that can be pruned to:")
+            lines += [
+                f"  {name}: {least:,} of {full:,} ({least / full:.4g})"
+                for name, (least, full) in self.least.items()
+            ]
         if self.boundaries:
             lines.append("Layers that need every channel they read:")
             lines += [f"  {n}: {why}" for n, why in self.boundaries.items()]
@@ -88,4 +100,12 @@ def explain(model):
             if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
+        least=_least_costs(flow) if has_gates else {},
     )
+
+
+def _least_costs(flow):
+    """Dict from metric to the least and the full cost."""
+    cost_model = CostModel(flow)
+    least = selection.least_costs(cost_model)
+    return {x: (cost, cost_model.full[x]) for x, cost in least.items()}
