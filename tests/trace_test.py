@@ -56,6 +56,13 @@ def small_block(name, filters=3):
     return keras.Model(inputs, x, name=name)
 
 
+def distiller():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    loss = keras.distillation.LogitsDistillation()
+    return keras.distillation.Distiller(model, model, loss, name="trainer")
+
+
 def test_nodes_come_after_what_they_read():
     inputs = keras.Input((4,))
     a = layers.Dense(3, name="a")(inputs)
@@ -175,6 +182,74 @@ def test_trainability_is_copied():
     assert not copy(model).trainable_weights
 
 
+def test_names_inside_of_nested_models_give_way():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2, 1, name="inner_conv")(small_block("inner")(inputs))
+    names = [x.name for x in trace(keras.Model(inputs, x)).nodes]
+    assert names == ["inner_conv_1", "inner_norm", "inner_conv"]
+
+
+def test_operations_need_no_configuration():
+    """Keras has none where an argument is one of NumPy's integers."""
+    inputs = keras.Input((8, 8, 4))
+    x = ops.reshape(inputs, [-1, np.int64(64), 4])
+    model = keras.Model(inputs, ops.sum(x, axis=np.int64(1)))
+    twin = assert_copies(model)
+    used = {id(x) for x in model.operations} & {id(x) for x in twin.operations}
+    assert not used  # Or the old model would keep the new one in memory.
+
+
+def test_nested_models_have_the_sizes_they_are_called_with():
+    inner = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2, name="conv")(inner)
+    x = ops.pad(
+        layers.BatchNormalization()(x), [[0, 0], [1, 1], [1, 1], [0, 0]]
+    )
+    backbone = keras.Model(inner, layers.MaxPooling2D()(x), name="backbone")
+    large, small = keras.Input((15, 15, 3)), keras.Input((7, 7, 3))
+    model = keras.Model([large, small], [backbone(large), backbone(small)])
+    shapes = [x.output.shape[1] for x in trace(model).nodes]
+    assert sorted(shapes) == sorted([7, 7, 9, 4, 3, 3, 5, 2])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unbuilt(layers.Layer):
+    """Makes its weights too late for a copy that sees other data."""
+
+    made = 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        Unbuilt.made += 1
+        self.count = Unbuilt.made
+
+    def build(self, input_shape):
+        for i in range(self.count):
+            self.add_weight(shape=(i + 1,), name=f"w{i}")
+
+    def call(self, x):
+        return x
+
+
+class Function(layers.Layer):
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "layer", [Function(ops.relu, name="odd"), Unbuilt(name="odd")]
+)
+def test_errors_name_the_layer_that_cannot_be_rebuilt(layer):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ValueError, match="'odd' cannot.*Expected.*Received"):
+        copy(model)
+
+
 def test_fresh_names():
     inputs = keras.Input((4,), name="given")
     x = layers.Dense(2, name="dense")(inputs)
@@ -197,6 +272,7 @@ def test_a_subclassed_layer_inside_is_one_node():
         (lambda: Opaque(name="opaque"), "opaque"),
         (lambda: keras.Sequential([layers.Dense(2)], name="seq"), "seq"),
         (lambda: "resnet", "resnet"),
+        (lambda: distiller(), "distiller.student.*'trainer'"),
     ],
 )
 def test_models_without_a_graph(model, received):

@@ -7,6 +7,10 @@ import keras
 class BudgetState(keras.layers.Layer):
     """Passes its input on; in training it lets a budget act once per step.
 
+    Of several inputs it passes the first on. It waits for all of them: they
+    are what the gates return, so that the budget acts when the noise of the
+    step was drawn.
+
     It owns what a budget has to remember between steps, as variables, so that
     they are saved, restored and kept equal on all replicas. Without a budget
     (`control` is None) it does nothing. A `BudgetRegularizer` sets `control`
@@ -23,7 +27,8 @@ class BudgetState(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        # What it passes on keeps its dtype.
+        super().__init__(autocast=False, **kwargs)
         self.control = None
         self.owner = None
         self.limit = None
@@ -52,7 +57,15 @@ class BudgetState(keras.layers.Layer):
             if loss is not None:
                 self.add_loss(loss)
             self.step.assign_add(1)
-        return inputs
+        return _first(inputs)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+    def compute_mask(self, inputs, previous_mask=None):
+        return _first(previous_mask)
+
+    def compute_output_spec(self, inputs, training=False):
+        first = _first(inputs)
+        return keras.KerasTensor(first.shape, first.dtype)
+
+
+def _first(inputs):
+    return inputs[0] if isinstance(inputs, list | tuple) else inputs

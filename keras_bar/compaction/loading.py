@@ -1,0 +1,45 @@
+"""Whether what was built can be read from a file."""
+
+import warnings
+
+import keras
+
+
+def warn_unless_loadable(model, stacklevel):
+    """Warns of layers that Keras can save but not load.
+
+    Each is saved and restored here by itself. That a class is known to this
+    process does not help: Keras finds those alone that are registered.
+
+    Args:
+        model: Functional `keras.Model`.
+        stacklevel: As of `warnings.warn`, counted from the caller.
+    """
+    failing = {}
+    for op in model.operations:
+        if error := _loading_error(op):
+            failing.setdefault(type(op), (op.name, error))
+    if failing:
+        classes = "; ".join(
+            f"{cls.__module__}.{cls.__qualname__} ({name!r}: {error})"
+            for cls, (name, error) in failing.items()
+        )
+        warnings.warn(
+            "The compact model cannot be saved and loaded again. Expected "
+            "layers that Keras can restore: write "
+            "`@keras.saving.register_keras_serializable()` above the class of "
+            "a layer of your own, before you save, and return all of its "
+            f"arguments in `get_config`. Received: {classes}",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _loading_error(op):
+    """Why an operation cannot be restored, in a sentence, or None."""
+    try:
+        config = keras.saving.serialize_keras_object(op)
+        keras.saving.deserialize_keras_object(config, safe_mode=False)
+    except Exception as error:  # A user's class may raise anything.
+        text = " ".join(str(error).split()) or type(error).__name__
+        return text.split(". ")[0]
+    return None
