@@ -4,6 +4,7 @@ import pytest
 from keras import layers
 from keras import ops
 
+import keras_bar
 from keras_bar.graph.trace import call
 from keras_bar.graph.trace import clone
 from keras_bar.graph.trace import copy_state
@@ -193,7 +194,7 @@ def test_operations_need_no_configuration():
     """Keras has none where an argument is one of NumPy's integers."""
     inputs = keras.Input((8, 8, 4))
     x = ops.reshape(inputs, [-1, np.int64(64), 4])
-    model = keras.Model(inputs, ops.sum(x, axis=np.int64(1)))
+    model = keras.Model(inputs, ops.relu(x))
     twin = assert_copies(model)
     used = {id(x) for x in model.operations} & {id(x) for x in twin.operations}
     assert not used  # Or the old model would keep the new one in memory.
@@ -214,7 +215,7 @@ def test_nested_models_have_the_sizes_they_are_called_with():
 
 @keras.saving.register_keras_serializable("tests")
 class Unbuilt(layers.Layer):
-    """Makes its weights too late for a copy that sees other data."""
+    """Every one that is made has one weight more than that before."""
 
     made = 0
 
@@ -272,9 +273,24 @@ def test_a_subclassed_layer_inside_is_one_node():
         (lambda: Opaque(name="opaque"), "opaque"),
         (lambda: keras.Sequential([layers.Dense(2)], name="seq"), "seq"),
         (lambda: "resnet", "resnet"),
-        (lambda: distiller(), "distiller.student.*'trainer'"),
+        (lambda: distiller(), "'trainer'"),
     ],
 )
 def test_models_without_a_graph(model, received):
     with pytest.raises(ValueError, match=f"Expected.*Received.*{received}"):
         trace(model())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        keras_bar.gate,
+        keras_bar.hard_prune,
+        keras_bar.compact,
+        keras_bar.measure_cost,
+        keras_bar.explain,
+    ],
+)
+def test_a_distiller_is_told_from_its_student(function):
+    with pytest.raises(ValueError, match="pass `distiller.student`"):
+        function(distiller())

@@ -12,7 +12,6 @@ from keras_bar.graph.rules.base import along
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
-
 # Marks, in the name of a layer, that compaction made it of numbers per channel.
 # Keras saves nothing else of its own layers that could: the name is theirs
 # alone, and with it the mark is in every file, also if Keras alone reads it.

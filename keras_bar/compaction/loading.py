@@ -27,8 +27,8 @@ def warn_unless_loadable(model, stacklevel):
         warnings.warn(
             "The compact model cannot be saved and loaded again. Expected "
             "layers that Keras can restore: write "
-            "`@keras.saving.register_keras_serializable()` above the class of "
-            "a layer of your own, before you save, and return all of its "
+            "`@keras.saving.register_keras_serializable()` above every class "
+            "and function of your own before you save, and return all "
             f"arguments in `get_config`. Received: {classes}",
             stacklevel=stacklevel + 1,
         )
@@ -38,6 +38,7 @@ def _loading_error(op):
     """Why an operation cannot be restored, in a sentence, or None."""
     try:
         config = keras.saving.serialize_keras_object(op)
+        config.pop("build_config", None)  # It would make weights.
         keras.saving.deserialize_keras_object(config, safe_mode=False)
     except Exception as error:  # A user's class may raise anything.
         text = " ".join(str(error).split()) or type(error).__name__
