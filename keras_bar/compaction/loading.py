@@ -39,8 +39,27 @@ def _loading_error(op):
     try:
         config = keras.saving.serialize_keras_object(op)
         config.pop("build_config", None)  # It would make weights.
-        keras.saving.deserialize_keras_object(config, safe_mode=False)
+        restored = keras.saving.deserialize_keras_object(
+            config, safe_mode=False
+        )
+        if not type(op).__module__.startswith("keras."):
+            _call_like(op, restored)
     except Exception as error:  # A user's class may raise anything.
         text = " ".join(str(error).split()) or type(error).__name__
         return text.split(". ")[0]
     return None
+
+
+def _call_like(op, restored):
+    """Calls a restored operation as the old one was called: Keras restores
+    layers whose arguments are not what they were."""
+    arguments = op._inbound_nodes[0].arguments
+    args, kwargs = keras.tree.map_structure(
+        lambda x: (
+            keras.Input(batch_shape=x.shape, dtype=x.dtype)
+            if isinstance(x, keras.KerasTensor)
+            else x
+        ),
+        (arguments.args, arguments.kwargs),
+    )
+    restored(*args, **kwargs)
