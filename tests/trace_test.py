@@ -203,9 +203,8 @@ def test_operations_need_no_configuration():
 def test_nested_models_have_the_sizes_they_are_called_with():
     inner = keras.Input((None, None, 3))
     x = layers.Conv2D(4, 3, strides=2, name="conv")(inner)
-    x = ops.pad(
-        layers.BatchNormalization()(x), [[0, 0], [1, 1], [1, 1], [0, 0]]
-    )
+    x = layers.BatchNormalization()(x)
+    x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
     backbone = keras.Model(inner, layers.MaxPooling2D()(x), name="backbone")
     large, small = keras.Input((15, 15, 3)), keras.Input((7, 7, 3))
     model = keras.Model([large, small], [backbone(large), backbone(small)])
@@ -242,11 +241,11 @@ class Function(layers.Layer):
 
 
 @pytest.mark.parametrize(
-    "layer", [Function(ops.relu, name="odd"), Unbuilt(name="odd")]
+    "make", [Unbuilt, lambda **kwargs: Function(ops.relu, **kwargs)]
 )
-def test_errors_name_the_layer_that_cannot_be_rebuilt(layer):
+def test_errors_name_the_layer_that_cannot_be_rebuilt(make):
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, layer(inputs))
+    model = keras.Model(inputs, make(name="odd")(inputs))
     with pytest.raises(ValueError, match="'odd' cannot.*Expected.*Received"):
         copy(model)
 

@@ -15,7 +15,7 @@ def warn_unless_loadable(model, stacklevel):
         model: Functional `keras.Model`.
         stacklevel: As of `warnings.warn`, counted from the caller.
     """
-    failing = {}
+    failing: dict = {}
     for op in model.operations:
         if error := _loading_error(op):
             failing.setdefault(type(op), (op.name, error))
