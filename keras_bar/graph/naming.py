@@ -16,8 +16,8 @@ def name_outputs(inputs, outputs, names, fresh_name):
     those of one layer do; these keep other names if their dtypes differ.
 
     Args:
-        inputs, outputs: Flat lists of symbolic tensors.
-        names: List of strings, one per output.
+        inputs, outputs: Symbolic tensors, flat.
+        names: Strings, one per output.
         fresh_name: Function from a name to one that nothing has yet.
 
     Returns:

@@ -98,11 +98,12 @@ class Graph:
         self._twins = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
-        self.input_struct = tree.pack_sequence_as(
-            source._inputs_struct, self.inputs
-        )
-        self.output_struct = tree.pack_sequence_as(
-            source._outputs_struct, outputs
+        # Not packed anew: on PyTorch Keras would sort the keys of dicts.
+        known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
+        known |= zip(map(id, model.outputs), outputs, strict=True)
+        self.input_struct, self.output_struct = tree.map_structure(
+            lambda x: known[id(x)],
+            (source._inputs_struct, source._outputs_struct),
         )
 
     def _unroll(self, model, inputs, prefix, training):
@@ -219,16 +220,18 @@ def replay(graph, rebuild, finish=None, name=None):
             tensors[value] = tensor
     outputs = [tensors[value] for value in graph.outputs]
     outputs = finish(outputs) if finish else outputs
-    outputs = naming.name_outputs(
+    final = dict(zip(graph.outputs, outputs, strict=True))
+    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+    named = naming.name_outputs(
         [tensors[value] for value in graph.inputs],
-        outputs,
-        graph.output_names,
+        final.values(),
+        names.values(),
         graph.fresh_name,
     )
-    inputs = tree.map_structure(lambda x: tensors[x], graph.input_struct)
+    final = dict(zip(final, named, strict=True))
     return keras.Model(
-        inputs,
-        tree.pack_sequence_as(graph.output_struct, outputs),
+        tree.map_structure(lambda x: tensors[x], graph.input_struct),
+        tree.map_structure(lambda x: final[x], graph.output_struct),
         name=name or graph.name,
     )
 
