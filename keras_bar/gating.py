@@ -1,6 +1,9 @@
 """Gating: a copy of a model with a gate behind every prunable convolution."""
 
 import collections
+import functools
+import inspect
+import operator
 
 import keras
 
@@ -50,18 +53,17 @@ def gate(
             `functools.partial(HardConcreteGate, initializer=...)`.
 
     Returns:
-        A Functional `keras.Model` with the same inputs and outputs.
+        A Functional `keras.Model` with the same inputs and outputs, named and
+        nested as those of `model` are. It warns if `model` is of a class with
+        a `train_step` or the like of its own, which the copy has not.
 
     Raises:
         ValueError: If the model has no graph of layers, nothing in it can be
             pruned, or an argument is wrong.
     """
     check_connectivity(connectivity)
-    if not callable(layer):
-        raise ValueError(
-            "Invalid kind of gates. Expected a class of gates, or a function "
-            f"that makes one. Received: layer={layer!r}"
-        )
+    _check_kind(layer)
+    seed = _checked_seed(seed)
     graph = trace.trace(model)
     flow = Flow(graph)
     placements = place_gates(flow, skip=_checked_skip(graph, skip))
@@ -109,6 +111,12 @@ class _Gates:
         self._make = make
         self._count = 0
 
+    def is_gated(self, value):
+        """Whether a tensor gets a gate, or is what one returns."""
+        made = value.producer is not None and value is value.producer.output
+        kept = made and isinstance(value.producer.op, ChannelGate)
+        return kept or value in self._names
+
     def apply(self, value, tensor):
         """The tensor behind its gate."""
         if value not in self._names:
@@ -150,40 +158,101 @@ class _Gates:
 
 
 def _rebuild(graph, makers):
-    """The copy, with gates, and the budget's state at the first output."""
+    """The copy, with gates, and the budget's state behind the last of them."""
     clones: dict = {}
+    gated = [x for x in graph.values if makers.is_gated(x)]
+    last = gated[-1]
+    beside = set(gated) - _upstream(last)
+    state = _budget_state(graph)
 
     def rebuild(node, tensors):
+        if isinstance(node.op, BudgetState):
+            return [tensors[node.inputs[0]]]
         op = clones.get(id(node.op))
         if op is None:
             op = clones[id(node.op)] = trace.clone(node.op, node.name)
         outputs = trace.call(op, node, tensors)
         trace.copy_state(node.op, op)
-        return [
-            makers.apply(value, tensor)
+        behind = {
+            value: makers.apply(value, tensor)
             for value, tensor in zip(node.outputs, outputs, strict=True)
-        ]
+        }
+        if last in behind:
+            others = [tensors[x] for x in gated if x in beside]
+            read = [behind[last], *others] if others else behind[last]
+            behind[last] = state(read)
+        return list(behind.values())
 
-    def finish(outputs):
-        if not any(isinstance(n.op, BudgetState) for n in graph.nodes):
-            dtype = outputs[0].dtype
-            state = BudgetState(name=BUDGET_NAME, dtype=dtype)
-            outputs[0] = state(outputs[0])
-        return outputs
+    copy = trace.replay(graph, rebuild)
+    for node in graph.nodes:
+        if isinstance(node.op, BudgetState):
+            trace.copy_state(node.op, state)
+    return copy
 
-    return trace.replay(graph, rebuild, finish=finish)
+
+def _budget_state(graph):
+    """The layer from which a budget acts. A model that is gated once more has
+    one, which may not wait for all gates that there are now."""
+    for node in graph.nodes:
+        if isinstance(node.op, BudgetState):
+            return trace.clone(node.op, node.name)
+    name = graph.fresh_name(BUDGET_NAME)
+    return BudgetState(name=name, dtype="float32")
+
+
+def _upstream(value):
+    """Set of a `Value` and all that it is made from."""
+    found, stack = set(), [value]
+    while stack:
+        tensor = stack.pop()
+        if tensor not in found:
+            found.add(tensor)
+            stack.extend(tensor.producer.inputs if tensor.producer else ())
+    return found
+
+
+def _check_kind(layer):
+    """Raises a ValueError for what makes no gates."""
+    made = layer.func if isinstance(layer, functools.partial) else layer
+    other = inspect.isclass(made) and not issubclass(made, ChannelGate)
+    if other or not callable(layer):
+        raise ValueError(
+            "Invalid kind of gates. Expected a class of gates, such as "
+            "`keras_bar.layers.HardConcreteGate`, or a function that makes "
+            f"one. Received: layer={layer!r}"
+        )
+
+
+def _checked_seed(seed):
+    """The seed as an integer, or None."""
+    try:
+        if not isinstance(seed, bool):
+            return None if seed is None else operator.index(seed)
+    except TypeError:
+        pass
+    raise ValueError(
+        f"Invalid seed. Expected an integer or None. Received: seed={seed!r}"
+    )
 
 
 def _checked_skip(graph, skip):
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    try:
+        names = (skip,) if isinstance(skip, str) else tuple(skip)
+    except TypeError:
+        names = (None,)
+    if not all(isinstance(x, str) for x in names):
+        raise ValueError(
+            "Invalid layers to skip. Expected the name of a layer, or a list "
+            f"of names. Received: skip={skip!r}"
+        )
     known = {x for node in graph.nodes for x in (node.name, node.op.name)}
-    unknown = [name for name in skip if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             "Cannot skip layers that the model does not have. Expected names "
             f"of its layers. Received: skip={unknown}"
         )
-    return skip
+    return names
 
 
 def _reasons(placements):

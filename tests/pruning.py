@@ -119,6 +119,11 @@ def asked(model, criterion, **options):
     return seen, scores
 
 
+def files_of(found):
+    """The files that warnings of this package are about."""
+    return [x.filename for x in found if x.category is UserWarning]
+
+
 def numbers(cost):
     """The three metrics of a cost."""
     return {metric: getattr(cost, metric) for metric in METRICS}

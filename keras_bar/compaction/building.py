@@ -1,7 +1,6 @@
 """The builder of the compact network: tensors that store fewer channels."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
@@ -13,14 +12,16 @@ from keras_bar.graph.rules.base import along
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
+# Marks, in the name of a layer, that compaction made it of numbers per channel.
+# Keras saves nothing else of its own layers that could: the name is theirs
+# alone, and with it the mark is in every file, also if Keras alone reads it.
+MARK = "__keras_bar__"
+
 
 def is_remnant(node):
-    """Whether `Builder.affine` made a layer of numbers per channel. Unlike a
-    user's, these have every dimension of the tensor, the batch's too."""
+    """Whether `Builder.affine` made a layer of numbers per channel."""
     rescales = isinstance(node.op, keras.layers.Rescaling)
-    named = re.search(r"_(constant|scale|factor)(_\d+)?$", node.name)
-    ranks = [np.ndim(getattr(node.op, x, 0)) for x in ("scale", "offset")]
-    return bool(rescales and named) and len(node.inputs[0].shape) in ranks
+    return rescales and MARK in node.op.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Builder:
         if np.all(np.equal(scale, 1.0)) and not np.any(offset):
             return tensor
         rank, axis = len(like.shape), self._axis(like)
-        name = self.flow.graph.fresh_name(name)
+        name = self.flow.graph.fresh_name(name + MARK)
         if rank == 2:
             # Keras reshapes factors of fewer than three dimensions if its
             # configuration says that channels come first.

@@ -5,6 +5,7 @@ import dataclasses
 from keras_bar.compaction.building import Builder
 from keras_bar.compaction.explaining import explain
 from keras_bar.compaction.hard_pruning import hard_prune
+from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.numbers import Numbers
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
@@ -54,6 +55,7 @@ def compact(model, *, connectivity="mixed", allow_unfinished=False):
     small.explanation = dataclasses.replace(
         explain(pruned), **builder.summary()
     )
+    warn_unless_loadable(small, stacklevel=2)
     return small
 
 

@@ -6,10 +6,17 @@ lets the caller decide what each operation becomes.
 """
 
 import inspect
+import warnings
 
 import keras
-import numpy as np
 from keras import tree
+
+from keras_bar.graph import kinds
+from keras_bar.graph import naming
+from keras_bar.graph.cloning import clone as clone
+from keras_bar.graph.cloning import copy_state as copy_state
+from keras_bar.graph.cloning import named_in_errors
+from keras_bar.layers import BudgetState
 
 
 class Value:
@@ -72,6 +79,9 @@ class Graph:
         input_tensors: The model's symbolic inputs, flat.
         inputs, outputs: Lists of `Value`, flat.
         input_struct, output_struct: The same, nested as the model has them.
+        output_names: List of strings, what the model calls its outputs.
+        overridden: Names of the methods in which the model differs from a
+            plain one; a graph does not hold them.
     """
 
     def __init__(self, model):
@@ -79,22 +89,26 @@ class Graph:
         self.nodes = []
         self.input_tensors = list(model.inputs)
         self.inputs = [Value(x, None) for x in model.inputs]
-        self._names = {x.name for x in model.inputs}
+        self.output_names = naming.output_names(model.outputs)
+        self.overridden = kinds.overridden_methods(model)
+        source = kinds.functional(model)
+        # What the model calls by a name keeps it; names of what is inside of
+        # nested models give way.
+        self._names = {x.name for x in source.operations}
         self._twins = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
-        source = model._functional if _is_sequential(model) else model
-        self.input_struct = tree.pack_sequence_as(
-            source._inputs_struct, self.inputs
-        )
-        self.output_struct = tree.pack_sequence_as(
-            source._outputs_struct, outputs
+        # Not packed anew: on PyTorch Keras would sort the keys of dicts.
+        known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
+        known |= zip(map(id, model.outputs), outputs, strict=True)
+        self.input_struct, self.output_struct = tree.map_structure(
+            lambda x: known[id(x)],
+            (source._inputs_struct, source._outputs_struct),
         )
 
     def _unroll(self, model, inputs, prefix, training):
         """Appends the nodes of `model`, called on `inputs`."""
-        if _is_sequential(model):
-            model = model._functional
+        model = kinds.functional(model)
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
@@ -117,16 +131,26 @@ class Graph:
         untold = kwargs.get("training") is None and _accepts_training(op)
         if training is not None and untold:
             kwargs = {**kwargs, "training": training}
-        if _is_functional(op):
+        if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             outputs = self._unroll(
                 op, called_on, f"{prefix}{op.name}_", kwargs.get("training")
             )
+        elif type(op) is keras.layers.Identity and len(keras_node.outputs) > 1:
+            # Several outputs of one name; `replay` names them again.
+            outputs = [x for x in tree.flatten(args) if isinstance(x, Value)]
         else:
-            node = Node(op, self.fresh_name(prefix + op.name), args, kwargs)
-            node.twins = self._twins.setdefault(id(op), [])
+            if isinstance(op, BudgetState):
+                # It waits for its other inputs, and does not read them.
+                args = tuple(tree.flatten(args)[:1])
+            twins = self._twins.setdefault(id(op), [])
+            first = not prefix and not twins
+            name = op.name if first else self.fresh_name(prefix + op.name)
+            node = Node(op, name, args, kwargs)
+            node.twins = twins
             node.twins.append(node)
-            node.outputs = [Value(x, node) for x in keras_node.outputs]
+            specs = _output_specs(node, keras_node)
+            node.outputs = [Value(x, node) for x in specs]
             self.nodes.append(node)
             outputs = node.outputs
         for tensor, value in zip(keras_node.outputs, outputs, strict=True):
@@ -159,25 +183,7 @@ def trace(model):
     Raises:
         ValueError: If the model has no graph of layers.
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "Only a Keras model can be analysed. "
-            "Expected a Functional or Sequential `keras.Model`. "
-            f"Received: {model!r} (of type {type(model)})"
-        )
-    if _is_sequential(model) and not model.built:
-        raise ValueError(
-            "This Sequential model has no graph of layers yet. "
-            "Expected a model that was built: begin it with `keras.Input`, or "
-            f"call it once on a batch. Received: {model.name!r}"
-        )
-    if not _is_functional(model):
-        raise ValueError(
-            "This model has no graph of layers to analyse. "
-            "Expected a Functional or Sequential `keras.Model`; a subclassed "
-            "model hides its layers in Python code. "
-            f"Received: {model.name!r} (of type {type(model)})"
-        )
+    kinds.check_has_graph(model)
     return Graph(model)
 
 
@@ -194,23 +200,38 @@ def replay(graph, rebuild, finish=None, name=None):
         name: Name of the new model; by default the old one's.
 
     Returns:
-        A Functional `keras.Model` with new inputs.
+        A Functional `keras.Model` with new inputs. What goes in and comes out
+        is named and nested as in the old model.
     """
+    if graph.overridden:
+        warnings.warn(
+            f"The new model made of {graph.name!r} is a plain one, without "
+            f"its own {', '.join(f'`{x}`' for x in graph.overridden)}: only "
+            "its graph of layers is rebuilt. To train by them, make a model "
+            "of your class of the new one's `inputs` and `outputs`.",
+            stacklevel=4,
+        )
     tensors = {}
     for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
-        tensors[value] = keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name
-        )
+        tensors[value] = clone(tensor._keras_history.operation).output
     for node in graph.nodes:
         outputs = rebuild(node, tensors)
         for value, tensor in zip(node.outputs, outputs, strict=True):
             tensors[value] = tensor
     outputs = [tensors[value] for value in graph.outputs]
     outputs = finish(outputs) if finish else outputs
-    inputs = tree.map_structure(lambda x: tensors[x], graph.input_struct)
+    final = dict(zip(graph.outputs, outputs, strict=True))
+    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+    named = naming.name_outputs(
+        [tensors[value] for value in graph.inputs],
+        final.values(),
+        names.values(),
+        graph.fresh_name,
+    )
+    final = dict(zip(final, named, strict=True))
     return keras.Model(
-        inputs,
-        tree.pack_sequence_as(graph.output_struct, outputs),
+        tree.map_structure(lambda x: tensors[x], graph.input_struct),
+        tree.map_structure(lambda x: final[x], graph.output_struct),
         name=name or graph.name,
     )
 
@@ -225,59 +246,28 @@ def call(op, node, tensors):
         lambda x: tensors[x] if isinstance(x, Value) else x,
         (node.args, node.kwargs),
     )
-    return tree.flatten(op(*args, **kwargs))
-
-
-def clone(op, name=None, **changes):
-    """A new operation of the same configuration, without weights.
-
-    Args:
-        op: A layer or a `keras.ops` operation.
-        name: Name of the clone.
-        **changes: Configuration entries to change.
-    """
-    config = {**op.get_config(), **changes}
-    if isinstance(op, keras.layers.Lambda):
-        # The function is one of this very process, so it is safe.
-        new = type(op).from_config(config, safe_mode=False)
-    else:
-        new = type(op).from_config(config)
-    if name is not None:
-        new.name = name
-    if isinstance(op, keras.layers.Layer):
-        new.trainable = op.trainable
-    return new
-
-
-def copy_state(source, target, strict=True):
-    """Copies all variables (weights and seeds) of one layer into another.
-
-    Args:
-        source, target: Operations; only layers have a state.
-        strict: Whether both must have equally many variables.
-    """
-    if not isinstance(source, keras.layers.Layer):
-        return
-    for old, new in zip(source.variables, target.variables, strict=strict):
-        # A copy: on JAX an assigned array is shared, and a compiled call of
-        # the one model would then delete the variables of the other.
-        new.assign(np.array(keras.ops.convert_to_numpy(old)))
-    if hasattr(target, "finalize_state"):
-        target.finalize_state()  # keras.layers.Normalization
-
-
-def _is_sequential(model):
-    return isinstance(model, keras.Sequential)
-
-
-def _is_functional(op):
-    """Whether a model does just what its graph says. A subclass with a `call`
-    of its own may do anything, so it counts as one opaque layer."""
-    if _is_sequential(op):
-        return getattr(op, "_functional", None) is not None
-    plain = type(op).call.__qualname__ == "Functional.call"
-    return isinstance(op, keras.Model) and plain
+    with named_in_errors(op):
+        return tree.flatten(op(*args, **kwargs))
 
 
 def _accepts_training(op):
     return "training" in inspect.signature(op.call).parameters
+
+
+def _output_specs(node, keras_node):
+    """What a call returns, as tensors with a shape and a dtype.
+
+    A nested model may have been built for inputs of any size, and be called on
+    some of a known one.
+    """
+    called_on = tree.flatten(keras_node.input_tensors)
+    known = [tuple(x.shape) for x in called_on]
+    if [x.shape for x in node.inputs] == known[: len(node.inputs)]:
+        return keras_node.outputs
+    args, kwargs = tree.map_structure(
+        lambda x: (
+            keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
+        ),
+        (node.args, node.kwargs),
+    )
+    return tree.flatten(node.op.compute_output_spec(*args, **kwargs))

@@ -13,6 +13,10 @@ SIGNAL = 1e-6
 class BudgetState(keras.layers.Layer):
     """Passes its input on; in training it lets a budget act once per step.
 
+    Of several inputs it passes the first on. It waits for all of them: they
+    are what the gates return, so that the budget acts when the noise of the
+    step was drawn.
+
     It owns what a budget has to remember between steps, as variables, so that
     they are saved, restored and kept equal on all replicas. Without a budget
     (`control` is None) it does nothing. A `BudgetRegularizer` sets `control`
@@ -38,7 +42,8 @@ class BudgetState(keras.layers.Layer):
     """
 
     def __init__(self, limit=None, **kwargs):
-        super().__init__(**kwargs)
+        # What it passes on keeps its dtype.
+        super().__init__(autocast=False, **kwargs)
         self.limit = limit and tuple(limit)
         self.control = None
         self.owner = None
@@ -81,7 +86,7 @@ class BudgetState(keras.layers.Layer):
                 if loss is not None:
                     self.add_loss(loss)
             self.add_loss(self._signal_loss())
-        return inputs
+        return _first(inputs)
 
     def start(self):
         """Prepares for the first step of a budget."""
@@ -109,8 +114,12 @@ class BudgetState(keras.layers.Layer):
         signal_loss = ops.custom_gradient(_zero_with_signal)
         return signal_loss(ops.convert_to_tensor(self.signal), is_even)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
+    def compute_mask(self, inputs, previous_mask=None):
+        return _first(previous_mask)
+
+    def compute_output_spec(self, inputs, training=False):
+        first = _first(inputs)
+        return keras.KerasTensor(first.shape, first.dtype)
 
     def get_config(self):
         return {**super().get_config(), "limit": self.limit}
@@ -125,3 +134,7 @@ def _zero_with_signal(signal, is_even):
         return SIGNAL * marks, ops.zeros_like(is_even)
 
     return ops.zeros(()), gradients
+
+
+def _first(inputs):
+    return inputs[0] if isinstance(inputs, list | tuple) else inputs

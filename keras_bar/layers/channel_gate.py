@@ -193,8 +193,9 @@ class ChannelGate(keras.layers.Layer):
             return input_shape
         factors = [1] * len(input_shape)
         factors[self.axis] = input_shape[self.axis]
-        if self.draws_per_sample:
-            factors[0] = input_shape[0]
+        # Also where it is 1 in fact: Keras would take that for the size of the
+        # batch in everything that the factors multiply.
+        factors[0] = input_shape[0]
         return [input_shape, tuple(factors)]
 
     def get_config(self):

@@ -91,4 +91,4 @@ class Reshape(Channelwise):
         shape[axis] = len(builder.order[node.output])
         if layer:
             return {"target_shape": shape[1:]}
-        return {"newshape": [-1 if x is None else x for x in shape]}
+        return {"newshape": [-1 if x is None else int(x) for x in shape]}
