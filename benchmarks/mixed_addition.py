@@ -5,12 +5,17 @@ channels are written by the branch, in a number of runs. The ways:
 
 - pads: the runs padded with zeros one by one, and added;
 - joined: the runs and zeros between them concatenated, and added;
-- product: the branch times a one-hot matrix (a 1x1 convolution), and added;
-- gather: the branch, with one channel of zeros, gathered, and added.
+- regions: both sides cut where either of them begins or ends, what lies over
+  each other added, and the pieces concatenated;
+- gather: the branch, with one channel of zeros, gathered, and added;
+- permute: the branch, padded to full width, permuted, and added;
+- planes: the same with the channels in front, so that whole planes are moved;
+- product: the branch times a one-hot matrix (a 1x1 convolution), and added.
 
 For scale, `add` is an ordinary addition of two full tensors and `conv` the 3x3
 convolution that makes the branch from the sum. `layer` is what
-`keras_bar.layers.MixedResidual` does. Medians in ms of processor time.
+`keras_bar.layers.MixedResidual` does. The least of many turns, in ms of
+processor time.
 
     python benchmarks/mixed_addition.py
     python benchmarks/mixed_addition.py --jit-compile
@@ -46,7 +51,7 @@ def main(arguments=None):
     for (size, channels), runs in itertools.product(PLACES, settings.runs):
         functions = make(size, channels, runs, settings)
         watch = measuring.interleave(functions, settings.turns)
-        ms = {x["candidate"]: round(x["cpu_ms"], 1) for x in watch.rows("add")}
+        ms = {label: round(1e3 * min(x), 2) for label, x in watch.cpu.items()}
         rows.append({"size": size, "channels": channels, "runs": runs, **ms})
     name = f"mixed_addition_{keras.backend.backend()}"
     if settings.jit_compile:
@@ -70,6 +75,25 @@ def make(size, channels, count, settings):
     ways = {
         "pads": lambda x, y: pads(pad(x, 0, channels - before), y, runs),
         "joined": lambda x, y: pad(x, 0, channels - before) + joined(y, runs),
+        "regions": lambda x, y: regions(x, y, runs, channels),
+        "permute": lambda x, y: (
+            pad(x, 0, channels - before) + permute(y, places, channels)
+        ),
+        "planes": lambda x, y: (
+            pad(x, 0, channels - before) + planes(y, places, channels)
+        ),
+        "planes2": lambda x, y: (
+            pad(x, 0, channels - before) + planes2(y, places, channels)
+        ),
+        "planes3": lambda x, y: (
+            pad(x, 0, channels - before) + planes3(y, places, channels)
+        ),
+        "joined2": lambda x, y: (
+            pad(x, 0, channels - before) + joined2(y, runs)
+        ),
+        "joined3": lambda x, y: (
+            pad(x, 0, channels - before) + joined3(y, runs)
+        ),
         "product": lambda x, y: (
             pad(x, 0, channels - before) + product(y, places, channels)
         ),
@@ -124,6 +148,72 @@ def gather(branch, places, channels):
     return ops.take(pad(branch, 0, 1), source, axis=-1)
 
 
+def permute(branch, places, channels):
+    others = np.setdiff1d(np.arange(channels), places)
+    source = np.argsort(np.concatenate([places, others]))
+    branch = pad(branch, 0, channels - len(places))
+    return ops.take(branch, source, axis=-1)
+
+
+def planes(branch, places, channels):
+    source = np.full(channels, len(places))
+    source[places] = np.arange(len(places))
+    branch = ops.transpose(pad(branch, 0, 1), (0, 3, 1, 2))
+    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
+
+
+def planes2(branch, places, channels):
+    source = np.full(channels, len(places))
+    source[places] = np.arange(len(places))
+    branch = ops.transpose(branch, (0, 3, 1, 2))
+    branch = ops.pad(branch, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
+
+
+def planes3(branch, places, channels):
+    others = np.setdiff1d(np.arange(channels), places)
+    source = np.argsort(np.concatenate([places, others]))
+    branch = ops.transpose(branch, (0, 3, 1, 2))
+    branch = ops.pad(branch, ((0, 0), (0, channels - len(places)), (0, 0), (0, 0)))
+    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
+
+
+def joined2(branch, runs):
+    starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
+    parts = []
+    first = runs[0][0]
+    for part, (start, stop), end in zip(split(branch, runs), runs, starts, strict=True):
+        parts.append(pad(part, first, end - stop))
+        first = 0
+    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def joined3(branch, runs):
+    starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
+    parts, at = [], 0
+    gap = max(start - stop for (_, stop), (start, _) in itertools.pairwise([(0, 0), *runs]))
+    zeros = ops.zeros_like(branch[..., :gap])
+    for part, (start, stop) in zip(split(branch, runs), runs, strict=True):
+        if start > at:
+            parts.append(zeros[..., :start - at] if start - at < gap else zeros)
+        parts.append(part)
+        at = stop
+    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+
+def regions(stream, branch, runs, channels):
+    before = stream.shape[-1]
+    cuts = sorted({0, before, channels, *(x for run in runs for x in run)})
+    pieces, at = [], 0
+    for start, stop in itertools.pairwise(cuts):
+        terms = [stream[..., start:stop]] if stop <= before else []
+        if any(a <= start and stop <= b for a, b in runs):
+            terms.append(branch[..., at : at + stop - start])
+            at += stop - start
+        pieces.append(sum(terms[1:], terms[0]))
+    return ops.concatenate(pieces, axis=-1)
+
+
 def split(branch, runs):
     cuts = np.cumsum([stop - start for start, stop in runs])[:-1]
     return ops.split(branch, cuts.tolist(), axis=-1) if len(cuts) else [branch]
@@ -140,7 +230,7 @@ def compiled(function, arguments, settings):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)

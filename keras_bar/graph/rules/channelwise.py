@@ -11,6 +11,8 @@ from keras_bar.graph.rules.base import channel_axis
 from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.rules.kernels import Padding
+from keras_bar.graph.rules.placing import NO_ZEROS
+from keras_bar.graph.rules.placing import pads_zeros
 
 
 class Channelwise(Rule):
@@ -150,16 +152,7 @@ class Pad(ZeroPadding):
     """keras.ops.pad with zeros, beside the channels."""
 
     def refuse(self, node, flow):
-        axis = flow.inputs(node)[0].axis
-        widths = np.broadcast_to(
-            node.op.pad_width, (len(node.inputs[0].shape), 2)
-        )
-        if axis is not None and np.any(widths[axis]):
-            return "it adds channels"
-        given = [*node.args, *node.kwargs.values()]
-        if node.op.mode != "constant" or any(given[1:]):
-            return "it pads with something else than zeros"
-        return None
+        return None if pads_zeros(node) else NO_ZEROS
 
 
 class GlobalPooling(Channelwise):
