@@ -88,12 +88,8 @@ def make(size, channels, count, settings):
         "planes3": lambda x, y: (
             pad(x, 0, channels - before) + planes3(y, places, channels)
         ),
-        "joined2": lambda x, y: (
-            pad(x, 0, channels - before) + joined2(y, runs)
-        ),
-        "joined3": lambda x, y: (
-            pad(x, 0, channels - before) + joined3(y, runs)
-        ),
+        "joined2": lambda x, y: pad(x, 0, channels - before) + joined2(y, runs),
+        "joined3": lambda x, y: pad(x, 0, channels - before) + joined3(y, runs),
         "product": lambda x, y: (
             pad(x, 0, channels - before) + product(y, places, channels)
         ),
@@ -174,7 +170,9 @@ def planes3(branch, places, channels):
     others = np.setdiff1d(np.arange(channels), places)
     source = np.argsort(np.concatenate([places, others]))
     branch = ops.transpose(branch, (0, 3, 1, 2))
-    branch = ops.pad(branch, ((0, 0), (0, channels - len(places)), (0, 0), (0, 0)))
+    branch = ops.pad(
+        branch, ((0, 0), (0, channels - len(places)), (0, 0), (0, 0))
+    )
     return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
 
 
@@ -182,7 +180,9 @@ def joined2(branch, runs):
     starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
     parts = []
     first = runs[0][0]
-    for part, (start, stop), end in zip(split(branch, runs), runs, starts, strict=True):
+    for part, (start, stop), end in zip(
+        split(branch, runs), runs, starts, strict=True
+    ):
         parts.append(pad(part, first, end - stop))
         first = 0
     return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
@@ -191,11 +191,16 @@ def joined2(branch, runs):
 def joined3(branch, runs):
     starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
     parts, at = [], 0
-    gap = max(start - stop for (_, stop), (start, _) in itertools.pairwise([(0, 0), *runs]))
+    gap = max(
+        start - stop
+        for (_, stop), (start, _) in itertools.pairwise([(0, 0), *runs])
+    )
     zeros = ops.zeros_like(branch[..., :gap])
     for part, (start, stop) in zip(split(branch, runs), runs, strict=True):
         if start > at:
-            parts.append(zeros[..., :start - at] if start - at < gap else zeros)
+            parts.append(
+                zeros[..., : start - at] if start - at < gap else zeros
+            )
         parts.append(part)
         at = stop
     return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]

@@ -1,11 +1,17 @@
 """Which channels stay: sets that are within budget and connected."""
 
+import warnings
+
 import numpy as np
 
 from keras_bar.costs import METRICS
+from keras_bar.graph.counting import listed
 
 # The share of a budget from which on it counts as used.
 WELL_USED = 0.95
+
+# Maximum number of layers that a warning names.
+MOST_NAMED = 8
 
 
 def check_metric(metric):
@@ -60,6 +66,23 @@ def target_cost(cost_model, metric, budget, name):
             f"{metric}). Received: {target:.1f} ({target / full:.4g})"
         )
     return target
+
+
+def warn_uncounted(cost_model, metric, name):
+    """Warns if a budget leaves out what some layers compute.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: The metric of the budget.
+        name: String, what to call the model.
+    """
+    if metric == "flops" and cost_model.uncounted:
+        warnings.warn(
+            f"The budget on FLOPs leaves out layers of {name!r} that no rule "
+            "knows; it holds for all others. Not counted: "
+            f"{listed(cost_model.uncounted, MOST_NAMED)}.",
+            stacklevel=2,
+        )
 
 
 def check_known_size(cost_model, metric, name):

@@ -19,9 +19,7 @@ from keras_bar.graph.streams import unite
 MIXED_ADDITIONS = ("operations", "layer")
 
 
-def compact(
-    model, *, connectivity="mixed", mixed_addition="operations"
-):
+def compact(model, *, connectivity="mixed", mixed_addition="operations"):
     """Builds the small network that a gated one has become.
 
     Dead channels are removed with everything that only served them, constants

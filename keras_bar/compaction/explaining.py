@@ -3,6 +3,8 @@
 import dataclasses
 
 from keras_bar.graph import trace
+from keras_bar.graph.counting import listed
+from keras_bar.graph.counting import uncounted
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
 from keras_bar.layers import ChannelGate
@@ -22,6 +24,8 @@ class Explanation:
         removed: Names of layers that compaction removed whole.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are in no cost, because no rule knows them.
     """
 
     gated: list
@@ -31,6 +35,7 @@ class Explanation:
     removed: list = dataclasses.field(default_factory=list)
     mixed: list = dataclasses.field(default_factory=list)
     restored: list = dataclasses.field(default_factory=list)
+    uncounted: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
@@ -52,6 +57,10 @@ class Explanation:
         ):
             if names:
                 lines.append(f"{title}: {', '.join(names)}")
+        if self.uncounted:
+            lines.append(
+                f"Not counted in volume and FLOPs: {listed(self.uncounted)}"
+            )
         return "\n".join(lines)
 
 
@@ -88,4 +97,5 @@ def explain(model):
             if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
+        uncounted=uncounted(flow),
     )

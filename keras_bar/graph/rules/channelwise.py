@@ -140,7 +140,9 @@ class ZeroPadding(Padding, Localized):
     def forward(self, node, flow):
         flow.channels[node.output] = Channelwise.forward(self, node, flow)[0]
         by_kernels = all(
-            isinstance(flow.rule_for(reader), Kernel)
+            # What else a reader of several tensors reads is not known yet.
+            len(reader.inputs) == 1
+            and isinstance(flow.rule_for(reader), Kernel)
             for reader in node.output.consumers
         )
         if by_kernels and node.output not in flow.graph.outputs:

@@ -181,7 +181,8 @@ class Slice(Selection):
     def chosen(self, node, axis):
         key, value = node.args[1], node.inputs[0]
         rank = len(value.shape)
-        key = key if isinstance(key, tuple) else (key,)
+        # Loaded from a file it is a list.
+        key = tuple(key) if isinstance(key, list | tuple) else (key,)
         if not all(isinstance(x, slice) or x is Ellipsis for x in key):
             return None
         if Ellipsis not in key:
