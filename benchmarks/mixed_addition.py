@@ -5,17 +5,17 @@ channels are written by the branch, in a number of runs. The ways:
 
 - pads: the runs padded with zeros one by one, and added;
 - joined: the runs and zeros between them concatenated, and added;
-- regions: both sides cut where either of them begins or ends, what lies over
-  each other added, and the pieces concatenated;
+- regions: both sides cut where one of them begins or ends, what lies over each
+  other added, and the pieces concatenated;
 - gather: the branch, with one channel of zeros, gathered, and added;
-- permute: the branch, padded to full width, permuted, and added;
-- planes: the same with the channels in front, so that whole planes are moved;
+- planes: the same with the channels in front, so that whole planes are moved,
+  and transposed back;
 - product: the branch times a one-hot matrix (a 1x1 convolution), and added.
 
-For scale, `add` is an ordinary addition of two full tensors and `conv` the 3x3
-convolution that makes the branch from the sum. `layer` is what
-`keras_bar.layers.MixedResidual` does. The least of many turns, in ms of
-processor time.
+`operations` is what `keras_bar.compact` builds, `layer` what
+`keras_bar.layers.MixedResidual` does. For scale, `add` is an ordinary addition
+of two full tensors and `conv` the 3x3 convolution that makes the branch from
+the sum. The least of all turns, in ms of processor time.
 
     python benchmarks/mixed_addition.py
     python benchmarks/mixed_addition.py --jit-compile
@@ -37,35 +37,44 @@ from keras import ops
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
+from keras_bar.compaction.moving import Mover
 from keras_bar.layers import MixedResidual
 
-# Height and width, and channels of the sum: the groups of a WideResNet-16-4
-# of which 1/2 of the channels is left.
-PLACES = ((32, 56), (16, 112), (8, 224))
+# Batch, height and width, and channels of the sum: the groups of a
+# WideResNet-16-4 of which 1/2 of the channels is left, and two of a ResNet-50.
+PLACES = (
+    (64, 32, 56),
+    (64, 16, 112),
+    (64, 8, 224),
+    (16, 56, 128),
+    (16, 28, 256),
+)
+RUNS = (1, 2, 3, 4, 8, 16)
 
 
 def main(arguments=None):
     settings = parse(arguments)
     measuring.set_threads(settings.threads)
     rows = []
-    for (size, channels), runs in itertools.product(PLACES, settings.runs):
-        functions = make(size, channels, runs, settings)
+    for place, runs in itertools.product(PLACES, settings.runs):
+        functions = make(*place, runs, settings)
         watch = measuring.interleave(functions, settings.turns)
         ms = {label: round(1e3 * min(x), 2) for label, x in watch.cpu.items()}
-        rows.append({"size": size, "channels": channels, "runs": runs, **ms})
+        head = dict(zip(("batch", "size", "channels"), place, strict=True))
+        rows.append({**head, "runs": runs, **ms})
     name = f"mixed_addition_{keras.backend.backend()}"
     if settings.jit_compile:
         name += "_jit"
     measuring.report(name, vars(settings), rows)
 
 
-def make(size, channels, count, settings):
+def make(batch, size, channels, count, settings):
     """Dict from the name of a way to a function that does it."""
     runs = spread(channels, count)
     places = [i for start, stop in runs for i in range(start, stop)]
     before = channels - (runs[-1][1] - runs[-1][0]) // 2
     keras.utils.set_random_seed(0)
-    shape = (settings.batch_size, size, size)
+    shape = (batch, size, size)
     stream, branch, full, other = (
         keras.random.uniform((*shape, n))
         for n in (before, len(places), channels, channels)
@@ -76,26 +85,16 @@ def make(size, channels, count, settings):
         "pads": lambda x, y: pads(pad(x, 0, channels - before), y, runs),
         "joined": lambda x, y: pad(x, 0, channels - before) + joined(y, runs),
         "regions": lambda x, y: regions(x, y, runs, channels),
-        "permute": lambda x, y: (
-            pad(x, 0, channels - before) + permute(y, places, channels)
-        ),
         "planes": lambda x, y: (
             pad(x, 0, channels - before) + planes(y, places, channels)
         ),
-        "planes2": lambda x, y: (
-            pad(x, 0, channels - before) + planes2(y, places, channels)
-        ),
-        "planes3": lambda x, y: (
-            pad(x, 0, channels - before) + planes3(y, places, channels)
-        ),
-        "joined2": lambda x, y: pad(x, 0, channels - before) + joined2(y, runs),
-        "joined3": lambda x, y: pad(x, 0, channels - before) + joined3(y, runs),
         "product": lambda x, y: (
             pad(x, 0, channels - before) + product(y, places, channels)
         ),
         "gather": lambda x, y: (
             pad(x, 0, channels - before) + gather(y, places, channels)
         ),
+        "operations": operations(stream, branch, places, channels),
         "layer": lambda x, y: layer([x, y]),
     }
     conv(full)
@@ -133,6 +132,43 @@ def joined(branch, runs):
     return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
+def operations(stream, branch, places, channels):
+    """The addition as `keras_bar.compact` builds it."""
+    inputs = [keras.Input(batch_shape=x.shape) for x in (stream, branch)]
+    names = itertools.count()
+    mover = Mover(lambda name: f"{name}_{next(names)}")
+    terms = [
+        term
+        for x, where in zip(
+            inputs, (np.arange(stream.shape[-1]), places), strict=True
+        )
+        for term in mover.spread(x, where, channels, 3, "sum")
+    ]
+    model = keras.Model(inputs, keras.layers.Add()(terms))
+    return lambda x, y: model([x, y])
+
+
+def regions(stream, branch, runs, channels):
+    before = stream.shape[-1]
+    cuts = sorted({0, before, channels, *itertools.chain(*runs)})
+    pieces, at = [], 0
+    for start, stop in itertools.pairwise(cuts):
+        terms = [stream[..., start:stop]] if stop <= before else []
+        if any(a <= start and stop <= b for a, b in runs):
+            terms.append(branch[..., at : at + stop - start])
+            at += stop - start
+        pieces.append(sum(terms[1:], terms[0]))
+    return ops.concatenate(pieces, axis=-1)
+
+
+def planes(branch, places, channels):
+    source = np.full(channels, len(places))
+    source[places] = np.arange(len(places))
+    branch = ops.transpose(branch, (0, 3, 1, 2))
+    branch = ops.pad(branch, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
+
+
 def product(branch, places, channels):
     matrix = np.eye(channels, dtype="float32")[places]
     return ops.conv(branch, matrix[None, None], data_format="channels_last")
@@ -142,81 +178,6 @@ def gather(branch, places, channels):
     source = np.full(channels, len(places))
     source[places] = np.arange(len(places))
     return ops.take(pad(branch, 0, 1), source, axis=-1)
-
-
-def permute(branch, places, channels):
-    others = np.setdiff1d(np.arange(channels), places)
-    source = np.argsort(np.concatenate([places, others]))
-    branch = pad(branch, 0, channels - len(places))
-    return ops.take(branch, source, axis=-1)
-
-
-def planes(branch, places, channels):
-    source = np.full(channels, len(places))
-    source[places] = np.arange(len(places))
-    branch = ops.transpose(pad(branch, 0, 1), (0, 3, 1, 2))
-    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
-
-
-def planes2(branch, places, channels):
-    source = np.full(channels, len(places))
-    source[places] = np.arange(len(places))
-    branch = ops.transpose(branch, (0, 3, 1, 2))
-    branch = ops.pad(branch, ((0, 0), (0, 1), (0, 0), (0, 0)))
-    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
-
-
-def planes3(branch, places, channels):
-    others = np.setdiff1d(np.arange(channels), places)
-    source = np.argsort(np.concatenate([places, others]))
-    branch = ops.transpose(branch, (0, 3, 1, 2))
-    branch = ops.pad(
-        branch, ((0, 0), (0, channels - len(places)), (0, 0), (0, 0))
-    )
-    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
-
-
-def joined2(branch, runs):
-    starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
-    parts = []
-    first = runs[0][0]
-    for part, (start, stop), end in zip(
-        split(branch, runs), runs, starts, strict=True
-    ):
-        parts.append(pad(part, first, end - stop))
-        first = 0
-    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-
-
-def joined3(branch, runs):
-    starts = [start for start, _ in runs[1:]] + [runs[-1][1]]
-    parts, at = [], 0
-    gap = max(
-        start - stop
-        for (_, stop), (start, _) in itertools.pairwise([(0, 0), *runs])
-    )
-    zeros = ops.zeros_like(branch[..., :gap])
-    for part, (start, stop) in zip(split(branch, runs), runs, strict=True):
-        if start > at:
-            parts.append(
-                zeros[..., : start - at] if start - at < gap else zeros
-            )
-        parts.append(part)
-        at = stop
-    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-
-
-def regions(stream, branch, runs, channels):
-    before = stream.shape[-1]
-    cuts = sorted({0, before, channels, *(x for run in runs for x in run)})
-    pieces, at = [], 0
-    for start, stop in itertools.pairwise(cuts):
-        terms = [stream[..., start:stop]] if stop <= before else []
-        if any(a <= start and stop <= b for a, b in runs):
-            terms.append(branch[..., at : at + stop - start])
-            at += stop - start
-        pieces.append(sum(terms[1:], terms[0]))
-    return ops.concatenate(pieces, axis=-1)
 
 
 def split(branch, runs):
@@ -235,8 +196,7 @@ def compiled(function, arguments, settings):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument()
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jit-compile", action="store_true")

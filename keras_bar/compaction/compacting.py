@@ -15,7 +15,6 @@ from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.streams import check_connectivity
 from keras_bar.graph.streams import unite
 
-
 MIXED_ADDITIONS = ("operations", "layer")
 
 

@@ -21,22 +21,20 @@ from keras_bar.graph.rules import Boundary
 from keras_bar.graph.rules.placing import Mixed
 
 # Layers of Keras without a rule, a kernel and layers of their own.
-_MULTIPLYING_LAYERS = frozenset(
-    "AdditiveAttention Attention Dot Lambda MelSpectrogram".split()
-)
+_MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
 # Their weights are looked up, or scale number by number.
-_WEIGHTED_LAYERS = frozenset(
+_WEIGHTED_LAYERS = (
     "BatchNormalization Embedding GroupNormalization LayerNormalization "
-    "LayerScale Normalization PReLU RMSNormalization Rescaling".split()
+    "LayerScale Normalization PReLU RMSNormalization Rescaling"
 )
-_MULTIPLYING_OPERATIONS = frozenset(
+_MULTIPLYING_OPERATIONS = (
     "Matmul Dot Vdot Vecdot Inner Outer Kron Tensordot Einsum Cross "
     "Conv DepthwiseConv SeparableConv ConvTranspose Convolve Correlate "
     "DotProductAttention CDist Cholesky CholeskyInverse Det Eig Eigh Inv "
     "LuFactor Qr Solve SolveTriangular SVD Lstsq MatrixRank Pinv Logdet "
     "FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT GaussianBlur SobelEdges SSIM "
     "AssociativeScan Cond ForiLoop Function JVP Map Scan Switch VectorizedMap "
-    "WhileLoop".split()
+    "WhileLoop"
 )
 
 
@@ -82,8 +80,8 @@ def _is_uncounted(node, rule):
     if type(op).__module__.split(".")[0] not in ("keras", "keras_bar"):
         return True
     if not isinstance(op, keras.layers.Layer):
-        return kind in _MULTIPLYING_OPERATIONS
-    if kind in _WEIGHTED_LAYERS:
+        return kind in _MULTIPLYING_OPERATIONS.split()
+    if kind in _WEIGHTED_LAYERS.split():
         return False
     has_kernel = any(len(weight.shape) > 1 for weight in op.weights)
-    return kind in _MULTIPLYING_LAYERS or has_kernel or bool(op._layers)
+    return kind in _MULTIPLYING_LAYERS.split() or has_kernel or bool(op._layers)
