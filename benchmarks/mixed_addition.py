@@ -196,7 +196,7 @@ def compiled(function, arguments, settings):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument()
+    parser.add_argument("--runs", type=int, nargs="+", default=RUNS)
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jit-compile", action="store_true")
