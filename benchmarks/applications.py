@@ -117,7 +117,7 @@ def read(folder):
         rows = list(csv.DictReader(file))
     for row in rows:
         for key in FIELDS.keys() - {"model"}:
-            row[key] = ast.literal_eval(row[key])
+            row[key] = ast.literal_eval(row.get(key) or "None")
     return {row["model"]: row for row in rows}
 
 
@@ -153,7 +153,7 @@ def cells(row):
         f"{row['flops_left']:.0%}",
         f"{row['difference']:.0e}",
         "yes" if row["exact"] else "no",
-        f"{row['graph_flops']:.4f}",
+        "" if row["graph_flops"] is None else f"{row['graph_flops']:.4f}",
         f"{row['gate_s']:.1f}",
         f"{row['compact_s']:.1f}",
     )
