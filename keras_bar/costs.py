@@ -12,6 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_bar.graph.counting import listed
+from keras_bar.graph.counting import uncounted
 from keras_bar.graph.evaluation import evaluate
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.streams import unite
@@ -58,6 +60,9 @@ class Cost:
         regular: `Cost` of the same gates realised with regular connectivity,
             where all writers of a residual stream keep the union of their
             channels. None for a network without gates.
+        uncounted: Dict from name to type of the layers that multiply and add
+            what these numbers leave out, because no rule knows how much:
+            attention, custom layers and the like. Their weights are counted.
     """
 
     volume: int
@@ -65,6 +70,7 @@ class Cost:
     params: int
     layers: list = dataclasses.field(repr=False)
     regular: "Cost | None" = dataclasses.field(default=None, repr=False)
+    uncounted: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __str__(self):
         rows: list[tuple] = [("layer", "type", "channels", *METRICS)]
@@ -75,7 +81,11 @@ class Cost:
             rows.append((x.name, x.kind, of, *numbers))
         totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
         rows.append(("total", "", "", *totals))
-        return table(rows)
+        text = table(rows)
+        if not self.uncounted:
+            return text
+        left_out = listed(self.uncounted)
+        return f"{text}\nNot counted in volume and FLOPs: {left_out}"
 
 
 class CostModel:
@@ -87,10 +97,13 @@ class CostModel:
     Attributes:
         gates: List of the gates, each once.
         full: Dict from metric to the cost of the unpruned network.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are in no cost.
     """
 
     def __init__(self, flow):
         self.flow = flow
+        self.uncounted = uncounted(flow)
         self.gates = list(
             dict.fromkeys(
                 node.op
@@ -231,6 +244,11 @@ class CostModel:
         return {gate: np.ones(gate.channels, bool) for gate in self.gates}
 
     def _hard_counts(self, masks, own):
+        if not self.gates:  # Nothing will be removed: all of it is computed.
+            return {
+                **{factor: factor[1] for factor in self._factors},
+                **dict.fromkeys(self._conditions, 0),
+            }
         own = masks if own is None else own
         return {
             **self._counts(masks, np, self._factors),
@@ -257,7 +275,7 @@ class CostModel:
             axis = self.flow.channels[node.output].axis
             size = node.output.shape[-1 if axis is None else axis] or 1
             value = np.broadcast_to(values[expression], (size,))
-            result[node] = (int(value.sum()), size)
+            result[node] = (int(value.sum()) if self.gates else size, size)
         return result
 
 
@@ -267,7 +285,8 @@ def measure_cost(model):
     For a gated model this is the cost of the compact model that
     `keras_bar.compact` would return now, exactly, before it is built. The
     FLOPs count every multiply-add of convolutions and dense layers, the stem's
-    7x7 kernel included.
+    7x7 kernel included. Layers whose multiply-adds are not counted are in
+    `uncounted`, and named beneath the table.
 
     Args:
         model: Functional or Sequential `keras.Model` with known input sizes,
@@ -302,7 +321,8 @@ def alive_masks(gates):
 
 def _cost(cost_model, masks, own=None):
     layers = cost_model.layers(masks, own)
-    return Cost(**cost_model.hard(masks, own), layers=layers)
+    costs = cost_model.hard(masks, own)
+    return Cost(**costs, layers=layers, uncounted=cost_model.uncounted)
 
 
 def _is_used(node, flow):

@@ -34,7 +34,7 @@ def average_overwritten_variables(optimizer, variables):
     if not optimizer.built:
         optimizer.build(variables)
     for part in optimizers_in(optimizer):
-        averages = getattr(part, "_model_variables_moving_average", ())
+        averages: list = getattr(part, "_model_variables_moving_average", [])
         for i, average in enumerate(averages):
             if average is None:
                 variable = part._trainable_variables[i]

@@ -1,15 +1,21 @@
 """Which channels stay: sets that are within budget and connected."""
 
+import warnings
+
 import numpy as np
 
 from keras_bar.budget_check import BudgetCheck
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
+from keras_bar.graph.counting import listed
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.trace import trace
 
 # The share of a budget from which on it counts as used.
 WELL_USED = 0.95
+
+# Maximum number of layers that a warning names.
+MOST_NAMED = 8
 
 
 def check_metric(metric):
@@ -119,6 +125,23 @@ def least_costs(cost_model):
         for metric in METRICS
         if np.isfinite(cost_model.full[metric])
     }
+
+
+def warn_uncounted(cost_model, metric, name):
+    """Warns if a budget leaves out what some layers compute.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: The metric of the budget.
+        name: String, what to call the model.
+    """
+    if metric == "flops" and cost_model.uncounted:
+        warnings.warn(
+            f"The budget on FLOPs leaves out layers of {name!r} that no rule "
+            "knows; it holds for all others. Not counted: "
+            f"{listed(cost_model.uncounted, MOST_NAMED)}.",
+            stacklevel=2,
+        )
 
 
 def check_known_size(cost_model, metric, name):

@@ -273,7 +273,9 @@ def _free_widths(graph):
     """Dict from `Node` to the channels of a convolution that may get more."""
     flow = Flow(graph)
     for node, rule in flow.rules.items():
-        if isinstance(rule, placing.Mixed | placing.Take | placing.Slice):
+        if isinstance(
+            rule, placing.Mixed | placing.Selection | placing.ChannelPad
+        ):
             raise ValueError(
                 "Layers that pick channels by number cannot be widened. "
                 "Expected a model with ordinary additions, such as one "

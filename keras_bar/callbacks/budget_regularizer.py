@@ -112,6 +112,7 @@ class BudgetRegularizer(GateRegularizer):
 
     def check_model(self, cost_model, name):
         selection.target_cost(cost_model, self.metric, self.budget, name)
+        selection.warn_uncounted(cost_model, self.metric, name)
 
     def make_control(self, steps):
         model = self._cost_model

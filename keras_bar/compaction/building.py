@@ -7,6 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_bar.compaction.layout import arrange
+from keras_bar.compaction.moving import ZERO
+from keras_bar.compaction.moving import Mover
 from keras_bar.graph import trace
 from keras_bar.graph.rules.base import along
 from keras_bar.layers import ChannelGate
@@ -49,6 +51,8 @@ class Builder:
         flow: `Flow` of the hard-pruned network.
         numbers: Its `Numbers`.
         folded: Set of nodes whose gate is in the weights already.
+        mixed_addition: `"operations"` or `"layer"`, what a mixed addition
+            becomes.
 
     Attributes:
         tensors: Dict from `Value` to its tensor in the new model; None where
@@ -57,7 +61,7 @@ class Builder:
             order; None for all of them where the channel axis is unknown.
     """
 
-    def __init__(self, flow, numbers, folded):
+    def __init__(self, flow, numbers, folded, mixed_addition="operations"):
         self.flow = flow
         self.numbers = numbers
         self.constants = numbers.constants
@@ -67,6 +71,8 @@ class Builder:
             value: None if flow.channels[value].axis is None else order
             for value, order in arrange(flow, numbers).items()
         }
+        self._mixed_addition = mixed_addition
+        self._mover = Mover(flow.graph.fresh_name)
         self._removed = []
         self._mixed = []
         self._restored = []
@@ -131,16 +137,12 @@ class Builder:
         if np.isin(wanted, stored).all():
             return self.select(tensor, stored, wanted, axis)
         self._restored.append(value)
-        # Channel number `len(stored)` is one of zeros.
-        padding = [(0, 0)] * len(value.shape)
-        padding[axis] = (0, 1)
-        name = self._layer_name(value)
-        tensor = self._named(ops.pad(tensor, padding), f"{name}_pad")
-        source = np.full(size, len(stored))
+        source = np.full(size, ZERO)
         source[stored] = np.arange(len(stored))
-        if not np.array_equal(source[wanted], np.arange(len(stored) + 1)):
-            tensor = ops.take(tensor, source[wanted].tolist(), axis=axis)
-            tensor = self._named(tensor, f"{name}_restored")
+        name = self._layer_name(value)
+        tensor = self._mover.gather(
+            tensor, source[wanted], axis, f"{name}_restored"
+        )
         constants = self.constants[value][wanted]
         return self.affine(tensor, value, f"{name}_constant", offset=constants)
 
@@ -152,7 +154,7 @@ class Builder:
         if like is None:
             return self._constant(value, wanted)
         name = self._layer_name(value)
-        zeros = self._named(ops.zeros_like(like), f"{name}_zeros")
+        zeros = self._mover.named(ops.zeros_like(like), f"{name}_zeros")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
@@ -161,9 +163,10 @@ class Builder:
         if np.array_equal(stored, wanted):
             return tensor
         place = {channel: i for i, channel in enumerate(stored)}
-        positions = [place[c] for c in wanted]
         name = f"{tensor._keras_history.operation.name}_channels"
-        return self._named(ops.take(tensor, positions, axis=axis), name)
+        return self._mover.gather(
+            tensor, [place[c] for c in wanted], axis, name
+        )
 
     def affine(self, tensor, like, name, scale=1.0, offset=0.0):
         """A tensor times a factor, or one per channel, plus an offset."""
@@ -231,6 +234,11 @@ class Builder:
         if any(x.places is not None for x in operands):
             places = [x.places for x in operands]
             return self._mix(node, tensors, places, constant)
+        return self._sum(node, tensors, constant)
+
+    def _sum(self, node, tensors, constant):
+        """Adds tensors, and a constant, that store the same channels."""
+        like, name = node.output, node.name
         output = tensors[0]
         if len(tensors) > 1:
             output = keras.layers.Add(name=name, dtype=like.dtype)(tensors)
@@ -239,10 +247,20 @@ class Builder:
     def _mix(self, node, tensors, places, constant):
         """Adds tensors that store different channels."""
         self._mixed.append(node)
-        axis = self._axis(node.output)
+        axis, channels = self._axis(node.output), len(self.order[node.output])
+        if self._mixed_addition == "operations":
+            terms = []
+            for x, where in zip(tensors, places, strict=True):
+                if where is not None:
+                    terms += self._mover.spread(
+                        x, where, channels, axis, node.name
+                    )
+                else:
+                    terms.append(x)
+            return self._sum(node, terms, constant)
         layer = MixedResidual(
             places,
-            channels=len(self.order[node.output]),
+            channels=channels,
             constant=constant if np.any(constant) else None,
             axis=-1 if axis == len(node.output.shape) - 1 else axis,
             name=node.name,
@@ -277,12 +295,12 @@ class Builder:
         dims[self._axis(value) - 1] = len(wanted)
         source = self.tensors[self.flow.graph.inputs[0]]
         axes = tuple(range(1, len(source.shape)))
-        zeros = self._named(ops.zeros_like(source), f"{name}_zeros")
-        zeros = self._named(ops.max(zeros, axis=axes), f"{name}_zero")
-        zeros = self._named(ops.cast(zeros, value.dtype), f"{name}_cast")
+        zeros = self._mover.named(ops.zeros_like(source), f"{name}_zeros")
+        zeros = self._mover.named(ops.max(zeros, axis=axes), f"{name}_zero")
+        zeros = self._mover.named(ops.cast(zeros, value.dtype), f"{name}_cast")
         zeros = ops.reshape(zeros, (-1,) + (1,) * len(dims))
-        zeros = self._named(zeros, f"{name}_reshape")
-        zeros = self._named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
+        zeros = self._mover.named(zeros, f"{name}_reshape")
+        zeros = self._mover.named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
@@ -291,10 +309,3 @@ class Builder:
 
     def _layer_name(self, value):
         return value.producer.name if value.producer else "input"
-
-    def _named(self, tensor, name):
-        """Gives the operation that made a tensor a name that no other has:
-        the automatic ones may collide with those of a loaded model."""
-        operation = tensor._keras_history.operation
-        operation.name = self.flow.graph.fresh_name(name)
-        return tensor

@@ -16,15 +16,23 @@ from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.streams import check_connectivity
 from keras_bar.graph.streams import unite
 
+MIXED_ADDITIONS = ("operations", "layer")
 
-def compact(model, *, connectivity="mixed", allow_unfinished=False):
+
+def compact(
+    model,
+    *,
+    connectivity="mixed",
+    mixed_addition="operations",
+    allow_unfinished=False,
+):
     """Builds the small network that a gated one has become.
 
     Dead channels are removed with everything that only served them, constants
     are folded into biases and batch normalization, the gates' values into the
     weights. In inference the result equals `hard_prune(model)`. It holds
-    standard Keras layers, and `keras_bar.layers.MixedResidual` where the two
-    sides of an addition keep different channels.
+    layers and operations of Keras alone, so that its file loads without this
+    package.
 
     Args:
         model: Gated `keras.Model`. It is left as it is.
@@ -32,6 +40,13 @@ def compact(model, *, connectivity="mixed", allow_unfinished=False):
             block keep the channels they have. `"regular"`: all writers of a
             residual stream keep the union of theirs; more is computed, by
             ordinary additions.
+        mixed_addition: What an addition becomes whose sides keep different
+            channels. `"operations"`: slice, pad, take and add, which multiply
+            nothing and load anywhere. `"layer"`: one
+            `keras_bar.layers.MixedResidual`, whose file needs
+            `import keras_bar`. In TensorFlow without XLA it is the faster one
+            where few channels are scattered over large images; its
+            multiplications by 0 and 1 are in no cost.
         allow_unfinished: Boolean, whether gates may still learn, and the cost
             exceed the budget that the network was being pruned to. Defaults to
             False.
@@ -44,13 +59,21 @@ def compact(model, *, connectivity="mixed", allow_unfinished=False):
             from input to output is left, or an argument is wrong.
     """
     check_connectivity(connectivity)
+    if mixed_addition not in MIXED_ADDITIONS:
+        raise ValueError(
+            "Unknown mixed addition. Expected one of "
+            f"{', '.join(map(repr, MIXED_ADDITIONS))}. "
+            f"Received: mixed_addition={mixed_addition!r}"
+        )
     pruned = hard_prune(model, allow_unfinished=allow_unfinished)
     graph = trace.trace(pruned)
     flow = Flow(graph)
     masks = alive_masks(CostModel(flow).gates)
     if connectivity == "regular":
         masks = unite(flow, masks)
-    builder = Builder(flow, Numbers(flow, masks), _fold_gates(flow))
+    builder = Builder(
+        flow, Numbers(flow, masks), _fold_gates(flow), mixed_addition
+    )
     small = trace.replay(graph, builder.rebuild, finish=builder.finish)
     small.explanation = dataclasses.replace(
         explain(pruned), **builder.summary()

@@ -5,6 +5,8 @@ import dataclasses
 from keras_bar import selection
 from keras_bar.costs import CostModel
 from keras_bar.graph import trace
+from keras_bar.graph.counting import listed
+from keras_bar.graph.counting import uncounted
 from keras_bar.graph.flow import Flow
 from keras_bar.graph.placements import place_gates
 from keras_bar.layers import ChannelGate
@@ -27,6 +29,8 @@ class Explanation:
         least: Dict from metric to the least cost to which a gated model can
             be pruned, and the full cost: no budget can be smaller. Empty for
             a model without gates.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are in no cost, because no rule knows them.
     """
 
     gated: list
@@ -37,6 +41,7 @@ class Explanation:
     mixed: list = dataclasses.field(default_factory=list)
     restored: list = dataclasses.field(default_factory=list)
     least: dict = dataclasses.field(default_factory=dict)
+    uncounted: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
@@ -64,6 +69,10 @@ class Explanation:
         ):
             if names:
                 lines.append(f"{title}: {', '.join(names)}")
+        if self.uncounted:
+            lines.append(
+                f"Not counted in volume and FLOPs: {listed(self.uncounted)}"
+            )
         return "\n".join(lines)
 
 
@@ -101,6 +110,7 @@ def explain(model):
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
         least=_least_costs(flow) if has_gates else {},
+        uncounted=uncounted(flow),
     )
 
 

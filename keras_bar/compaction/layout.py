@@ -197,6 +197,9 @@ def _ties(node, flow):
         for value, places in zip(node.inputs, rule.places(node), strict=True):
             if value in known:
                 yield value, places, np.arange(len(places))
+    elif isinstance(rule, placing.ChannelPad):
+        places = rule.places(node, flow.channels[known[0]])
+        yield known[0], places, np.arange(len(places))
     elif isinstance(rule, placing.Selection):
         chosen = rule.chosen(node, flow.channels[known[0]].axis)
         yield known[0], np.arange(len(chosen)), chosen

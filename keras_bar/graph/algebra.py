@@ -98,6 +98,23 @@ class Algebra:
             return unpack(x.data) != ABSENT
         return None
 
+    def absent(self, x):
+        """Which channels are dead whatever the gates do, booleans `(size,)`.
+        They are the zeros that were put among channels."""
+        parts = [self.absent(part) for part in x.operands]
+        if x.kind == "take":
+            index = unpack(x.data)
+            return (index == ABSENT) | np.broadcast_to(
+                parts[0], max(len(parts[0]), np.max(index) + 1)
+            )[index]
+        if x.kind in ("and", "or"):
+            join = np.logical_or if x.kind == "and" else np.logical_and
+            return functools.reduce(join, parts)
+        if x.kind == "concat":
+            pairs = zip(parts, x.data, strict=True)
+            return np.concatenate([np.broadcast_to(p, n) for p, n in pairs])
+        return np.zeros(x.size, bool)
+
     def _merge(self, parts, join):
         """Makes one of the constant vectors among some expressions."""
         masks = {x: self._mask(x) for x in parts}

@@ -9,6 +9,7 @@ from keras_bar.graph.rules import Boundary
 from keras_bar.graph.rules import gates
 from keras_bar.graph.rules import kernels
 from keras_bar.graph.rules import merging
+from keras_bar.graph.rules import placing
 from keras_bar.graph.rules.channelwise import Channelwise
 from keras_bar.graph.rules.convolutions import Convolution
 from keras_bar.graph.rules.convolutions import DepthwiseConvolution
@@ -116,13 +117,19 @@ def whole_streams(flow, placements):
     """Placements under regular connectivity: a gate shared by the writers of
     a stream is of use only if it closes all of them."""
     streams = Streams(flow)
+    # What these write is closed by the gates in front of them.
+    placed = {
+        node
+        for node, rule in flow.rules.items()
+        if isinstance(rule, placing.ChannelPad | placing.Selection)
+    }
     closed = {x.node for x in placements if x.value is not None or x.gated}
     sources = streams.sources()
     checked = []
     for x in placements:
         if x.value is not None:
             writers = sources[streams.of(x.value)]
-            free = [node for node in writers if node not in closed]
+            free = [x for x in writers if x not in closed | placed]
             if free:
                 name = repr(free[0].name) if free[0] else "the model's input"
                 reason = f"{name} writes the same stream without a gate"

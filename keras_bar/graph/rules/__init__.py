@@ -32,6 +32,7 @@ _MERGING = {
     merging.Concatenate(): "Concatenate",
     reshaping.Reshape(): "Reshape",
 }
+_CHANNEL_PAD = placing.ChannelPad()
 _LAYERS = {
     **_MERGING,
     channelwise.Activation(): "Activation",
@@ -85,6 +86,7 @@ _OPERATIONS = {
     channelwise.Reduction(): "Mean Max",
     placing.Take(): "Take",
     placing.Slice(): "GetItem",
+    reshaping.Transpose(): "Transpose",
 }
 _BY_NAME = {
     is_layer: {
@@ -118,6 +120,8 @@ def rule_for(node, flow):
         rule = _SHARED_GATE
     if isinstance(rule, convolutions.Convolution) and known:
         rule = _GROUP_PER_CHANNEL if _GROUP_PER_CHANNEL.holds(node.op) else rule
+    if isinstance(rule, channelwise.Pad) and _CHANNEL_PAD.holds(node, flow):
+        rule = _CHANNEL_PAD
     if rule is None or not known:
         return Boundary(f"no rule knows how {kind} treats channels")
     shares_weights = node.calls > 1 and getattr(node.op, "weights", ())

@@ -11,6 +11,8 @@ from keras_bar.graph.rules.base import channel_axis
 from keras_bar.graph.rules.base import to_numpy
 from keras_bar.graph.rules.kernels import Kernel
 from keras_bar.graph.rules.kernels import Padding
+from keras_bar.graph.rules.placing import NO_ZEROS
+from keras_bar.graph.rules.placing import pads_zeros
 
 
 class Channelwise(Rule):
@@ -138,7 +140,9 @@ class ZeroPadding(Padding, Localized):
     def forward(self, node, flow):
         flow.channels[node.output] = Channelwise.forward(self, node, flow)[0]
         by_kernels = all(
-            isinstance(flow.rule_for(reader), Kernel)
+            # What else a reader of several tensors reads is not known yet.
+            len(reader.inputs) == 1
+            and isinstance(flow.rule_for(reader), Kernel)
             for reader in node.output.consumers
         )
         if by_kernels and node.output not in flow.graph.outputs:
@@ -150,16 +154,7 @@ class Pad(ZeroPadding):
     """keras.ops.pad with zeros, beside the channels."""
 
     def refuse(self, node, flow):
-        axis = flow.inputs(node)[0].axis
-        widths = np.broadcast_to(
-            node.op.pad_width, (len(node.inputs[0].shape), 2)
-        )
-        if axis is not None and np.any(widths[axis]):
-            return "it adds channels"
-        given = [*node.args, *node.kwargs.values()]
-        if node.op.mode != "constant" or any(given[1:]):
-            return "it pads with something else than zeros"
-        return None
+        return None if pads_zeros(node) else NO_ZEROS
 
 
 class GlobalPooling(Channelwise):

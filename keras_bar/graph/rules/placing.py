@@ -62,6 +62,52 @@ class Mixed(Rule):
         return [builder.add(node, operands, constant)]
 
 
+class ChannelPad(Rule):
+    """keras.ops.pad with channels of zeros. In the compact model they are not
+    stored: who adds the tensor to another places its channels anew."""
+
+    def holds(self, node, flow):
+        """Whether a padding adds channels."""
+        axis = flow.inputs(node)[0].axis
+        return axis is not None and bool(np.any(pad_widths(node)[axis]))
+
+    def refuse(self, node, flow):
+        widths = pad_widths(node).copy()
+        widths[flow.inputs(node)[0].axis] = 0
+        if np.any(widths):
+            return "it pads along the channels and along another axis"
+        return None if pads_zeros(node) else NO_ZEROS
+
+    def places(self, node, channels):
+        """The places of the input's channels in the output."""
+        return pad_widths(node)[channels.axis, 0] + np.arange(channels.size)
+
+    def forward(self, node, flow):
+        (channels,), output = flow.inputs(node), node.output
+        places = self.places(node, channels)
+        index = _inverse(places, output.shape[channels.axis])
+        alive = flow.algebra.take(channels.alive, index)
+        nonzero = flow.algebra.take(channels.nonzero, index)
+        return [flow.carries(output, channels.axis, alive, nonzero)]
+
+    def backward(self, node, flow):
+        needed = flow.needed[node.output]
+        places = self.places(node, flow.inputs(node)[0])
+        return [flow.algebra.take(needed, places)]
+
+    def constants(self, node, numbers):
+        channels = numbers.flow.channels[node.inputs[0]]
+        total = np.zeros(node.output.shape[channels.axis])
+        total[self.places(node, channels)] = numbers.constants[node.inputs[0]]
+        return total
+
+    def rebuild(self, node, builder):
+        value = node.inputs[0]
+        channels = builder.flow.channels[value]
+        wanted = builder.order[node.output] - self.places(node, channels)[0]
+        return [builder.read(value, wanted, channels.axis)]
+
+
 class Selection(Rule):
     """keras.ops.take and slices along the channels, which mixed connectivity
     leaves in a compact model."""
@@ -73,6 +119,10 @@ class Selection(Rule):
         chosen = self.chosen(node, axis)
         if chosen is None:
             return "it selects along another axis than the channels"
+        # Those that are 0 whatever the gates do may stand in many places.
+        channels = flow.inputs(node)[0]
+        zero = flow.algebra.absent(channels.nonzero)
+        chosen = chosen[~np.broadcast_to(zero, channels.size)[chosen]]
         if len(set(chosen.tolist())) < len(chosen):
             return "it selects a channel twice"
         return None
@@ -131,7 +181,8 @@ class Slice(Selection):
     def chosen(self, node, axis):
         key, value = node.args[1], node.inputs[0]
         rank = len(value.shape)
-        key = key if isinstance(key, tuple) else (key,)
+        # Loaded from a file it is a list.
+        key = tuple(key) if isinstance(key, list | tuple) else (key,)
         if not all(isinstance(x, slice) or x is Ellipsis for x in key):
             return None
         if Ellipsis not in key:
@@ -143,6 +194,21 @@ class Slice(Selection):
         if any(x != slice(None) for x in others):
             return None
         return np.arange(value.shape[axis])[key[axis]]
+
+
+NO_ZEROS = "it pads with something else than zeros"
+
+
+def pad_widths(node):
+    """Array `(rank, 2)`: what keras.ops.pad adds before and after."""
+    rank = len(node.inputs[0].shape)
+    return np.broadcast_to(node.op.pad_width, (rank, 2))
+
+
+def pads_zeros(node):
+    """Whether keras.ops.pad adds zeros."""
+    given = [*node.args, *node.kwargs.values()]
+    return node.op.mode == "constant" and not any(given[1:])
 
 
 def _inverse(places, size):

@@ -58,6 +58,29 @@ class Flatten(Rule):
         return [builder.select(output, made, kept, axis=1)]
 
 
+class Transpose(Channelwise):
+    """keras.ops.transpose: the channel axis goes where it is sent."""
+
+    def refuse(self, node, flow):
+        channels = flow.inputs(node)[0]
+        if channels.axis is not None and _permutation(node)[0] != 0:
+            return "it moves the batch along another axis"
+        return None
+
+    def axis(self, node, flow):
+        channels = flow.inputs(node)[0]
+        if channels.axis is None:
+            return None
+        return _permutation(node).index(channels.axis)
+
+    def rebuild(self, node, builder):
+        tensor = builder.read_for(node, 0)
+        source = untransposed(tensor, _permutation(node))
+        if source is not None:
+            return [source]
+        return trace.call(builder.clone(node), node, {node.inputs[0]: tensor})
+
+
 class Reshape(Channelwise):
     """Reshape that leaves the channel axis alone, such as (C,) to (1, 1, C)."""
 
@@ -92,3 +115,23 @@ class Reshape(Channelwise):
         if layer:
             return {"target_shape": shape[1:]}
         return {"newshape": [-1 if x is None else int(x) for x in shape]}
+
+
+def untransposed(tensor, axes):
+    """What a transposition by `axes` would give back, if the tensor was made
+    by the opposite one; else None."""
+    history = tensor._keras_history
+    made = history.operation
+    if type(made).__name__ != "Transpose" or made.axes is None:
+        return None
+    if [made.axes[axis] for axis in axes] != list(range(len(axes))):
+        return None
+    return made._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def _permutation(node):
+    """Per axis of the output, the axis of the input that it is."""
+    rank, axes = len(node.inputs[0].shape), node.op.axes
+    if axes is None:
+        return list(range(rank))[::-1]
+    return [axis % rank for axis in axes]
