@@ -7,14 +7,14 @@ from keras_bar import hard_concrete
 from keras_bar import layers
 from keras_bar import models
 from keras_bar import schedules
-from keras_bar.budget_check import BudgetCheck
+from keras_bar.budget.budget_check import BudgetCheck
+from keras_bar.budget.selection import check_budget
 from keras_bar.compaction import compact
 from keras_bar.compaction import explain
 from keras_bar.compaction import hard_prune
 from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
 from keras_bar.gating import gate
-from keras_bar.selection import check_budget
 
 __version__ = "0.1.0"
 

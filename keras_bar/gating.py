@@ -7,12 +7,12 @@ import operator
 
 import keras
 
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
-from keras_bar.graph.placements import whole_streams
-from keras_bar.graph.streams import Streams
-from keras_bar.graph.streams import check_connectivity
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.residual_groups import ResidualGroups
+from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
@@ -65,10 +65,10 @@ def gate(
     _check_kind(layer)
     seed = _checked_seed(seed)
     graph = trace.trace(model)
-    flow = Flow(graph)
-    placements = place_gates(flow, skip=_checked_skip(graph, skip))
+    analysis = ChannelAnalysis(graph)
+    placements = place_gates(analysis, skip=_checked_skip(graph, skip))
     if connectivity == "regular":
-        placements = whole_streams(flow, placements)
+        placements = whole_groups(analysis, placements)
     chosen = [x for x in placements if x.value is not None]
     if not chosen and not any(x.gated for x in placements):
         raise ValueError(
@@ -76,8 +76,8 @@ def gate(
             "convolution whose channels are free. Received: "
             f"{model.name!r} ({_reasons(placements)})"
         )
-    streams = Streams(flow) if connectivity == "regular" else None
-    makers = _Gates(flow, chosen, streams, seed, layer)
+    groups = ResidualGroups(analysis) if connectivity == "regular" else None
+    makers = _Gates(analysis, chosen, groups, seed, layer)
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
@@ -94,17 +94,17 @@ class _Gates:
     """Makes the gates of a graph while it is rebuilt.
 
     Args:
-        flow: `Flow` of the graph.
+        analysis: `ChannelAnalysis` of the graph.
         placements: List of `Placement`, those with a gate.
-        streams: `Streams` whose writers share a gate, or None.
+        groups: `ResidualGroups` whose writers share a gate, or None.
         seed: Integer or None.
         make: Function that makes a gate.
     """
 
-    def __init__(self, flow, placements, streams, seed, make):
-        self._flow = flow
+    def __init__(self, analysis, placements, groups, seed, make):
+        self._analysis = analysis
         self._names = {x.value: x.name for x in placements}
-        self._streams = streams
+        self._groups = groups
         self._writers = collections.Counter(map(self._key, self._names))
         self._factors: dict = {}
         self._seed = seed
@@ -122,13 +122,13 @@ class _Gates:
         if value not in self._names:
             return tensor
         key = self._key(value)
-        fresh_name = self._flow.graph.fresh_name
+        fresh_name = self._analysis.graph.fresh_name
         if key in self._factors:
             return keras.layers.Multiply(
                 name=fresh_name(f"{self._names[value]}_shared_gate"),
                 dtype=value.dtype,
             )([tensor, self._factors[key]])
-        axis = self._flow.channels[value].axis
+        axis = self._analysis.channels[value].axis
         shared = self._writers[key] > 1
         layer = self._make(
             axis=-1 if axis == len(value.shape) - 1 else axis,
@@ -150,7 +150,7 @@ class _Gates:
 
     def _key(self, value):
         """What the tensors that share a gate have in common."""
-        return self._streams.of(value) if self._streams else value
+        return self._groups.of(value) if self._groups else value
 
     def _next_seed(self):
         self._count += 1

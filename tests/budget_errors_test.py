@@ -6,8 +6,8 @@ import keras
 import pytest
 
 import keras_bar
+from keras_bar.budget import controls as control
 from keras_bar.callbacks import BudgetRegularizer
-from keras_bar.callbacks import control
 from tests import tiny
 from tests.budgets import QUICK
 from tests.budgets import assert_finished
@@ -29,9 +29,18 @@ from tests.budgets import assert_finished
         ({"steps": "10"}, "number of pruning steps.*steps='10'"),
         ({"steps": True}, "number of pruning steps.*steps=True"),
         ({"steps": float("nan")}, "number of pruning steps.*steps=nan"),
-        ({"indecision": 0.1}, "pair of numbers.*indecision=0.1"),
-        ({"indecision": (0.1,)}, "pair of numbers.*indecision="),
-        ({"indecision": "ab"}, "pair of numbers.*indecision='ab'"),
+        (
+            {"undecided_fraction": 0.1},
+            "pair of numbers.*undecided_fraction=0.1",
+        ),
+        (
+            {"undecided_fraction": (0.1,)},
+            "pair of numbers.*undecided_fraction=",
+        ),
+        (
+            {"undecided_fraction": "ab"},
+            "pair of numbers.*undecided_fraction='ab'",
+        ),
         ({"hardness": -1}, "hardness.*hardness=-1"),
         ({"strength": 0.0}, "strength.*strength=0.0"),
     ],
@@ -143,7 +152,7 @@ def test_control_needs_no_state_of_its_own():
     regularizer = BudgetRegularizer(0.5)
     regularizer.set_model(model)
     tracking = regularizer.make_control(steps=10)
-    assert isinstance(tracking, control.ThresholdTracking)
+    assert isinstance(tracking, control.ThresholdControl)
     before = dict(vars(tracking))
     tracking(model.get_layer("budget_state"))
     assert vars(tracking) == before

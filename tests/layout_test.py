@@ -6,12 +6,12 @@ import pytest
 from keras import layers
 
 import keras_bar
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
 from keras_bar.compaction.hard_pruning import hard_prune
 from keras_bar.compaction.layout import arrange
 from keras_bar.compaction.layout import gray_order
-from keras_bar.compaction.numbers import Numbers
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
+from keras_bar.compaction.resolved_channels import Numbers
 from keras_bar.layers import HardConcreteGate
 from keras_bar.layers import MixedResidual
 
@@ -178,15 +178,15 @@ def test_a_set_that_says_nothing_new_costs_no_runs():
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_orders_are_permutations_of_what_is_live(network):
-    flow = Flow(trace(pruned(network, 0.5)))
+    analysis = ChannelAnalysis(trace(pruned(network, 0.5)))
     masks = {
         node.op: node.op.alive()
-        for node in flow.graph.nodes
+        for node in analysis.graph.nodes
         if isinstance(node.op, HardConcreteGate)
     }
-    numbers = Numbers(flow, masks)
-    orders = arrange(flow, numbers)
-    assert list(orders) == flow.graph.values
+    numbers = Numbers(analysis, masks)
+    orders = arrange(analysis, numbers)
+    assert list(orders) == analysis.graph.values
     for value, order in orders.items():
         live = np.flatnonzero(numbers.live[value])
         np.testing.assert_array_equal(np.sort(order), live)

@@ -8,18 +8,18 @@ import pytest
 from keras import layers
 
 import keras_bar
-from keras_bar import selection
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
+from keras_bar.budget import selection
 from keras_bar.callbacks import BudgetRegularizer
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 from tests import tiny
 
 
 def cost_model(network):
     """The cost model of a gated network, and its gates by name."""
-    model = CostModel(Flow(trace(keras_bar.gate(network, seed=0))))
+    model = CostModel(ChannelAnalysis(trace(keras_bar.gate(network, seed=0))))
     return model, {gate.name: gate for gate in model.gates}
 
 
@@ -88,7 +88,7 @@ def scores_of(model, seed=0):
 @pytest.mark.parametrize("metric", METRICS)
 def test_lifelines(network, expected, metric):
     model, _ = cost_model(network())
-    kept = selection.lifelines(model, metric)
+    kept = selection.required_gates(model, metric)
     assert {gate.name for gate in kept} == expected
     assert set(kept.values()) == {1}
 
@@ -285,7 +285,7 @@ def test_a_budget_is_checked(metric):
         check = keras_bar.check_budget(network, budget, metric)
         assert check.possible == possible and check.least == first.least
         regularizer = BudgetRegularizer(budget, metric, steps=1)
-        model = CostModel(Flow(trace(network)))
+        model = CostModel(ChannelAnalysis(trace(network)))
         if possible:
             regularizer.check_model(model, "network")
         else:

@@ -5,11 +5,11 @@ from keras import layers
 from keras import ops
 
 import keras_bar
-from keras_bar.graph.trace import call
-from keras_bar.graph.trace import clone
-from keras_bar.graph.trace import copy_state
-from keras_bar.graph.trace import replay
-from keras_bar.graph.trace import trace
+from keras_bar.analysis.trace import call
+from keras_bar.analysis.trace import clone
+from keras_bar.analysis.trace import copy_state
+from keras_bar.analysis.trace import replay
+from keras_bar.analysis.trace import trace
 from tests.pruning import difference
 from tests.pruning import inputs_for
 from tests.pruning import randomize
@@ -136,7 +136,7 @@ def test_shared_layers_are_twins():
     convs = [x for x in graph.nodes if isinstance(x.op, layers.Conv2D)]
     assert [x.name for x in convs] == ["shared_conv", "shared_conv_1"]
     assert convs[0].calls == 2
-    assert convs[0].twins is convs[1].twins == convs
+    assert convs[0].shared_calls is convs[1].shared_calls == convs
     twin = assert_copies(model)
     assert len(twin.weights) == len(model.weights)
 

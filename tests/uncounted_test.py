@@ -6,10 +6,10 @@ import keras
 import pytest
 
 import keras_bar
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
 from keras_bar.costs import CostModel
 from keras_bar.costs import measure_cost
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -95,7 +95,7 @@ def test_look_ups_are_no_products():
 @pytest.mark.core
 def test_a_budget_on_flops_says_what_it_leaves_out():
     gated = keras_bar.gate(with_pyramid())
-    cost_model = CostModel(Flow(trace(gated)))
+    cost_model = CostModel(ChannelAnalysis(trace(gated)))
     for metric in ("volume", "params"):
         regularizer = keras_bar.callbacks.BudgetRegularizer(0.98, metric)
         with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """Criteria: what tells strong channels from weak ones without training.
 
-A criterion is a function of `Channels` that returns a score per channel, the
-higher the stronger. One's own is a function of a few lines:
+A criterion is a function of a `ChannelGroup` that returns a score per channel,
+the higher the stronger. One's own is a function of a few lines:
 
     def largest_weight(channels):
         return np.max([np.abs(x).max(axis=0) for x in channels.filters], axis=0)
@@ -27,7 +27,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Channels:
+class ChannelGroup:
     """The channels that one gate opens and closes.
 
     Attributes:
@@ -71,7 +71,7 @@ def weight_magnitude(channels):
     over writers are ours; the supplement (section 3.2) has no formula.
 
     Args:
-        channels: `Channels`.
+        channels: `ChannelGroup`.
 
     Returns:
         Floats `(channels,)`, in units of the weights.
@@ -85,7 +85,7 @@ def weight_magnitude(channels):
     return np.sqrt(np.sum(squares, axis=0)) / np.sqrt(len(squares))
 
 
-def random(seed):
+def random_scores(seed):
     """Random: every channel is as good as any other.
 
     Args:

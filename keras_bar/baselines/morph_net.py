@@ -18,19 +18,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bar import selection
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.rules import channel_selection
 from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.baselines.penalties import check_strength
-from keras_bar.callbacks.checks import check_gates
-from keras_bar.callbacks.control import Penalty
-from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.budget import selection
+from keras_bar.budget.controls import Penalty
+from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.budget.validation import check_gates
 from keras_bar.compaction.building import is_remnant
 from keras_bar.costs import CostModel
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
-from keras_bar.graph.placements import whole_streams
-from keras_bar.graph.rules import placing
 from keras_bar.layers import MarkerGate
 
 # How near to the best multiple of the widths a multiple must be.
@@ -140,7 +140,7 @@ class _ScalePenalty(Penalty):
         self.strength = strength
         self.metric = metric
         self.threshold = threshold
-        self.lifelines = selection.lifelines(cost_model, metric)
+        self.required_gates = selection.required_gates(cost_model, metric)
 
     def alive(self):
         """Dict from gate to its channels that live now, boolean tensor
@@ -155,7 +155,7 @@ class _ScalePenalty(Penalty):
         for gate, size in _magnitudes(self.scales).items():
             alive = ops.cast(self._is_alive(gate, size), "float32")
             pushed = 1.0
-            if gate in self.lifelines:
+            if gate in self.required_gates:
                 # It stays, so there is nothing to be saved by closing it.
                 pushed = ops.where(ops.sum(alive) > 1.0, 1.0, 1.0 - alive)
             # 0 or 1, with the gradient of the scale: so the gradient of the
@@ -166,7 +166,7 @@ class _ScalePenalty(Penalty):
 
     def _is_alive(self, gate, size):
         alive = size > self.threshold
-        if gate in self.lifelines:
+        if gate in self.required_gates:
             strongest = ops.arange(gate.channels) == ops.argmax(size)
             alive = ops.logical_or(alive, strongest)
         return alive
@@ -247,7 +247,7 @@ def expand(model, budget, metric="flops"):
 
     def cost(multiple):
         wider = _widened(graph, _multiplied(widths, multiple))
-        return CostModel(Flow(trace.trace(wider))).full[metric]
+        return CostModel(ChannelAnalysis(trace.trace(wider))).full[metric]
 
     if not cost(0.0) <= budget:  # Not where it is unknown, either.
         raise ValueError(
@@ -271,10 +271,13 @@ def expand(model, budget, metric="flops"):
 
 def _free_widths(graph):
     """Dict from `Node` to the channels of a convolution that may get more."""
-    flow = Flow(graph)
-    for node, rule in flow.rules.items():
+    analysis = ChannelAnalysis(graph)
+    for node, rule in analysis.rules.items():
         if isinstance(
-            rule, placing.Mixed | placing.Selection | placing.ChannelPad
+            rule,
+            channel_selection.Mixed
+            | channel_selection.Selection
+            | channel_selection.ChannelPad,
         ):
             raise ValueError(
                 "Layers that pick channels by number cannot be widened. "
@@ -282,7 +285,7 @@ def _free_widths(graph):
                 "compacted with connectivity='regular'. Received: "
                 f"{graph.name!r} with {node.name!r}"
             )
-    placements = whole_streams(flow, place_gates(flow))
+    placements = whole_groups(analysis, place_gates(analysis))
     widths = {
         x.node: x.node.op.filters
         for x in placements

@@ -2,10 +2,10 @@
 
 from keras import ops
 
-from keras_bar import selection
-from keras_bar.callbacks.checks import check_gates
-from keras_bar.callbacks.control import Penalty
-from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.budget import selection
+from keras_bar.budget.controls import Penalty
+from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.budget.validation import check_gates
 from keras_bar.costs import METRICS
 from keras_bar.layers import GaussianGate
 from keras_bar.layers import HardConcreteGate

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import along
 from keras_bar.compaction.layout import arrange
 from keras_bar.compaction.moving import ZERO
 from keras_bar.compaction.moving import Mover
-from keras_bar.graph import trace
-from keras_bar.graph.rules.base import along
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
@@ -48,8 +48,8 @@ class Builder:
     """Builds the compact network, operation by operation.
 
     Args:
-        flow: `Flow` of the hard-pruned network.
-        numbers: Its `Numbers`.
+        analysis: `ChannelAnalysis` of the hard-pruned network.
+        resolved: Its `ResolvedChannels`.
         folded: Set of nodes whose gate is in the weights already.
         mixed_addition: `"operations"` or `"layer"`, what a mixed addition
             becomes.
@@ -61,18 +61,18 @@ class Builder:
             order; None for all of them where the channel axis is unknown.
     """
 
-    def __init__(self, flow, numbers, folded, mixed_addition="operations"):
-        self.flow = flow
-        self.numbers = numbers
-        self.constants = numbers.constants
+    def __init__(self, analysis, resolved, folded, mixed_addition="operations"):
+        self.analysis = analysis
+        self.resolved = resolved
+        self.constants = resolved.constants
         self.folded = folded
         self.tensors: dict = {}
         self.order: dict = {
-            value: None if flow.channels[value].axis is None else order
-            for value, order in arrange(flow, numbers).items()
+            value: None if analysis.channels[value].axis is None else order
+            for value, order in arrange(analysis, resolved).items()
         }
         self._mixed_addition = mixed_addition
-        self._mover = Mover(flow.graph.fresh_name)
+        self._mover = Mover(analysis.graph.fresh_name)
         self._removed = []
         self._mixed = []
         self._restored = []
@@ -84,15 +84,15 @@ class Builder:
         if not any(self.is_built(x) for x in node.outputs):
             self._removed.append(node)
             return [None] * len(node.outputs)
-        return self.flow.rules[node].rebuild(node, self)
+        return self.analysis.rules[node].rebuild(node, self)
 
     def finish(self, outputs):
         """The model's outputs, with all of their channels."""
-        return [self.restored(value) for value in self.flow.graph.outputs]
+        return [self.restored(value) for value in self.analysis.graph.outputs]
 
     def is_built(self, value):
         """Whether anything of a tensor is computed."""
-        return value in self.flow.needed and self.numbers.live[value].any()
+        return value in self.analysis.needed and self.resolved.live[value].any()
 
     def clone(self, node, **changes):
         """A new layer for a node; one for all calls of a layer that the
@@ -115,7 +115,7 @@ class Builder:
 
     def restored(self, value):
         """A tensor with all of its channels, constants where they are dead."""
-        size = self.flow.channels[value].size
+        size = self.analysis.channels[value].size
         if size is None:
             return self.tensors[value]
         return self.read(value, np.arange(size), self._axis(value))
@@ -173,17 +173,17 @@ class Builder:
         if np.all(np.equal(scale, 1.0)) and not np.any(offset):
             return tensor
         rank, axis = len(like.shape), self._axis(like)
-        name = self.flow.graph.fresh_name(name + MARK)
+        name = self.analysis.graph.fresh_name(name + MARK)
         if rank == 2:
             # Keras reshapes factors of fewer than three dimensions if its
             # configuration says that channels come first.
             column = keras.layers.Reshape((-1, 1), name=f"{name}_in")
             tensor = column(tensor)
-        numbers = [
+        resolved = [
             along(x, axis, max(rank, 3)).tolist() if np.ndim(x) else float(x)
             for x in (scale, offset)
         ]
-        layer = keras.layers.Rescaling(*numbers, name=name, dtype=like.dtype)
+        layer = keras.layers.Rescaling(*resolved, name=name, dtype=like.dtype)
         if rank > 2:
             return layer(tensor)
         row = keras.layers.Reshape((-1,), name=f"{name}_out")
@@ -204,7 +204,7 @@ class Builder:
         """
         kept = self.order[node.output]
         place = {channel: i for i, channel in enumerate(kept)}
-        size = self.flow.channels[node.output].size
+        size = self.analysis.channels[node.output].size
         operands, constant = [], np.zeros(size)
         for i, value in enumerate(node.inputs):
             held = np.arange(size) if places is None else places[i]
@@ -293,7 +293,7 @@ class Builder:
                 f"{name!r} of shape {value.shape}"
             )
         dims[self._axis(value) - 1] = len(wanted)
-        source = self.tensors[self.flow.graph.inputs[0]]
+        source = self.tensors[self.analysis.graph.inputs[0]]
         axes = tuple(range(1, len(source.shape)))
         zeros = self._mover.named(ops.zeros_like(source), f"{name}_zeros")
         zeros = self._mover.named(ops.max(zeros, axis=axes), f"{name}_zero")
@@ -305,7 +305,7 @@ class Builder:
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
     def _axis(self, value):
-        return self.flow.channels[value].axis
+        return self.analysis.channels[value].axis
 
     def _layer_name(self, value):
         return value.producer.name if value.producer else "input"

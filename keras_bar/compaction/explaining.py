@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from keras_bar import selection
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.counting import listed
+from keras_bar.analysis.counting import uncounted
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.budget import selection
 from keras_bar.costs import CostModel
-from keras_bar.graph import trace
-from keras_bar.graph.counting import listed
-from keras_bar.graph.counting import uncounted
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
 from keras_bar.layers import ChannelGate
 
 
@@ -88,13 +88,13 @@ def explain(model):
     """
     if hasattr(model, "explanation"):
         return model.explanation
-    flow = Flow(trace.trace(model))
+    analysis = ChannelAnalysis(trace.trace(model))
     has_gates = any(
-        isinstance(node.op, ChannelGate) for node in flow.graph.nodes
+        isinstance(node.op, ChannelGate) for node in analysis.graph.nodes
     )
     reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}
-    for x in place_gates(flow):
+    for x in place_gates(analysis):
         if x.gated or (x.value is not None and not has_gates):
             gated.append(x.name)
         else:
@@ -105,17 +105,17 @@ def explain(model):
         ungated=ungated,
         boundaries={
             node.name: why
-            for node, why in flow.boundaries().items()
-            if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
+            for node, why in analysis.boundaries().items()
+            if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
-        least=_least_costs(flow) if has_gates else {},
-        uncounted=uncounted(flow),
+        least=_least_costs(analysis) if has_gates else {},
+        uncounted=uncounted(analysis),
     )
 
 
-def _least_costs(flow):
+def _least_costs(analysis):
     """Dict from metric to the least and the full cost."""
-    cost_model = CostModel(flow)
+    cost_model = CostModel(analysis)
     least = selection.least_costs(cost_model)
     return {x: (cost, cost_model.full[x]) for x, cost in least.items()}

@@ -4,15 +4,15 @@ import dataclasses
 
 import numpy as np
 
-from keras_bar.compaction.numbers import Numbers
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.kernels import Kernel
+from keras_bar.analysis.rules.kernels import Mixing
+from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.rules.base import to_numpy
-from keras_bar.graph.rules.kernels import Kernel
-from keras_bar.graph.rules.kernels import Mixing
-from keras_bar.graph.rules.kernels import following_norm
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
@@ -65,8 +65,8 @@ def hard_prune(model, *, allow_unfinished=False):
             path from the input to the output is left.
     """
     graph = trace.trace(model)
-    flow = Flow(graph)
-    cost_model = CostModel(flow)
+    analysis = ChannelAnalysis(graph)
+    cost_model = CostModel(analysis)
     gates = cost_model.gates
     if not gates:
         raise ValueError(
@@ -77,8 +77,8 @@ def hard_prune(model, *, allow_unfinished=False):
     masks = alive_masks(gates)
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
-    check_connected(flow, masks, model.name)
-    pruning = _Pruning(Numbers(flow, masks))
+    check_connected(analysis, masks, model.name)
+    pruning = _Pruning(ResolvedChannels(analysis, masks))
     pruned = trace.replay(graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
@@ -112,7 +112,7 @@ def check_finished(cost_model, masks, name):
 
 def _limit(cost_model):
     """Metric and budget that the network was last pruned to, or None."""
-    for node in cost_model.flow.graph.nodes:
+    for node in cost_model.analysis.graph.nodes:
         if isinstance(node.op, BudgetState) and node.op.limit:
             return node.op.limit
     return None
@@ -130,9 +130,9 @@ def _shares(cost_model, cost, metric, budget):
     )
 
 
-def check_connected(flow, masks, name):
+def check_connected(analysis, masks, name):
     """Raises a ValueError unless every output depends on an input."""
-    if not flow.is_connected(masks):
+    if not analysis.is_connected(masks):
         raise ValueError(
             "The network is disconnected: its output no longer depends on "
             "its input. Expected gates that leave a path open. Received: "
@@ -144,12 +144,12 @@ class _Pruning:
     """Copies a network with its gates fixed and its constants moved.
 
     Args:
-        numbers: `Numbers` of the gated network.
+        resolved: `ResolvedChannels` of the gated network.
     """
 
-    def __init__(self, numbers):
-        self.numbers = numbers
-        self.flow = numbers.flow
+    def __init__(self, resolved):
+        self.resolved = resolved
+        self.analysis = resolved.analysis
         self.adjustments = []
         self._copies = {}
         self._mean_shifts = {}
@@ -166,7 +166,7 @@ class _Pruning:
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
             copy.fix()
-        if isinstance(self.flow.rules[node], Kernel):
+        if isinstance(self.analysis.rules[node], Kernel):
             self._move_constants(node, copy)
         if node in self._mean_shifts:
             mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
@@ -174,25 +174,25 @@ class _Pruning:
         return outputs
 
     def _gains_bias(self, node):
-        rule = self.flow.rules[node]
+        rule = self.analysis.rules[node]
         if not isinstance(rule, Mixing):
             return False
-        gains = rule.gains_bias(node, self.flow)
-        return gains is not None and self.numbers.holds(gains)
+        gains = rule.gains_bias(node, self.analysis)
+        return gains is not None and self.resolved.holds(gains)
 
     def _move_constants(self, node, copy):
         """Moves the constants that enter a layer into its bias."""
-        rule, numbers = self.flow.rules[node], self.numbers
+        rule, resolved = self.analysis.rules[node], self.resolved
         if self._gains_bias(node):
             copy.bias.assign(np.zeros(copy.bias.shape))
-        constants = rule.entering(node, numbers)
-        ends = rule.sees_end(node, self.flow)
+        constants = rule.entering(node, resolved)
+        ends = rule.sees_end(node, self.analysis)
         # Channel by channel a constant may stay one, unless it ends.
         if not np.any(constants) or not (ends or isinstance(rule, Mixing)):
             return
-        response = rule.response(node, numbers)
+        response = rule.response(node, resolved)
         shift = response.mean(axis=0)
-        if rule.takes_shift(node, self.flow) or self._gains_bias(node):
+        if rule.takes_shift(node, self.analysis) or self._gains_bias(node):
             self._shift(node, copy, shift)
         else:
             shift = np.zeros_like(shift)
@@ -208,7 +208,7 @@ class _Pruning:
         if copy.use_bias:
             copy.bias.assign(to_numpy(copy.bias) + shift)
         else:
-            self._mean_shifts[following_norm(node, self.flow)] = shift
+            self._mean_shifts[following_norm(node, self.analysis)] = shift
 
 
 def _rms(array):

@@ -7,7 +7,7 @@ fastest where was measured: `benchmarks/mixed_addition.py`.
 import numpy as np
 from keras import ops
 
-from keras_bar.graph.rules.reshaping import untransposed
+from keras_bar.analysis.rules.reshaping import untransposed
 
 # Number of runs up to which the channels of a tensor are padded run by run;
 # more are gathered. Compilers make one loop of the pads and their sum.
@@ -119,6 +119,6 @@ class Mover:
         return self.named(ops.transpose(tensor, axes), f"{name}_transpose")
 
 
-def _is_run(numbers):
+def _is_run(resolved):
     """Whether each number, of some, is the next one."""
-    return len(numbers) > 0 and bool(np.all(np.diff(numbers) == 1))
+    return len(resolved) > 0 and bool(np.all(np.diff(resolved) == 1))

@@ -6,11 +6,11 @@ import warnings
 import keras
 from keras import ops
 
-from keras_bar import selection
+from keras_bar.budget import selection
 from keras_bar.distillation import chance
+from keras_bar.distillation import distiller_checks
 from keras_bar.distillation import losses
 from keras_bar.distillation import probabilities
-from keras_bar.distillation import validation
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -72,11 +72,11 @@ class Distiller(keras.distillation.Distiller):
     """
 
     def __init__(self, teacher, student, distillation_losses, **kwargs):
-        validation.check_networks(teacher, student)
+        distiller_checks.check_networks(teacher, student)
         distillation_losses = keras.tree.map_structure(
             losses.mend, distillation_losses
         )
-        validation.check_losses(distillation_losses)
+        distiller_checks.check_losses(distillation_losses)
         if not isinstance(distillation_losses, list | tuple):
             # Keras's distiller would not read the weight of a single loss.
             distillation_losses = [distillation_losses]
@@ -105,7 +105,7 @@ class Distiller(keras.distillation.Distiller):
         return getattr(self.student, "output_names", None)
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
-        validation.check_compile_loss(loss, self.student)
+        distiller_checks.check_compile_loss(loss, self.student)
         # Keras's distiller hides the loss from the model that it is, and with
         # it all that `keras.Model` does with one.
         keras.Model.compile(self, optimizer, loss, metrics=metrics, **kwargs)
@@ -224,7 +224,7 @@ class Distiller(keras.distillation.Distiller):
                     else _like_outputs(sample_weight, output, self.output_names)
                 )
             value = loss.compute_loss(target, output, **options)
-            validation.check_scalar(value, loss)
+            distiller_checks.check_scalar(value, loss)
             total = ops.add(total, ops.multiply(factor, value))
         return total
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from keras_bar.analysis import trace
 from keras_bar.distillation.losses import is_divergence
-from keras_bar.graph import trace
 
 LOGITS, SOFTMAX, SIGMOID, UNKNOWN = "logits", "softmax", "sigmoid", "unknown"
 
