@@ -11,7 +11,7 @@ from keras_bar.analysis.trace import trace
 from keras_bar.compaction.hard_pruning import hard_prune
 from keras_bar.compaction.layout import arrange
 from keras_bar.compaction.layout import gray_order
-from keras_bar.compaction.resolved_channels import Numbers
+from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.layers import HardConcreteGate
 from keras_bar.layers import MixedResidual
 
@@ -184,7 +184,7 @@ def test_orders_are_permutations_of_what_is_live(network):
         for node in analysis.graph.nodes
         if isinstance(node.op, HardConcreteGate)
     }
-    numbers = Numbers(analysis, masks)
+    numbers = ResolvedChannels(analysis, masks)
     orders = arrange(analysis, numbers)
     assert list(orders) == analysis.graph.values
     for value, order in orders.items():

@@ -10,6 +10,7 @@ from keras_bar import baselines
 from keras_bar.costs import METRICS
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
+from keras_bar.layers.channel_gate import LEARNING
 
 
 def randomize(model, seed=0):
@@ -59,6 +60,8 @@ def close_gates(model, seed=0, share=0.5, dead=()):
         alive = rng.random(size) >= share
         alive[rng.integers(size)] = True
         alive &= gate.name not in dead
+        # Also where `open_gates` fixed them: `fix` would keep them as they are.
+        gate.fixed_value.assign(np.full(size, LEARNING))
         # A factor of its own for every channel, from 0.1 to 1.
         gate.log_alpha.assign(
             np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0)

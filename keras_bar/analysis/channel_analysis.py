@@ -12,7 +12,6 @@ import dataclasses
 from keras_bar.analysis.algebra import Algebra
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.evaluation import evaluate
-from keras_bar.analysis.rules import Boundary
 from keras_bar.analysis.rules import rule_for
 
 
@@ -125,7 +124,7 @@ class ChannelAnalysis:
         return {
             node: rule.reason
             for node, rule in self.rules.items()
-            if isinstance(rule, Boundary)
+            if rule.reason
         }
 
     def _forward(self, node):

@@ -17,9 +17,6 @@ works number by number, or moves numbers about, multiply no matrices.
 
 import keras
 
-from keras_bar.analysis.rules import Boundary
-from keras_bar.analysis.rules.channel_selection import Mixed
-
 # Layers of Keras without a rule, a kernel and layers of their own.
 _MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
 # Their weights are looked up, or scale number by number.
@@ -51,7 +48,7 @@ def uncounted(analysis):
         node.name: type(node.op).__name__
         for node, rule in analysis.rules.items()
         if any(x in analysis.needed for x in node.outputs)
-        and _is_uncounted(node, rule)
+        and not rule.is_counted(node)
     }
 
 
@@ -68,16 +65,14 @@ def listed(layers, limit=None):
     return ", ".join(names)
 
 
-def _is_uncounted(node, rule):
-    op, kind = node.op, type(node.op).__name__
-    if isinstance(rule, Boundary):
-        rule = rule.rule
-    if isinstance(rule, Mixed):
-        rank = len(node.output.shape)
-        return any(op.is_product(indices, rank) for indices in op.indices)
-    if rule is not None:
-        return False
-    if type(op).__module__.split(".")[0] not in ("keras", "keras_bar"):
+def may_multiply(op):
+    """Whether an operation without a rule may multiply matrices.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    kind = type(op).__name__
+    if not is_known(op):
         return True
     if not isinstance(op, keras.layers.Layer):
         return kind in _MULTIPLYING_OPERATIONS.split()
@@ -85,3 +80,8 @@ def _is_uncounted(node, rule):
         return False
     has_kernel = any(len(weight.shape) > 1 for weight in op.weights)
     return kind in _MULTIPLYING_LAYERS.split() or has_kernel or bool(op._layers)
+
+
+def is_known(op):
+    """Whether an operation is Keras's or this package's own."""
+    return type(op).__module__.split(".")[0] in ("keras", "keras_bar")

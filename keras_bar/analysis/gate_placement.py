@@ -6,14 +6,7 @@ import keras
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
-from keras_bar.analysis.rules import Boundary
-from keras_bar.analysis.rules import channel_selection
-from keras_bar.analysis.rules import gates
-from keras_bar.analysis.rules import kernels
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import Convolution
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
+from keras_bar.analysis.rules.kernels import following_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +40,7 @@ def place_gates(analysis, skip=()):
     """
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():
-        if isinstance(rule, Convolution | DepthwiseConvolution):
+        if rule.prunable:
             if node.name in skip or node.op.name in skip:
                 placement = Placement(node.name, node, None, "was skipped")
             else:
@@ -62,14 +55,14 @@ def place_gates(analysis, skip=()):
 
 def _place(node, analysis, placements):
     value = node.output
-    norm = kernels.following_norm(node, analysis)
+    norm = following_norm(node, analysis)
     if norm is not None:
         value = norm.output
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
-    depthwise = isinstance(analysis.rules[node], DepthwiseConvolution)
-    if depthwise and _follows_gates(node, analysis, placements):
+    tied = analysis.rules[node].ties_channels
+    if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
     return Placement(node.name, node, None if reason else value, reason)
 
@@ -84,16 +77,15 @@ def _obstacle(value, analysis):
             return "its channels are the model's output"
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
-            if isinstance(rule, gates.Gate):
+            if rule.gate(reader) is not None:
                 return None
-            if isinstance(rule, Boundary):
+            if rule.reason:
                 return (
                     f"{reader.name!r} needs all of its channels: {rule.reason}"
                 )
-            scales = not multi_input.has_full_shape(tensor, reader)
-            if isinstance(rule, multi_input.Multiply) and scales:
+            if rule.only_scales(tensor, reader):
                 return f"its channels follow those it scales in {reader.name!r}"
-            if isinstance(rule, Channelwise):
+            if rule.passes_channels:
                 stack.append(reader.output)
     return ""
 
@@ -108,7 +100,7 @@ def _follows_gates(node, analysis, placements):
         if producer in gated:
             return True
         rule = analysis.rules.get(producer)
-        if rule and not isinstance(rule, Boundary | kernels.Mixing):
+        if rule and not rule.mixes_channels:
             stack.extend(producer.inputs)
     return False
 
@@ -121,9 +113,7 @@ def whole_groups(analysis, placements):
     placed = {
         node
         for node, rule in analysis.rules.items()
-        if isinstance(
-            rule, channel_selection.ChannelPad | channel_selection.Selection
-        )
+        if rule.moves_channels and not rule.unites_channels
     }
     closed = {x.node for x in placements if x.value is not None or x.gated}
     sources = groups.sources()

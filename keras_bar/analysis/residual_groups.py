@@ -3,20 +3,7 @@
 import numpy as np
 
 from keras_bar.analysis.evaluation import evaluate
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
-from keras_bar.analysis.rules.gates import Gate
-
-_TYING = (
-    Channelwise,
-    DepthwiseConvolution,
-    multi_input.Sum,
-    multi_input.Maximum,
-    multi_input.Minimum,
-    multi_input.Multiply,
-)
-_ADDING = (multi_input.Sum, multi_input.Maximum, multi_input.Minimum)
+from keras_bar.analysis.rules.base import has_full_shape
 
 CONNECTIVITIES = ("mixed", "regular")
 
@@ -70,7 +57,7 @@ class ResidualGroups:
         producer = value.producer
         written = producer is None or not self._tied(producer)
         return written or any(
-            isinstance(self._analysis.rules[node], _ADDING)
+            self._analysis.rules[node].unites_channels
             and value in self._tied(node)
             for node in value.consumers
         )
@@ -78,7 +65,7 @@ class ResidualGroups:
     def _tied(self, node):
         """The inputs of a node that keep the same channels as its output."""
         rule = self._analysis.rules[node]
-        if not isinstance(rule, _TYING) or isinstance(rule, Gate):
+        if not rule.ties_channels or rule.gate(node) is not None:
             return []
         return [x for x in node.inputs if self._alike(x, node)]
 
@@ -86,14 +73,11 @@ class ResidualGroups:
         channels = self._analysis.channels
         a, b = channels[value], channels[node.output]
         if a.axis is None:  # An input of the model, or from a boundary.
-            return b.axis is not None and multi_input.has_full_shape(
-                value, node
-            )
+            return b.axis is not None and has_full_shape(value, node)
         if b.axis is None or a.size != b.size:
             return False
-        # A factor that is smaller, as in squeeze-and-excitation, only scales.
-        merges = isinstance(self._analysis.rules[node], multi_input.Merge)
-        return not merges or multi_input.has_full_shape(value, node)
+        # A smaller one of several, as in squeeze-and-excitation, is broadcast.
+        return len(node.inputs) == 1 or has_full_shape(value, node)
 
 
 def unite(analysis, masks):
@@ -114,9 +98,9 @@ def unite(analysis, masks):
         if analysis.channels[x].axis is not None and groups.kept_by(x)
     ]
     gates = [
-        (rule.gate(node), groups.of(node.output))
+        (gate, groups.of(node.output))
         for node, rule in analysis.rules.items()
-        if isinstance(rule, Gate)
+        if (gate := rule.gate(node)) is not None
     ]
     while True:
         found = evaluate([analysis.channels[x].alive for x in values], united)

@@ -6,7 +6,6 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
-from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
 from keras_bar.compaction.explaining import explain
@@ -94,9 +93,10 @@ def _fold_gates(analysis):
     """
     folded = set()
     for node, rule in analysis.rules.items():
-        if not isinstance(rule, gates.Gate):
+        gate = rule.gate(node)
+        if gate is None:
             continue
-        factors = to_numpy(rule.gate(node).fixed_value)
+        factors = to_numpy(gate.fixed_value)
         for weight, axis in _output_weights(
             rule.gated(node), factors, analysis
         ):
@@ -110,11 +110,11 @@ def _fold_gates(analysis):
 def _output_weights(value, factors, analysis):
     """Pairs of weight and axis that scale a tensor, if they let these factors
     pass and nobody else reads it."""
-    producer, rule = value.producer, analysis.rules.get(value.producer)
+    producer = value.producer
     read_once = (
         len(value.consumers) == 1 and value not in analysis.graph.outputs
     )
     known = analysis.channels[value].axis is not None
-    if read_once and known and hasattr(rule, "output_weights"):
-        return rule.output_weights(producer.op, factors)
+    if read_once and known and producer is not None:
+        return analysis.rules[producer].output_weights(producer.op, factors)
     return []

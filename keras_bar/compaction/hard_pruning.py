@@ -7,8 +7,6 @@ import numpy as np
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.kernels import Kernel
-from keras_bar.analysis.rules.kernels import Mixing
 from keras_bar.analysis.rules.kernels import following_norm
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
@@ -166,7 +164,7 @@ class _Pruning:
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
             copy.fix()
-        if isinstance(self.analysis.rules[node], Kernel):
+        if self.analysis.rules[node].folds_constants:
             self._move_constants(node, copy)
         if node in self._mean_shifts:
             mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
@@ -174,10 +172,7 @@ class _Pruning:
         return outputs
 
     def _gains_bias(self, node):
-        rule = self.analysis.rules[node]
-        if not isinstance(rule, Mixing):
-            return False
-        gains = rule.gains_bias(node, self.analysis)
+        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
         return gains is not None and self.resolved.holds(gains)
 
     def _move_constants(self, node, copy):
@@ -188,7 +183,7 @@ class _Pruning:
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
         # Channel by channel a constant may stay one, unless it ends.
-        if not np.any(constants) or not (ends or isinstance(rule, Mixing)):
+        if not np.any(constants) or not (ends or rule.mixes_channels):
             return
         response = rule.response(node, resolved)
         shift = response.mean(axis=0)

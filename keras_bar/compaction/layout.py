@@ -10,13 +10,6 @@ between two convolutions ever has to rearrange them.
 
 import numpy as np
 
-from keras_bar.analysis.rules import channel_selection
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules import reshaping
-from keras_bar.analysis.rules.base import Boundary
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
-
 
 def arrange(analysis, resolved):
     """Chooses the stored channels of every tensor, in their order.
@@ -131,41 +124,19 @@ class _Layout:
         if self._is_given(value):
             return np.arange(len(self._resolved.live[value]))
         node = value.producer
-        rule, channels = (
-            self._analysis.rules[node],
-            self._analysis.channels[value],
-        )
-        if channels.axis is None:
+        rule = self._analysis.rules[node]
+        if self._analysis.channels[value].axis is None:
             return None
-        if isinstance(rule, multi_input.Concatenate):
-            parts = zip(node.inputs, rule.numbering(node), strict=True)
-            return np.concatenate([ids[self._part(x)] for x, ids in parts])
-        if isinstance(rule, reshaping.Flatten):
-            source = self._analysis.channels[node.inputs[0]]
-            order = self._order(node.inputs[0])
-            return rule.features(node, source, order)[1]
-        depthwise = isinstance(rule, DepthwiseConvolution)
-        copies = rule.copies(node.op) if depthwise else 1
-        if copies > 1:
-            order = copies * self._order(node.inputs[0])[:, None]
-            return (order + np.arange(copies)).reshape(-1)
-        return None
-
-    def _part(self, value):
-        """The order of all channels of an input of a concatenation."""
-        known = self._analysis.channels[value].axis is not None
-        return self._order(value) if known else slice(None)
+        return rule.output_order(node, self._analysis, self._order)
 
     def _is_given(self, value):
         """Whether someone outside decides on the order of a tensor: it is an
         input, or all of its channels will be needed in the original order."""
         graph, rules = self._analysis.graph, self._analysis.rules
-        if value.producer is None or isinstance(
-            rules[value.producer], Boundary
-        ):
+        if value.producer is None or rules[value.producer].reason:
             return True
         restored = value in graph.outputs or any(
-            isinstance(rules[node], Boundary)
+            rules[node].reason
             or self._analysis.reads_all(node, node.inputs.index(value))
             for node in value.consumers
         )
@@ -178,40 +149,11 @@ def _groups(analysis):
     for value in analysis.graph.values:
         groups[value] = _Group(value, analysis.channels[value].size or 1)
     for node in analysis.graph.nodes:
-        for value, here, there in _ties(node, analysis):
+        ties = analysis.rules[node].order_ties(node, analysis)
+        for value, here, there in ties:
             mine, other = groups[node.output], groups[value]
             if mine is not other:
                 resolved = mine.channels[node.output][here]
                 mine.absorb(other, resolved, other.channels[value][there])
                 groups.update(dict.fromkeys(other.channels, mine))
     return groups
-
-
-def _ties(node, analysis):
-    """The tensors that keep the order of a node's output.
-
-    Yields:
-        Tuples of a `Value`, the output's channels that it holds, and its own
-        channels that they are.
-    """
-    rule, axis = analysis.rules[node], analysis.channels[node.output].axis
-    known = [x for x in node.inputs if analysis.channels[x].axis is not None]
-    if axis is None or not known:
-        return
-    if isinstance(rule, channel_selection.Mixed):
-        for value, places in zip(node.inputs, rule.places(node), strict=True):
-            if value in known:
-                yield value, places, np.arange(len(places))
-    elif isinstance(rule, channel_selection.ChannelPad):
-        places = rule.places(node, analysis.channels[known[0]])
-        yield known[0], places, np.arange(len(places))
-    elif isinstance(rule, channel_selection.Selection):
-        chosen = rule.chosen(node, analysis.channels[known[0]].axis)
-        yield known[0], np.arange(len(chosen)), chosen
-    elif isinstance(
-        rule, Channelwise | multi_input.Merge | DepthwiseConvolution
-    ):
-        everything = np.arange(analysis.channels[node.output].size)
-        for value in [*known, *node.outputs[1:]]:
-            if analysis.channels[value].size == len(everything):
-                yield value, everything, everything

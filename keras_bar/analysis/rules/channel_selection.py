@@ -13,6 +13,10 @@ class Mixed(Rule):
     """This package's `MixedResidual`: every input holds some channels of the
     output. With it compact models can be gated, and pruned, anew."""
 
+    layers = "MixedResidual"
+    moves_channels = True
+    unites_channels = True
+
     def axis(self, node):
         return node.op.axis % len(node.output.shape)
 
@@ -20,6 +24,19 @@ class Mixed(Rule):
         if not all(agree(c, self.axis(node)) for c in analysis.inputs(node)):
             return "it works along another axis than the channels"
         return None
+
+    def is_counted(self, node):
+        rank = len(node.output.shape)
+        return not any(node.op.is_product(x, rank) for x in node.op.indices)
+
+    def order_ties(self, node, analysis):
+        return [
+            (value, places, np.arange(len(places)))
+            for value, places in zip(
+                node.inputs, self.places(node), strict=True
+            )
+            if analysis.channels[value].axis is not None
+        ]
 
     def places(self, node):
         """Per input, its channels' places in the output."""
@@ -66,6 +83,8 @@ class ChannelPad(Rule):
     """keras.ops.pad with channels of zeros. In the compact model they are not
     stored: who adds the tensor to another places its channels anew."""
 
+    moves_channels = True
+
     def holds(self, node, analysis):
         """Whether a padding adds channels."""
         axis = analysis.inputs(node)[0].axis
@@ -81,6 +100,11 @@ class ChannelPad(Rule):
     def places(self, node, channels):
         """The places of the input's channels in the output."""
         return pad_widths(node)[channels.axis, 0] + np.arange(channels.size)
+
+    def order_ties(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        places = self.places(node, channels)
+        return [(node.inputs[0], places, np.arange(channels.size))]
 
     def propagate_alive(self, node, analysis):
         (channels,), output = analysis.inputs(node), node.output
@@ -112,6 +136,8 @@ class Selection(Rule):
     """keras.ops.take and slices along the channels, which mixed connectivity
     leaves in a compact model."""
 
+    moves_channels = True
+
     def refuse(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
         if axis is None:
@@ -130,6 +156,13 @@ class Selection(Rule):
     def chosen(self, node, axis):
         """The channels that it takes, or None."""
         raise NotImplementedError
+
+    def order_ties(self, node, analysis):
+        axis = analysis.inputs(node)[0].axis
+        if axis is None:
+            return []
+        chosen = self.chosen(node, axis)
+        return [(node.inputs[0], np.arange(len(chosen)), chosen)]
 
     def propagate_alive(self, node, analysis):
         (channels,) = analysis.inputs(node)
@@ -167,6 +200,8 @@ class Selection(Rule):
 class Take(Selection):
     """keras.ops.take."""
 
+    operations = "Take"
+
     def chosen(self, node, axis):
         args = [*node.args, *node.kwargs.values()]
         value, rank = node.inputs[0], len(node.inputs[0].shape)
@@ -180,6 +215,8 @@ class Take(Selection):
 
 class Slice(Selection):
     """Slicing with brackets, `x[..., 3:8]`."""
+
+    operations = "GetItem"
 
     def chosen(self, node, axis):
         key, value = node.args[1], node.inputs[0]

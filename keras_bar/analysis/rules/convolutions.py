@@ -15,6 +15,13 @@ from keras_bar.analysis.rules.kernels import Mixing
 class Convolution(Mixing):
     """Conv1D, Conv2D, Conv3D."""
 
+    layers = "Conv1D Conv2D Conv3D"
+    prunable = True
+
+    def specialized(self, node, analysis):
+        per_channel = GroupPerChannel.holds(node.op)
+        return GroupPerChannel() if per_channel else self
+
     def refuse(self, node, analysis):
         if node.op.groups > 1:
             return f"its {node.op.groups} groups fix the channels"
@@ -39,6 +46,10 @@ class Convolution(Mixing):
 class TransposedConvolution(Convolution):
     """Conv1DTranspose, Conv2DTranspose, Conv3DTranspose."""
 
+    layers = "Conv1DTranspose Conv2DTranspose Conv3DTranspose"
+    output_axis = -2
+    input_axis = -1
+
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
 
@@ -60,12 +71,11 @@ class TransposedConvolution(Convolution):
         if old.use_bias:
             new.bias.assign(to_numpy(old.bias)[writes])
 
-    output_axis = -2
-    input_axis = -1
-
 
 class SeparableConvolution(Convolution):
     """SeparableConv1D, SeparableConv2D: a depthwise, then a 1x1 kernel."""
+
+    layers = "SeparableConv1D SeparableConv2D"
 
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
@@ -108,6 +118,10 @@ class SeparableConvolution(Convolution):
 
 class DepthwiseConvolution(Kernel):
     """DepthwiseConv1D, DepthwiseConv2D: each channel has its own kernels."""
+
+    layers = "DepthwiseConv1D DepthwiseConv2D"
+    prunable = True
+    ties_channels = True
 
     def refuse(self, node, analysis):
         if not activations.is_elementwise(node.op.activation):
@@ -172,6 +186,13 @@ class DepthwiseConvolution(Kernel):
         ):
             vector = np.zeros_like(vector)  # Hard pruning removes it.
         return self.shifted(node, vector)
+
+    def output_order(self, node, analysis, order_of):
+        copies = self.copies(node.op)
+        if copies == 1:
+            return None
+        order = copies * order_of(node.inputs[0])[:, None]
+        return (order + np.arange(copies)).reshape(-1)
 
     def rebuild(self, node, builder):
         value, layer = node.inputs[0], node.op

@@ -10,7 +10,6 @@ class Gate(Channelwise):
     """A gate: where channels die, and leave exactly 0."""
 
     def gate(self, node):
-        """The gate that multiplies a tensor at this node."""
         return node.op
 
     def gated(self, node):

@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
-from keras_bar.analysis.rules.base import Boundary
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import agree
@@ -24,12 +23,10 @@ from keras_bar.analysis.rules.base import to_numpy
 TYPICAL_SIZE = 32
 
 
-class Padding(Rule):
-    """Base of the rule of zero padding: behind it a constant ends."""
-
-
 class Kernel(Rule):
     """What convolutions (also depthwise ones) and dense layers share."""
+
+    folds_constants = True
 
     def axis(self, node, value):
         """Channel axis of an input or output tensor."""
@@ -92,11 +89,11 @@ class Kernel(Rule):
             size = [1, *self.smallest_input(node)]
             size.insert(axis, 1)
         size[0], size[axis] = 1, len(constants)
-        picture = np.broadcast_to(along(constants, axis, len(size)), size)
-        picture = keras.ops.convert_to_tensor(picture.astype("float32"))
+        image = np.broadcast_to(along(constants, axis, len(size)), size)
+        image = keras.ops.convert_to_tensor(image.astype("float32"))
         if padding is not None:
-            (picture,) = trace.call(padding.op, padding, {value: picture})
-        output = _without_bias(node.op, picture.shape)(picture)
+            (image,) = trace.call(padding.op, padding, {value: image})
+        output = _without_bias(node.op, image.shape)(image)
         rows = np.moveaxis(to_numpy(output), self.axis(node, node.output), -1)
         return rows.reshape(-1, rows.shape[-1])
 
@@ -137,6 +134,8 @@ class Kernel(Rule):
 class Mixing(Kernel):
     """A layer that makes every output channel from all input channels."""
 
+    mixes_channels = True
+
     def propagate_alive(self, node, analysis):
         (channels,), algebra = analysis.inputs(node), analysis.algebra
         nonzero = algebra.full
@@ -174,8 +173,6 @@ class Mixing(Kernel):
         return [Term("params", 1, (writes,), ((gained, 1),))]
 
     def gains_bias(self, node, analysis):
-        """A single value: whether constants enter it that need a bias which it
-        has not. None if that never happens."""
         (channels,) = analysis.inputs(node)
         if not channels.constant or self.takes_shift(node, analysis):
             return None
@@ -206,8 +203,6 @@ class Mixing(Kernel):
             new.bias.assign(to_numpy(old.bias)[writes])
 
     def output_weights(self, layer, factors):
-        """Pairs of a weight and the axis along which it scales the output;
-        none if the activation does not let these factors pass."""
         activation = layer.activation
         linear = activations.is_linear(activation)
         positive = activations.is_homogeneous(activation) and min(factors) >= 0
@@ -219,6 +214,8 @@ class Mixing(Kernel):
 
 class Dense(Mixing):
     """Dense: mixes the last axis."""
+
+    layers = "Dense"
 
     def axis(self, node, value):
         return len(value.shape) - 1
@@ -250,17 +247,13 @@ def following_norm(node, analysis):
     if not activations.is_linear(node.op.activation):
         return None
     reader = value.consumers[0]
-    norm = isinstance(reader.op, keras.layers.BatchNormalization)
-    known = not isinstance(analysis.rules[reader], Boundary)
-    return reader if norm and known else None
+    return reader if analysis.rules[reader].subtracts_mean else None
 
 
 def _padding_before(node, analysis):
     """The zero padding whose output is what a node reads, or None."""
     producer = node.inputs[0].producer
-    padded = producer is not None and isinstance(
-        analysis.rules[producer], Padding
-    )
+    padded = producer is not None and analysis.rules[producer].ends_constants
     return producer if padded else None
 
 

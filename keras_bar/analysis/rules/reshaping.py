@@ -12,6 +12,8 @@ from keras_bar.analysis.rules.channelwise import Channelwise
 class Flatten(Rule):
     """Flatten: every channel becomes one feature per position."""
 
+    layers = "Flatten"
+
     def refuse(self, node, analysis):
         if (
             analysis.removable(node.inputs[0])
@@ -45,6 +47,10 @@ class Flatten(Rule):
         # Dense layers read all features or none.
         return [analysis.algebra.any(analysis.needed[node.output])]
 
+    def output_order(self, node, analysis, order_of):
+        value = node.inputs[0]
+        return self.features(node, analysis.channels[value], order_of(value))[1]
+
     def constants(self, node, resolved):
         channels = resolved.analysis.channels[node.inputs[0]]
         of, _ = self.features(node, channels, np.arange(channels.size))
@@ -63,6 +69,8 @@ class Flatten(Rule):
 
 class Transpose(Channelwise):
     """keras.ops.transpose: the channel axis goes where it is sent."""
+
+    operations = "Transpose"
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
@@ -86,6 +94,8 @@ class Transpose(Channelwise):
 
 class Reshape(Channelwise):
     """Reshape that leaves the channel axis alone, such as (C,) to (1, 1, C)."""
+
+    layers = operations = "Reshape"
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]

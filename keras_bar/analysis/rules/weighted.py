@@ -27,8 +27,8 @@ class Weighted(Channelwise):
     def constants(self, node, resolved):
         vector = resolved.constants[node.inputs[0]]
         axis = resolved.analysis.channels[node.output].axis
-        picture = along(vector, axis, len(node.inputs[0].shape))
-        tensor = keras.ops.convert_to_tensor(picture, "float32")
+        image = along(vector, axis, len(node.inputs[0].shape))
+        tensor = keras.ops.convert_to_tensor(image, "float32")
         (result,) = trace.call(node.op, node, {node.inputs[0]: tensor})
         return to_numpy(result).reshape(-1)
 
@@ -41,7 +41,10 @@ class Weighted(Channelwise):
 
 
 class BatchNormalization(Weighted):
-    """Turns a constant into its shift; there constants are born."""
+    """Turns a dead channel, and any constant, into its shift."""
+
+    layers = "BatchNormalization"
+    subtracts_mean = True
 
     def refuse(self, node, analysis):
         axis = node.op.axis % len(node.inputs[0].shape)
@@ -55,8 +58,6 @@ class BatchNormalization(Weighted):
         return False
 
     def output_weights(self, layer, factors):
-        """Pairs of a weight and the axis along which it scales the output,
-        empty where the scale is no weight."""
         if layer.gamma is None:
             return []
         weights = [layer.gamma, layer.beta]
@@ -66,6 +67,8 @@ class BatchNormalization(Weighted):
 class LayerScale(Weighted):
     """ConvNeXt's factor per channel."""
 
+    layers = "LayerScale"
+
     def config(self, node, builder):
         kept = builder.order[node.output]
         return {} if kept is None else {"projection_dim": len(kept)}
@@ -74,6 +77,8 @@ class LayerScale(Weighted):
 class Normalization(Weighted):
     """keras.layers.Normalization: mean and variance per channel, or one for
     all, as adapted weights or as configuration."""
+
+    layers = "Normalization"
 
     def refuse(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
@@ -102,6 +107,8 @@ class Normalization(Weighted):
 
 class PReLU(Localized):
     """A slope per channel, shared or not along the other axes."""
+
+    layers = "PReLU"
 
     def propagate_alive(self, node, analysis):
         axis = self.axis(node, analysis)
@@ -139,6 +146,8 @@ class PReLU(Localized):
 
 class Rescaling(Channelwise):
     """Scale and offset, each a number or one per channel."""
+
+    layers = "Rescaling"
 
     def _arrays(self, node):
         return {x: np.asarray(getattr(node.op, x)) for x in ("scale", "offset")}
