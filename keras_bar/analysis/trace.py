@@ -165,6 +165,17 @@ class Graph:
         self._names.add(name)
         return name
 
+    def adopt(self, copies):
+        """Becomes the graph of a plain model that was made of copies of the
+        operations, and is the same otherwise.
+
+        Args:
+            copies: Dict from `Node` to the copy of its operation.
+        """
+        for node in self.nodes:
+            node.op = copies[node]
+        self.overridden = []
+
     @property
     def values(self):
         """Every tensor, inputs first."""
@@ -211,6 +222,7 @@ def replay(graph, rebuild, finish=None, name=None):
             "of your class of the new one's `inputs` and `outputs`.",
             stacklevel=4,
         )
+    known_names = set(graph._names)
     tensors = {}
     for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
         tensors[value] = clone(tensor._keras_history.operation).output
@@ -229,6 +241,7 @@ def replay(graph, rebuild, finish=None, name=None):
         graph.fresh_name,
     )
     final = dict(zip(final, named, strict=True))
+    graph._names = known_names  # Another new model may use the same names.
     return keras.Model(
         tree.map_structure(lambda x: tensors[x], graph.input_struct),
         tree.map_structure(lambda x: final[x], graph.output_struct),

@@ -48,8 +48,7 @@ class Builder:
     """Builds the compact network, operation by operation.
 
     Args:
-        analysis: `ChannelAnalysis` of the hard-pruned network.
-        resolved: Its `ResolvedChannels`.
+        resolved: `ResolvedChannels` of the hard-pruned network.
         folded: Set of nodes whose gate is in the weights already.
         mixed_addition: `"operations"` or `"layer"`, what a mixed addition
             becomes.
@@ -61,8 +60,8 @@ class Builder:
             order; None for all of them where the channel axis is unknown.
     """
 
-    def __init__(self, analysis, resolved, folded, mixed_addition="operations"):
-        self.analysis = analysis
+    def __init__(self, resolved, folded, mixed_addition="operations"):
+        self.analysis = analysis = resolved.analysis
         self.resolved = resolved
         self.constants = resolved.constants
         self.folded = folded

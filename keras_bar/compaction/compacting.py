@@ -3,17 +3,13 @@
 import dataclasses
 
 from keras_bar.analysis import trace
-from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
-from keras_bar.compaction.explaining import explain
-from keras_bar.compaction.hard_pruning import hard_prune
+from keras_bar.compaction.hard_pruning import fix_gates
 from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.resolved_channels import ResolvedChannels
-from keras_bar.costs import CostModel
-from keras_bar.costs import alive_masks
 
 MIXED_ADDITIONS = ("operations", "layer")
 
@@ -64,24 +60,27 @@ def compact(
             f"{', '.join(map(repr, MIXED_ADDITIONS))}. "
             f"Received: mixed_addition={mixed_addition!r}"
         )
-    pruned = hard_prune(model, allow_unfinished=allow_unfinished)
-    graph = trace.trace(pruned)
-    analysis = ChannelAnalysis(graph)
-    masks = alive_masks(CostModel(analysis).gates)
-    if connectivity == "regular":
-        masks = unite(analysis, masks)
-    builder = Builder(
-        analysis,
-        ResolvedChannels(analysis, masks),
-        _fold_gates(analysis),
-        mixed_addition,
+    pruned = fix_gates(model, allow_unfinished)
+    builder = _builder(pruned, connectivity, mixed_addition)
+    small = trace.replay(
+        pruned.analysis.graph, builder.rebuild, finish=builder.finish
     )
-    small = trace.replay(graph, builder.rebuild, finish=builder.finish)
     small.explanation = dataclasses.replace(
-        explain(pruned), **builder.summary()
+        pruned.explanation, **builder.summary()
     )
     warn_unless_loadable(small, stacklevel=2)
     return small
+
+
+def _builder(pruned, connectivity, mixed_addition):
+    """The `Builder` of the compact network of a `HardPruned` one."""
+    analysis, masks = pruned.analysis, pruned.masks
+    if connectivity == "regular":
+        masks = unite(analysis, masks)
+    # The weights are those of the hard-pruned network from here on.
+    analysis.graph.adopt(pruned.copies)
+    resolved = ResolvedChannels(analysis, masks)
+    return Builder(resolved, _fold_gates(analysis), mixed_addition)
 
 
 def _fold_gates(analysis):

@@ -2,14 +2,14 @@
 
 import dataclasses
 
+import keras
+
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.counting import listed
-from keras_bar.analysis.counting import uncounted
 from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.budget import selection
 from keras_bar.costs import CostModel
-from keras_bar.layers import ChannelGate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(model):
+def explain(model: keras.Model) -> Explanation:
     """Explains what keras_bar does, or did, with a model.
 
     Args:
@@ -88,10 +88,18 @@ def explain(model):
     """
     if hasattr(model, "explanation"):
         return model.explanation
-    analysis = ChannelAnalysis(trace.trace(model))
-    has_gates = any(
-        isinstance(node.op, ChannelGate) for node in analysis.graph.nodes
-    )
+    return explanation_of(model, CostModel(ChannelAnalysis(trace.trace(model))))
+
+
+def explanation_of(model, cost_model):
+    """The `Explanation` of a model whose channels are analysed already.
+
+    Args:
+        model: `keras.Model`.
+        cost_model: Its `CostModel`, or that of the gated model from which it
+            was hard-pruned.
+    """
+    analysis, has_gates = cost_model.analysis, bool(cost_model.gates)
     reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}
     for x in place_gates(analysis):
@@ -109,13 +117,12 @@ def explain(model):
             if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
-        least=_least_costs(analysis) if has_gates else {},
-        uncounted=uncounted(analysis),
+        least=_least_costs(cost_model) if has_gates else {},
+        uncounted=cost_model.uncounted,
     )
 
 
-def _least_costs(analysis):
+def _least_costs(cost_model):
     """Dict from metric to the least and the full cost."""
-    cost_model = CostModel(analysis)
     least = selection.least_costs(cost_model)
     return {x: (cost, cost_model.full[x]) for x, cost in least.items()}

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
@@ -23,7 +25,7 @@ class Adjustment:
     """A place at which hard pruning changed what the network computes.
 
     Dead channels that hold a constant other than 0 enter a zero-padded
-    convolution, which sees the constant end at the border of the picture. The
+    convolution, which sees the constant end at the border of the image. The
     convolution no longer reads them; what they contribute on average goes into
     its bias. No other constant loses less.
 
@@ -41,7 +43,38 @@ class Adjustment:
     error: float
 
 
-def hard_prune(model, *, allow_unfinished=False):
+@dataclasses.dataclass(frozen=True)
+class HardPruned:
+    """A hard-pruned network, and what is known about the gated one.
+
+    Attributes:
+        model: The hard-pruned `keras.Model`.
+        cost_model: `CostModel` of the gated network.
+        masks: Dict from gate to its alive channels, booleans `(channels,)`.
+        copies: Dict from `Node` of the gated network to the operation of
+            `model` that was made of its own.
+    """
+
+    model: keras.Model
+    cost_model: CostModel
+    masks: dict
+    copies: dict
+
+    @property
+    def analysis(self):
+        """`ChannelAnalysis` of the gated network. The hard-pruned one has the
+        same channels, and only other weights."""
+        return self.cost_model.analysis
+
+    @property
+    def explanation(self):
+        """`Explanation` of the hard-pruned network."""
+        return explanation_of(self.model, self.cost_model)
+
+
+def hard_prune(
+    model: keras.Model, *, allow_unfinished: bool = False
+) -> keras.Model:
     """Fixes every gate at its deterministic value.
 
     The result still has its full size, and computes exactly what
@@ -62,10 +95,20 @@ def hard_prune(model, *, allow_unfinished=False):
         ValueError: If the model has no gates, pruning is unfinished, or no
             path from the input to the output is left.
     """
-    graph = trace.trace(model)
-    analysis = ChannelAnalysis(graph)
-    cost_model = CostModel(analysis)
-    gates = cost_model.gates
+    return fix_gates(model, allow_unfinished).model
+
+
+def fix_gates(model, allow_unfinished):
+    """Hard-prunes a model.
+
+    Args:
+        model, allow_unfinished: As for `hard_prune`.
+
+    Returns:
+        A `HardPruned`.
+    """
+    cost_model = CostModel(ChannelAnalysis(trace.trace(model)))
+    analysis, gates = cost_model.analysis, cost_model.gates
     if not gates:
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
@@ -77,10 +120,10 @@ def hard_prune(model, *, allow_unfinished=False):
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = trace.replay(graph, pruning.rebuild)
+    pruned = trace.replay(analysis.graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
-    return pruned
+    return HardPruned(pruned, cost_model, masks, pruning.copies)
 
 
 def check_finished(cost_model, masks, name):
@@ -149,16 +192,16 @@ class _Pruning:
         self.resolved = resolved
         self.analysis = resolved.analysis
         self.adjustments = []
-        self._copies = {}
+        self.copies = {}
         self._mean_shifts = {}
 
     def rebuild(self, node, tensors):
         """The new output tensors of a node."""
-        copy = self._copies.get(id(node.op))
-        if copy is None:
+        first = node.shared_calls[0]
+        if first not in self.copies:
             changes = {"use_bias": True} if self._gains_bias(node) else {}
-            copy = trace.clone(node.op, node.name, **changes)
-            self._copies[id(node.op)] = copy
+            self.copies[first] = trace.clone(node.op, node.name, **changes)
+        copy = self.copies[node] = self.copies[first]
         outputs = trace.call(copy, node, tensors)
         # A new bias comes last.
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
