@@ -1,6 +1,9 @@
 """A learnable factor per channel that can become exactly zero."""
 
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
@@ -92,15 +95,26 @@ class HardConcreteGate(ChannelGate):
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
         training: Boolean, whether to draw `z`.
+
+    Example:
+
+    >>> gate = keras_bar.layers.HardConcreteGate(seed=0)
+    >>> outputs = gate(np.ones((2, 8, 8, 4)))
+    >>> _ = gate.log_alpha.assign([-3.0, 0.0, 0.0, 3.0])
+    >>> gate.alive().tolist()
+    [False, True, True, True]
+    >>> gate.set_alive(np.array([False, False, True, True]))  # For good.
+    >>> keras.ops.convert_to_numpy(gate.probability()).tolist()
+    [0.0, 0.0, 1.0, 1.0]
     """
 
     def __init__(
         self,
-        axis=-1,
-        initializer=None,
-        return_factors=False,
-        seed=None,
-        rate=1.0,
+        axis: int = -1,
+        initializer: Any = None,
+        return_factors: bool = False,
+        seed: int | None = None,
+        rate: float = 1.0,
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
@@ -163,7 +177,7 @@ class HardConcreteGate(ChannelGate):
     def liveliness(self):
         return hard_concrete.probability_alive(self.location())
 
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Expected factors under the noise: NumPy floats `(channels,)`."""
         return ops.convert_to_numpy(
             self._unless_fixed(hard_concrete.mean(self.location()))
