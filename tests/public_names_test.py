@@ -16,7 +16,6 @@ from recipes import synthetic
 CORE = (
     "keras_bar.hard_concrete",
     "keras_bar.layers",
-    "keras_bar.models",
     "keras_bar.schedules",
 )
 OTHERS = (
@@ -25,6 +24,7 @@ OTHERS = (
     "keras_bar.callbacks",
     "keras_bar.datasets",
     "keras_bar.distillation",
+    "keras_bar.models",
     "keras_bar.reports",
     "keras_bar.reports.paper",
     "keras_bar.tuning",

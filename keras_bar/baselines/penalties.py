@@ -95,7 +95,9 @@ class L0Regularizer(ChannelRegularizer):
     part of `strength`.
 
     Args:
-        strength, weight, factor: As of `ChannelRegularizer`.
+        strength: Positive float, the factor of the loss.
+        weight: As `ChannelRegularizer` takes it.
+        factor: As `ChannelRegularizer` takes it.
 
     Example:
 
@@ -132,7 +134,9 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
     picture at that layer.
 
     Args:
-        strength, weight, factor: As of `ChannelRegularizer`.
+        strength: Positive float, the factor of the loss.
+        weight: As `ChannelRegularizer` takes it.
+        factor: As `ChannelRegularizer` takes it.
 
     Example:
 

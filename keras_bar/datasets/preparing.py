@@ -104,7 +104,9 @@ def check_available(
     data set, or where it would have to be downloaded and cannot be.
 
     Args:
-        name, folder, skip_broken: As `prepare` takes them.
+        name: As `prepare` takes it.
+        folder: As `prepare` takes it.
+        skip_broken: As `prepare` takes it.
 
     Example:
 
