@@ -5,7 +5,7 @@
 
 Writes `docs/applications.csv` and `docs/applications.md`, every model in a
 process of its own. Weights are random,
-pictures as small as the models allow; half of the channels of every gate are
+images as small as the models allow; half of the channels of every gate are
 closed at random. FLOPs behind gates: those of the convolutions with a gate.
 """
 
@@ -42,7 +42,7 @@ def names():
 
 
 def build(name):
-    """A model with random weights, on small pictures."""
+    """A model with random weights, on small images."""
     keras.utils.set_random_seed(0)
     size = 75 if name.startswith(("Inception", "Xception")) else 64
     maker = getattr(keras.applications, name)
@@ -122,7 +122,7 @@ def write(rows, folder):
         "# Every model of `keras.applications`",
         "",
         "Made by `python benchmarks/applications.py`: random weights, small",
-        "pictures, half of the channels of every gate closed at random.",
+        "images, half of the channels of every gate closed at random.",
         "",
         "| " + " | ".join(FIELDS.values()) + " |",
         "|" + " --- |" * len(FIELDS),
