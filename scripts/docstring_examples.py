@@ -30,6 +30,10 @@ def _rewritten(match):
     if heading == "Example":
         # Griffe's own section, which tells code from text.
         heading = "Examples"
-    if not text.startswith(" "):
+    if heading == "Call arguments":
+        # A list, as Markdown would make one paragraph of the lines.
+        text = re.sub(r"^ {4}(?=\S)", "- ", text, flags=re.MULTILINE)
+        text = textwrap.indent(text, "    ")
+    elif not text.startswith(" "):
         text = textwrap.indent(text, "    ")
     return f"{heading}:\n{text}\n\n"

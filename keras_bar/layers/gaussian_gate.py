@@ -44,9 +44,11 @@ class GaussianGate(ChannelGate):
         ValueError: If the threshold or the rate is wrong.
 
     Attributes:
-        scaled_mu, scaled_log_sigma: Trainable variables `(channels,)`,
-            float32: `mu / rate` and `log_sigma / rate`.
-        channels, fixed_value: As of every `ChannelGate`.
+        scaled_mu: Trainable variable `(channels,)`, float32: `mu / rate`.
+        scaled_log_sigma: Trainable variable `(channels,)`, float32:
+            `log_sigma / rate`.
+        channels: As of every `ChannelGate`.
+        fixed_value: As of every `ChannelGate`.
 
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.

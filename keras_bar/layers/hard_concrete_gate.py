@@ -79,10 +79,11 @@ class HardConcreteGate(ChannelGate):
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
-        slope, offset: Variables, a scalar and `(channels,)`, by which a budget
-            sharpens and pushes the gate: the Hard Concrete's parameter is
-            `slope * log_alpha + offset`. `rate` and 0 unless a
-            `BudgetRegularizer` drives them.
+        slope: Scalar variable, by which a budget sharpens the gate: the Hard
+            Concrete's parameter is `slope * log_alpha + offset`. It is `rate`
+            unless a `BudgetRegularizer` drives it.
+        offset: Variable `(channels,)`, by which a budget pushes the gate. It
+            is 0 unless a `BudgetRegularizer` drives it.
         observation: Variable `(channels,)`: the importance of the channels
             seen in the last training step, 0 where `z` was 0; see
             `multiply_observed`.
