@@ -1,9 +1,11 @@
-"""`python -m keras_bar`: costs, explanations, compaction and reports of files.
+"""The command line: costs, explanations, compaction and reports of files.
 
-python -m keras_bar cost model.keras
-python -m keras_bar explain gated.keras --json
-python -m keras_bar compact gated.keras -o small.keras
-python -m keras_bar report runs/digits
+keras-bar cost model.keras
+keras-bar explain gated.keras --json
+keras-bar compact gated.keras -o small.keras
+keras-bar report runs/digits
+
+`python -m keras_bar` is the same program.
 """
 
 import argparse
@@ -28,7 +30,7 @@ ERROR = 300
 
 
 class UserError(Exception):
-    """What the user can mend; ends the program with a line and exit code 2."""
+    """A mistake of the user: printed as one line, with exit code 2."""
 
 
 def main(arguments=None):
@@ -37,15 +39,15 @@ def main(arguments=None):
         found, text = settings.run(settings)
     except UserError as error:
         line = " ".join(str(error).split())
-        print(f"keras_bar {settings.command}: {line}", file=sys.stderr)
+        print(f"keras-bar {settings.command}: {line}", file=sys.stderr)
         sys.exit(2)
-    # NumPy's numbers are none that JSON knows.
+    # JSON cannot serialize NumPy scalars.
     print(json.dumps(found, indent=1, default=float) if settings.json else text)
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(
-        prog="python -m keras_bar",
+        prog="keras-bar",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -15,5 +15,5 @@ __all__ = [
 
 
 def __getattr__(name):
-    renamed = {"GateJournal": "GateHistoryLogger"}
+    renamed = {"GateHistoryLogger": "GateHistoryLogger"}
     return deprecation.renamed_attribute(globals(), renamed, name)

@@ -3,6 +3,7 @@
 import base64
 import html
 import math
+import os
 import pathlib
 import tempfile
 
@@ -55,7 +56,9 @@ summary { cursor: pointer; font-weight: 600; }
 """
 
 
-def write_page(folder, path):
+def write_page(
+    folder: str | os.PathLike[str], path: str | os.PathLike[str]
+) -> None:
     """Writes a page of what a recipe has left in its output folder.
 
     It has the folder's Markdown, such as the tables beside the published
@@ -72,6 +75,15 @@ def write_page(folder, path):
     Raises:
         ValueError: If there is no such folder, nothing of a recipe in it, or
             a file that is not what its name says.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> import pathlib
+    >>> folder = pathlib.Path("run")
+    >>> folder.mkdir()
+    >>> reports.plot_distributions(folder / "distributions.svg")
+    >>> reports.write_page(folder, "run.html")
     """
     folder = pathlib.Path(folder)
     cells = runs.find_cells(folder)
