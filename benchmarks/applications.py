@@ -7,6 +7,9 @@ Writes `docs/applications.csv` and `docs/applications.md`, every model in a
 process of its own. Weights are random,
 images as small as the models allow; half of the channels of every gate are
 closed at random. FLOPs behind gates: those of the convolutions with a gate.
+FLOPs of the graph: those of the convolutions and matrix products in the graph
+that the backend runs for the compact model (`backend_flops.py`), relative to
+`measure_cost`.
 """
 
 import argparse
@@ -14,12 +17,16 @@ import ast
 import csv
 import multiprocessing
 import pathlib
+import sys
 import time
 
 import keras
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 import keras_bar
+from benchmarks.backend_flops import backend_flops
 from keras_bar.layers import HardConcreteGate
 
 FIELDS = {
@@ -31,6 +38,7 @@ FIELDS = {
     "flops_left": "FLOPs left",
     "difference": "compact and hard-pruned differ by",
     "exact": "cost as predicted",
+    "graph_flops": "FLOPs of the graph / cost",
     "gate_s": "gate, s",
     "compact_s": "compact, s",
 }
@@ -94,6 +102,7 @@ def measure(name):
         "flops_left": cost.flops / full.flops,
         "difference": float(np.abs(hard - found).max() / np.abs(hard).max()),
         "exact": triple[0] == triple[1] and cost.params == small.count_params(),
+        "graph_flops": backend_flops(small) / cost.flops,
         "gate_s": gate_s,
         "compact_s": compact_s,
     }
@@ -108,7 +117,7 @@ def read(folder):
         rows = list(csv.DictReader(file))
     for row in rows:
         for key in FIELDS.keys() - {"model"}:
-            row[key] = ast.literal_eval(row[key])
+            row[key] = ast.literal_eval(row.get(key) or "None")
     return {row["model"]: row for row in rows}
 
 
@@ -122,7 +131,9 @@ def write(rows, folder):
         "# Every model of `keras.applications`",
         "",
         "Made by `python benchmarks/applications.py`: random weights, small",
-        "images, half of the channels of every gate closed at random.",
+        "images, half of the channels of every gate closed at random. The",
+        f"graph is that of {keras.backend.backend()}: its convolutions and",
+        "matrix products, counted for the compact model.",
         "",
         "| " + " | ".join(FIELDS.values()) + " |",
         "|" + " --- |" * len(FIELDS),
@@ -142,6 +153,7 @@ def cells(row):
         f"{row['flops_left']:.0%}",
         f"{row['difference']:.0e}",
         "yes" if row["exact"] else "no",
+        "" if row["graph_flops"] is None else f"{row['graph_flops']:.4f}",
         f"{row['gate_s']:.1f}",
         f"{row['compact_s']:.1f}",
     )

@@ -5,12 +5,17 @@ channels are written by the branch, in a number of runs. The ways:
 
 - pads: the runs padded with zeros one by one, and added;
 - joined: the runs and zeros between them concatenated, and added;
-- product: the branch times a one-hot matrix (a 1x1 convolution), and added;
-- gather: the branch, with one channel of zeros, gathered, and added.
+- regions: both sides cut where one of them begins or ends, what lies over each
+  other added, and the pieces concatenated;
+- gather: the branch, with one channel of zeros, gathered, and added;
+- planes: the same with the channels in front, so that whole planes are moved,
+  and transposed back;
+- product: the branch times a one-hot matrix (a 1x1 convolution), and added.
 
-For scale, `add` is an ordinary addition of two full tensors and `conv` the 3x3
-convolution that makes the branch from the sum. `layer` is what
-`keras_bar.layers.MixedResidual` does. Medians in ms of processor time.
+`operations` is what `keras_bar.compact` builds, `layer` what
+`keras_bar.layers.MixedResidual` does. For scale, `add` is an ordinary addition
+of two full tensors and `conv` the 3x3 convolution that makes the branch from
+the sum. The least of all turns, in ms of processor time.
 
     python benchmarks/mixed_addition.py
     python benchmarks/mixed_addition.py --jit-compile
@@ -32,35 +37,44 @@ from keras import ops
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
+from keras_bar.compaction.moving import Mover
 from keras_bar.layers import MixedResidual
 
-# Height and width, and channels of the sum: the groups of a WideResNet-16-4
-# of which 1/2 of the channels is left.
-PLACES = ((32, 56), (16, 112), (8, 224))
+# Batch, height and width, and channels of the sum: the groups of a
+# WideResNet-16-4 of which 1/2 of the channels is left, and two of a ResNet-50.
+PLACES = (
+    (64, 32, 56),
+    (64, 16, 112),
+    (64, 8, 224),
+    (16, 56, 128),
+    (16, 28, 256),
+)
+RUNS = (1, 2, 3, 4, 8, 16)
 
 
 def main(arguments=None):
     settings = parse(arguments)
     measuring.set_threads(settings.threads)
     rows = []
-    for (size, channels), runs in itertools.product(PLACES, settings.runs):
-        functions = make(size, channels, runs, settings)
+    for place, runs in itertools.product(PLACES, settings.runs):
+        functions = make(*place, runs, settings)
         watch = measuring.interleave(functions, settings.turns)
-        ms = {x["candidate"]: round(x["cpu_ms"], 1) for x in watch.rows("add")}
-        rows.append({"size": size, "channels": channels, "runs": runs, **ms})
+        ms = {label: round(1e3 * min(x), 2) for label, x in watch.cpu.items()}
+        head = dict(zip(("batch", "size", "channels"), place, strict=True))
+        rows.append({**head, "runs": runs, **ms})
     name = f"mixed_addition_{keras.backend.backend()}"
     if settings.jit_compile:
         name += "_jit"
     measuring.report(name, vars(settings), rows)
 
 
-def make(size, channels, count, settings):
+def make(batch, size, channels, count, settings):
     """Dict from the name of a way to a function that does it."""
     runs = spread(channels, count)
     places = [i for start, stop in runs for i in range(start, stop)]
     before = channels - (runs[-1][1] - runs[-1][0]) // 2
     keras.utils.set_random_seed(0)
-    shape = (settings.batch_size, size, size)
+    shape = (batch, size, size)
     stream, branch, full, other = (
         keras.random.uniform((*shape, n))
         for n in (before, len(places), channels, channels)
@@ -70,12 +84,17 @@ def make(size, channels, count, settings):
     ways = {
         "pads": lambda x, y: pads(pad(x, 0, channels - before), y, runs),
         "joined": lambda x, y: pad(x, 0, channels - before) + joined(y, runs),
+        "regions": lambda x, y: regions(x, y, runs, channels),
+        "planes": lambda x, y: (
+            pad(x, 0, channels - before) + planes(y, places, channels)
+        ),
         "product": lambda x, y: (
             pad(x, 0, channels - before) + product(y, places, channels)
         ),
         "gather": lambda x, y: (
             pad(x, 0, channels - before) + gather(y, places, channels)
         ),
+        "operations": operations(stream, branch, places, channels),
         "layer": lambda x, y: layer([x, y]),
     }
     conv(full)
@@ -113,6 +132,43 @@ def joined(branch, runs):
     return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
+def operations(stream, branch, places, channels):
+    """The addition as `keras_bar.compact` builds it."""
+    inputs = [keras.Input(batch_shape=x.shape) for x in (stream, branch)]
+    names = itertools.count()
+    mover = Mover(lambda name: f"{name}_{next(names)}")
+    terms = [
+        term
+        for x, where in zip(
+            inputs, (np.arange(stream.shape[-1]), places), strict=True
+        )
+        for term in mover.spread(x, where, channels, 3, "sum")
+    ]
+    model = keras.Model(inputs, keras.layers.Add()(terms))
+    return lambda x, y: model([x, y])
+
+
+def regions(stream, branch, runs, channels):
+    before = stream.shape[-1]
+    cuts = sorted({0, before, channels, *itertools.chain(*runs)})
+    pieces, at = [], 0
+    for start, stop in itertools.pairwise(cuts):
+        terms = [stream[..., start:stop]] if stop <= before else []
+        if any(a <= start and stop <= b for a, b in runs):
+            terms.append(branch[..., at : at + stop - start])
+            at += stop - start
+        pieces.append(sum(terms[1:], terms[0]))
+    return ops.concatenate(pieces, axis=-1)
+
+
+def planes(branch, places, channels):
+    source = np.full(channels, len(places))
+    source[places] = np.arange(len(places))
+    branch = ops.transpose(branch, (0, 3, 1, 2))
+    branch = ops.pad(branch, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    return ops.transpose(ops.take(branch, source, axis=1), (0, 2, 3, 1))
+
+
 def product(branch, places, channels):
     matrix = np.eye(channels, dtype="float32")[places]
     return ops.conv(branch, matrix[None, None], data_format="channels_last")
@@ -140,8 +196,7 @@ def compiled(function, arguments, settings):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--runs", type=int, nargs="+", default=RUNS)
     parser.add_argument("--turns", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jit-compile", action="store_true")

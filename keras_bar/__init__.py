@@ -7,6 +7,8 @@ from keras_bar import hard_concrete
 from keras_bar import layers
 from keras_bar import models
 from keras_bar import schedules
+from keras_bar.budget.budget_check import BudgetCheck
+from keras_bar.budget.selection import check_budget
 from keras_bar.compaction import compact
 from keras_bar.compaction import explain
 from keras_bar.compaction import hard_prune
@@ -17,9 +19,11 @@ from keras_bar.gating import gate
 __version__ = "0.2.0"
 
 __all__ = [
+    "BudgetCheck",
     "Cost",
     "baselines",
     "callbacks",
+    "check_budget",
     "compact",
     "distillation",
     "explain",

@@ -15,6 +15,7 @@ import json
 import pathlib
 import sys
 import textwrap
+import zipfile
 
 import keras
 
@@ -90,6 +91,11 @@ def parse(arguments):
     small.add_argument(
         "--connectivity", choices=("mixed", "regular"), default="mixed"
     )
+    small.add_argument(
+        "--allow-unfinished",
+        action="store_true",
+        help="also where gates still learn or the budget is exceeded",
+    )
     page = add(
         "report",
         report,
@@ -136,9 +142,14 @@ def compact(settings):
             "There is no such folder. Expected one that exists. "
             f"Received: {output.parent}"
         )
+    check_writable(output)
     model = load(settings)
     try:
-        small = compaction.compact(model, connectivity=settings.connectivity)
+        small = compaction.compact(
+            model,
+            connectivity=settings.connectivity,
+            allow_unfinished=settings.allow_unfinished,
+        )
     except ValueError as error:
         raise UserError(error) from error
     try:
@@ -163,11 +174,21 @@ def report(settings):
             "The page cannot be written. Expected a file that ends with "
             f".html. Received: {output}"
         )
+    if settings.path.is_dir():
+        check_writable(output)
     try:
         reports.write_page(settings.path, output)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(error) from error
     return {"report": str(output)}, f"wrote {output}"
+
+
+def check_writable(output):
+    """Ends the program before time is spent on what cannot be written."""
+    try:
+        files.check_writable(output)
+    except ValueError as error:
+        raise UserError(error) from error
 
 
 def measure(model, path):
@@ -194,6 +215,7 @@ def load(settings):
             "There is no such file. Expected a Keras model, such as "
             f"model.keras. Received: {path}"
         )
+    check_whole(path)
     try:
         return keras.models.load_model(path, compile=False)
     # Damaged files raise whatever the reader of their format raises.
@@ -204,6 +226,26 @@ def load(settings):
             f"module named with --import have. Received: {path} "
             f"({textwrap.shorten(str(error), ERROR)})"
         ) from error
+
+
+def check_whole(path):
+    """Ends the program where a `.keras` file is not one: Keras would say that
+    there is no such file."""
+    if path.suffix != ".keras" or not path.is_file():
+        return
+    size = path.stat().st_size
+    if not size or not zipfile.is_zipfile(path):
+        found = (
+            f"{size} bytes that are no whole archive: cut off, or of another "
+            "format"
+            if size
+            else "an empty file"
+        )
+        raise UserError(
+            "This is no Keras model that can be loaded. Expected a file that "
+            "`model.save` has written to its end, and that was copied "
+            f"completely. Received: {path} ({found})"
+        )
 
 
 if __name__ == "__main__":

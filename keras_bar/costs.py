@@ -12,10 +12,12 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_bar.graph.evaluation import evaluate
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.streams import unite
-from keras_bar.graph.trace import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.counting import listed
+from keras_bar.analysis.counting import uncounted
+from keras_bar.analysis.evaluation import evaluate
+from keras_bar.analysis.residual_groups import unite
+from keras_bar.analysis.trace import trace
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
@@ -58,6 +60,9 @@ class Cost:
         regular: `Cost` of the same gates realised with regular connectivity,
             where all writers of a residual stream keep the union of their
             channels. None for a network without gates.
+        uncounted: Dict from name to type of the layers that multiply and add
+            what these numbers leave out, because no rule knows how much:
+            attention, custom layers and the like. Their weights are counted.
     """
 
     volume: int
@@ -65,44 +70,52 @@ class Cost:
     params: int
     layers: list = dataclasses.field(repr=False)
     regular: "Cost | None" = dataclasses.field(default=None, repr=False)
+    uncounted: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def __str__(self):
         rows: list[tuple] = [("layer", "type", "channels", *METRICS)]
         for x in self.layers:
-            numbers = (f"{v:,}" for v in (x.volume, x.flops, x.params))
+            resolved = (f"{v:,}" for v in (x.volume, x.flops, x.params))
             kept, full = x.channels
             of = f"{kept}" if kept == full else f"{kept} of {full}"
-            rows.append((x.name, x.kind, of, *numbers))
+            rows.append((x.name, x.kind, of, *resolved))
         totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
         rows.append(("total", "", "", *totals))
-        return _table(rows)
+        text = table(rows)
+        if not self.uncounted:
+            return text
+        left_out = listed(self.uncounted)
+        return f"{text}\nNot counted in volume and FLOPs: {left_out}"
 
 
 class CostModel:
     """The cost formula of one graph.
 
     Args:
-        flow: `Flow` of the graph.
+        analysis: `ChannelAnalysis` of the graph.
 
     Attributes:
         gates: List of the gates, each once.
         full: Dict from metric to the cost of the unpruned network.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are in no cost.
     """
 
-    def __init__(self, flow):
-        self.flow = flow
+    def __init__(self, analysis):
+        self.analysis = analysis
+        self.uncounted = uncounted(analysis)
         self.gates = list(
             dict.fromkeys(
                 node.op
-                for node in flow.graph.nodes
+                for node in analysis.graph.nodes
                 if isinstance(node.op, ChannelGate)
             )
         )
         self._terms = [
             (node, term)
-            for node in flow.graph.nodes
-            if _is_used(node, flow)
-            for term in flow.rules[node].terms(node, flow)
+            for node in analysis.graph.nodes
+            if _is_used(node, analysis)
+            for term in analysis.rules[node].terms(node, analysis)
         ]
         terms = [term for _, term in self._terms]
         self._factors = _unique(t.factors for t in terms)
@@ -165,7 +178,7 @@ class CostModel:
         )
         return ops.sum(product * coefficients, axis=-1)
 
-    def prices(self, metric, openness):
+    def marginal_costs(self, metric, keep_probability):
         """What a channel costs in a network that is evenly narrower.
 
         FLOPs and parameters are products: a channel that is read and written
@@ -173,7 +186,7 @@ class CostModel:
 
         Args:
             metric: One of `METRICS`.
-            openness: Float in (0, 1], the probability of every channel but the
+            keep_probability: Float in (0, 1], that of every channel but the
                 first of each gate, which is certain: the price is that of one
                 among others, and not of the branch that dies with the last.
 
@@ -184,9 +197,11 @@ class CostModel:
         # All costs at once: with a gate a little less open, and last as it is.
         vectors, closed = {}, {}
         for i, gate in enumerate(self.gates):
-            x = np.full((len(self.gates) + 1, gate.channels), float(openness))
+            x = np.full(
+                (len(self.gates) + 1, gate.channels), float(keep_probability)
+            )
             x[:, 0] = 1.0
-            # Who has but one channel has the price of that.
+            # A single-channel gate costs what closing it saves.
             x[i, gate.channels > 1 :] *= 1.0 - CLOSED
             vectors[gate], closed[gate] = x, np.sum(x[-1] - x[i])
         costs = self._totals(vectors)[metric]
@@ -231,6 +246,11 @@ class CostModel:
         return {gate: np.ones(gate.channels, bool) for gate in self.gates}
 
     def _hard_counts(self, masks, own):
+        if not self.gates:  # Nothing will be removed: all of it is computed.
+            return {
+                **{factor: factor[1] for factor in self._factors},
+                **dict.fromkeys(self._conditions, 0),
+            }
         own = masks if own is None else own
         return {
             **self._counts(masks, np, self._factors),
@@ -250,14 +270,14 @@ class CostModel:
         }
 
     def _channels(self, nodes, masks):
-        live = {node: self.flow.live(node.output) for node in nodes}
+        live = {node: self.analysis.live(node.output) for node in nodes}
         values = evaluate(live.values(), masks)
         result = {}
         for node, expression in live.items():
-            axis = self.flow.channels[node.output].axis
+            axis = self.analysis.channels[node.output].axis
             size = node.output.shape[-1 if axis is None else axis] or 1
             value = np.broadcast_to(values[expression], (size,))
-            result[node] = (int(value.sum()), size)
+            result[node] = (int(value.sum()) if self.gates else size, size)
         return result
 
 
@@ -267,7 +287,8 @@ def measure_cost(model):
     For a gated model this is the cost of the compact model that
     `keras_bar.compact` would return now, exactly, before it is built. The
     FLOPs count every multiply-add of convolutions and dense layers, the stem's
-    7x7 kernel included.
+    7x7 kernel included. Layers whose multiply-adds are not counted are in
+    `uncounted`, and named beneath the table.
 
     Args:
         model: Functional or Sequential `keras.Model` with known input sizes,
@@ -280,7 +301,7 @@ def measure_cost(model):
         ValueError: If the model has no graph of layers, or an input of unknown
             size.
     """
-    cost_model = CostModel(Flow(trace(model)))
+    cost_model = CostModel(ChannelAnalysis(trace(model)))
     if math.isnan(cost_model.full["volume"] + cost_model.full["flops"]):
         shapes = [tuple(x.shape) for x in model.inputs]
         raise ValueError(
@@ -291,7 +312,9 @@ def measure_cost(model):
     masks = alive_masks(cost_model.gates)
     regular = None
     if cost_model.gates:
-        regular = _cost(cost_model, unite(cost_model.flow, masks), own=masks)
+        regular = _cost(
+            cost_model, unite(cost_model.analysis, masks), own=masks
+        )
     return dataclasses.replace(_cost(cost_model, masks), regular=regular)
 
 
@@ -302,13 +325,14 @@ def alive_masks(gates):
 
 def _cost(cost_model, masks, own=None):
     layers = cost_model.layers(masks, own)
-    return Cost(**cost_model.hard(masks, own), layers=layers)
+    costs = cost_model.hard(masks, own)
+    return Cost(**costs, layers=layers, uncounted=cost_model.uncounted)
 
 
-def _is_used(node, flow):
+def _is_used(node, analysis):
     """Gates and the budget's state leave with compaction."""
     ours = isinstance(node.op, ChannelGate | BudgetState)
-    return not ours and any(x in flow.needed for x in node.outputs)
+    return not ours and any(x in analysis.needed for x in node.outputs)
 
 
 def _value(term, counts):
@@ -327,7 +351,9 @@ def _whole(total):
     return total if math.isnan(total) else round(float(total))
 
 
-def _table(rows):
+def table(rows):
+    """Text of rows of strings, a heading first and a total last or what is
+    like one; the first two columns on the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -1,15 +1,18 @@
 """Gating: a copy of a model with a gate behind every prunable convolution."""
 
 import collections
+import functools
+import inspect
+import operator
 
 import keras
 
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
-from keras_bar.graph.placements import whole_streams
-from keras_bar.graph.streams import Streams
-from keras_bar.graph.streams import check_connectivity
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.residual_groups import ResidualGroups
+from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
@@ -50,23 +53,22 @@ def gate(
             `functools.partial(HardConcreteGate, initializer=...)`.
 
     Returns:
-        A Functional `keras.Model` with the same inputs and outputs.
+        A Functional `keras.Model` with the same inputs and outputs, named and
+        nested as those of `model` are. It warns if `model` is of a class with
+        a `train_step` or the like of its own, which the copy has not.
 
     Raises:
         ValueError: If the model has no graph of layers, nothing in it can be
             pruned, or an argument is wrong.
     """
     check_connectivity(connectivity)
-    if not callable(layer):
-        raise ValueError(
-            "Invalid kind of gates. Expected a class of gates, or a function "
-            f"that makes one. Received: layer={layer!r}"
-        )
+    _check_kind(layer)
+    seed = _checked_seed(seed)
     graph = trace.trace(model)
-    flow = Flow(graph)
-    placements = place_gates(flow, skip=_checked_skip(graph, skip))
+    analysis = ChannelAnalysis(graph)
+    placements = place_gates(analysis, skip=_checked_skip(graph, skip))
     if connectivity == "regular":
-        placements = whole_streams(flow, placements)
+        placements = whole_groups(analysis, placements)
     chosen = [x for x in placements if x.value is not None]
     if not chosen and not any(x.gated for x in placements):
         raise ValueError(
@@ -74,8 +76,8 @@ def gate(
             "convolution whose channels are free. Received: "
             f"{model.name!r} ({_reasons(placements)})"
         )
-    streams = Streams(flow) if connectivity == "regular" else None
-    makers = _Gates(flow, chosen, streams, seed, layer)
+    groups = ResidualGroups(analysis) if connectivity == "regular" else None
+    makers = _Gates(analysis, chosen, groups, seed, layer)
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
@@ -92,35 +94,41 @@ class _Gates:
     """Makes the gates of a graph while it is rebuilt.
 
     Args:
-        flow: `Flow` of the graph.
+        analysis: `ChannelAnalysis` of the graph.
         placements: List of `Placement`, those with a gate.
-        streams: `Streams` whose writers share a gate, or None.
+        groups: `ResidualGroups` whose writers share a gate, or None.
         seed: Integer or None.
         make: Function that makes a gate.
     """
 
-    def __init__(self, flow, placements, streams, seed, make):
-        self._flow = flow
+    def __init__(self, analysis, placements, groups, seed, make):
+        self._analysis = analysis
         self._names = {x.value: x.name for x in placements}
-        self._streams = streams
+        self._groups = groups
         self._writers = collections.Counter(map(self._key, self._names))
         self._factors: dict = {}
         self._seed = seed
         self._make = make
         self._count = 0
 
+    def is_gated(self, value):
+        """Whether a tensor gets a gate, or is what one returns."""
+        made = value.producer is not None and value is value.producer.output
+        kept = made and isinstance(value.producer.op, ChannelGate)
+        return kept or value in self._names
+
     def apply(self, value, tensor):
         """The tensor behind its gate."""
         if value not in self._names:
             return tensor
         key = self._key(value)
-        fresh_name = self._flow.graph.fresh_name
+        fresh_name = self._analysis.graph.fresh_name
         if key in self._factors:
             return keras.layers.Multiply(
                 name=fresh_name(f"{self._names[value]}_shared_gate"),
                 dtype=value.dtype,
             )([tensor, self._factors[key]])
-        axis = self._flow.channels[value].axis
+        axis = self._analysis.channels[value].axis
         shared = self._writers[key] > 1
         layer = self._make(
             axis=-1 if axis == len(value.shape) - 1 else axis,
@@ -142,7 +150,7 @@ class _Gates:
 
     def _key(self, value):
         """What the tensors that share a gate have in common."""
-        return self._streams.of(value) if self._streams else value
+        return self._groups.of(value) if self._groups else value
 
     def _next_seed(self):
         self._count += 1
@@ -150,40 +158,101 @@ class _Gates:
 
 
 def _rebuild(graph, makers):
-    """The copy, with gates, and the budget's state at the first output."""
+    """The copy, with gates, and the budget's state behind the last of them."""
     clones: dict = {}
+    gated = [x for x in graph.values if makers.is_gated(x)]
+    last = gated[-1]
+    beside = set(gated) - _upstream(last)
+    state = _budget_state(graph)
 
     def rebuild(node, tensors):
+        if isinstance(node.op, BudgetState):
+            return [tensors[node.inputs[0]]]
         op = clones.get(id(node.op))
         if op is None:
             op = clones[id(node.op)] = trace.clone(node.op, node.name)
         outputs = trace.call(op, node, tensors)
         trace.copy_state(node.op, op)
-        return [
-            makers.apply(value, tensor)
+        behind = {
+            value: makers.apply(value, tensor)
             for value, tensor in zip(node.outputs, outputs, strict=True)
-        ]
+        }
+        if last in behind:
+            others = [tensors[x] for x in gated if x in beside]
+            read = [behind[last], *others] if others else behind[last]
+            behind[last] = state(read)
+        return list(behind.values())
 
-    def finish(outputs):
-        if not any(isinstance(n.op, BudgetState) for n in graph.nodes):
-            dtype = outputs[0].dtype
-            state = BudgetState(name=BUDGET_NAME, dtype=dtype)
-            outputs[0] = state(outputs[0])
-        return outputs
+    copy = trace.replay(graph, rebuild)
+    for node in graph.nodes:
+        if isinstance(node.op, BudgetState):
+            trace.copy_state(node.op, state)
+    return copy
 
-    return trace.replay(graph, rebuild, finish=finish)
+
+def _budget_state(graph):
+    """The layer from which a budget acts. A model that is gated once more has
+    one, which may not wait for all gates that there are now."""
+    for node in graph.nodes:
+        if isinstance(node.op, BudgetState):
+            return trace.clone(node.op, node.name)
+    name = graph.fresh_name(BUDGET_NAME)
+    return BudgetState(name=name, dtype="float32")
+
+
+def _upstream(value):
+    """Set of a `Value` and all that it is made from."""
+    found, stack = set(), [value]
+    while stack:
+        tensor = stack.pop()
+        if tensor not in found:
+            found.add(tensor)
+            stack.extend(tensor.producer.inputs if tensor.producer else ())
+    return found
+
+
+def _check_kind(layer):
+    """Raises a ValueError for what makes no gates."""
+    made = layer.func if isinstance(layer, functools.partial) else layer
+    other = inspect.isclass(made) and not issubclass(made, ChannelGate)
+    if other or not callable(layer):
+        raise ValueError(
+            "Invalid kind of gates. Expected a class of gates, such as "
+            "`keras_bar.layers.HardConcreteGate`, or a function that makes "
+            f"one. Received: layer={layer!r}"
+        )
+
+
+def _checked_seed(seed):
+    """The seed as an integer, or None."""
+    try:
+        if not isinstance(seed, bool):
+            return None if seed is None else operator.index(seed)
+    except TypeError:
+        pass
+    raise ValueError(
+        f"Invalid seed. Expected an integer or None. Received: seed={seed!r}"
+    )
 
 
 def _checked_skip(graph, skip):
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    try:
+        names = (skip,) if isinstance(skip, str) else tuple(skip)
+    except TypeError:
+        names = (None,)
+    if not all(isinstance(x, str) for x in names):
+        raise ValueError(
+            "Invalid layers to skip. Expected the name of a layer, or a list "
+            f"of names. Received: skip={skip!r}"
+        )
     known = {x for node in graph.nodes for x in (node.name, node.op.name)}
-    unknown = [name for name in skip if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             "Cannot skip layers that the model does not have. Expected names "
             f"of its layers. Received: skip={unknown}"
         )
-    return skip
+    return names
 
 
 def _reasons(placements):

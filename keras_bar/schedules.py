@@ -7,6 +7,7 @@ tensors, and compute in float32.
 from typing import Any
 from typing import TypeAlias
 
+import numpy as np
 from keras import ops
 
 # Of any backend, or what it converts: floats, lists, arrays.
@@ -47,10 +48,10 @@ def sigmoidal_transition(t: Tensor, d: float = 10.0) -> Tensor:
     >>> print(keras.ops.convert_to_numpy(done).round(3))
     [0.   0.07 0.5  1.  ]
     """
-    if not d >= 0:
+    if not isinstance(d, int | float | np.number) or not d >= 0:
         raise ValueError(
             "Invalid value received for argument `d`. Expected a non-negative "
-            f"float, the hardness of the transition. Received: d={d}"
+            f"float, the hardness of the transition. Received: d={d!r}"
         )
     t = ops.clip(_float32(t), 0.0, 1.0)
     if d < _SOFTEST:

@@ -63,10 +63,10 @@ INTERVALS = {
     "temperature": Interval(4.0, 1.0),
     # Of `BudgetRegularizer`.
     "hardness": Interval(10.0, 1.0),
-    "openness": Interval(3.0, 1.0),
-    "price_exponent": Interval(1.5, 0.2),
+    "initial_logit": Interval(3.0, 1.0),
+    "cost_exponent": Interval(1.5, 0.2),
 }
-# With the paper's penalty, which has a strength, and no openness and price.
+# The paper's penalty has a strength, and neither initial logit nor exponent.
 PAPER_INTERVALS = {
     **{x: INTERVALS[x] for x in list(INTERVALS)[:5]},
     "strength": Interval(1e-5, 1e-5),

@@ -93,7 +93,7 @@ def prune(run, digits, teacher):
         epochs_of(run, PRUNE_PART),
         [
             keras_bar.callbacks.BudgetRegularizer(budget, metric),
-            keras_bar.callbacks.GateJournal(run.folder / runs.GATES),
+            keras_bar.callbacks.GateHistoryLogger(run.folder / runs.GATES),
         ],
     )
     return student

@@ -63,7 +63,7 @@ def prune(work, teacher, regularizer):
     callbacks = [regularizer]
     if hosts.is_chief():
         path = work.run.folder / runs.GATES
-        callbacks.append(keras_bar.callbacks.GateJournal(path))
+        callbacks.append(keras_bar.callbacks.GateHistoryLogger(path))
     return work.distill("prune", teacher, student, epochs, callbacks=callbacks)
 
 
@@ -139,7 +139,7 @@ def halved_first(work):
 REQUIRED = {"vq": "sklearn", "id": "scipy", "id-weights": "scipy"}
 CRITERIA = {
     "wm": lambda work: baselines.weight_magnitude,
-    "random": lambda work: baselines.random(work.cell.seed),
+    "random": lambda work: baselines.random_scores(work.cell.seed),
     "vq": lambda work: baselines.VectorQuantization(),
     "id": lambda work: baselines.InterpolativeDecomposition(
         work.data.sample(DECOMPOSED)
@@ -305,11 +305,11 @@ PAPER = {"strength": 1e-5, "steps": 1.0}
 ABLATIONS = {
     "paper": PAPER,
     "paper-strong": {**PAPER, "strength": 1e-3},
-    "never-decided": {"indecision": (0.12, 0.12)},
-    "half-open": {"openness": 0.0},
-    "no-price": {"price_exponent": 0.0},
-    "plain-price": {"price_exponent": 1.0},
-    "double-price": {"price_exponent": 2.0},
+    "never-decided": {"undecided_fraction": (0.12, 0.12)},
+    "half-open": {"initial_logit": 0.0},
+    "no-price": {"cost_exponent": 0.0},
+    "plain-price": {"cost_exponent": 1.0},
+    "double-price": {"cost_exponent": 2.0},
     "no-rest": {"steps": 1.0},
     "line": {"hardness": 0.0},
 }

@@ -61,7 +61,7 @@ def main(given=None):
         action="store_true",
         help="with the paper's penalty in the loss instead of the threshold: "
         "its strength and the steps of the budget are drawn, too, instead of "
-        "openness and exponent of the price",
+        "initial_logit and exponent of the price",
     )
     trials.run(parser, parser.parse_args(given))
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_bar.graph.algebra import ABSENT
-from keras_bar.graph.algebra import Algebra
-from keras_bar.graph.evaluation import evaluate
+from keras_bar.analysis.algebra import ABSENT
+from keras_bar.analysis.algebra import Algebra
+from keras_bar.analysis.evaluation import evaluate
 from tests.gradients import gradient
 
 pytestmark = pytest.mark.core

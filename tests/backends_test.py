@@ -6,6 +6,7 @@ import pytest
 
 import keras_bar
 from tests import pruning
+from tests.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
 
@@ -41,7 +42,7 @@ def test_tracking_with_distillation():
     distiller = keras_bar.distillation.Distiller(
         network(), student, keras_bar.distillation.LogitsDistillation()
     )
-    regularizer = keras_bar.callbacks.BudgetRegularizer(0.4)
+    regularizer = BudgetRegularizer(0.4)
     history = fit(distiller, student, regularizer)
     assert history["expected"][-1] < 0.8
     assert history["budget"][-1] == pytest.approx(0.4)
@@ -50,6 +51,6 @@ def test_tracking_with_distillation():
 @pytest.mark.filterwarnings("ignore:The training was too short")
 def test_the_penalty_of_the_paper():
     student = keras_bar.gate(network(), seed=0)
-    regularizer = keras_bar.callbacks.BudgetRegularizer.paper(0.4)
+    regularizer = BudgetRegularizer.paper(0.4)
     history = fit(student, student, regularizer)
     assert np.isfinite(history["loss"]).all() and history["penalty"][0] > 0

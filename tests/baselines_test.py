@@ -125,7 +125,7 @@ def test_budgets_are_met(make, metric, scope):
     full = getattr(keras_bar.measure_cost(model), metric)
     for budget in (0.5, full // 4):
         small = baselines.prune(
-            model, baselines.random(0), budget, metric, scope=scope
+            model, baselines.random_scores(0), budget, metric, scope=scope
         )
         limit = budget * full if budget <= 1 else budget
         used = getattr(keras_bar.measure_cost(small), metric)
@@ -152,7 +152,7 @@ def test_random_is_seeded():
     model = residual()
 
     def stem(seed):
-        small = baselines.prune(model, baselines.random(seed), 0.5)
+        small = baselines.prune(model, baselines.random_scores(seed), 0.5)
         return ops.convert_to_numpy(small.get_layer("stem").kernel)
 
     np.testing.assert_array_equal(stem(1), stem(1))
@@ -172,7 +172,7 @@ def test_pruned_again_and_again():
     model = pruning.squeezed()
     full = keras_bar.measure_cost(model).flops
     for factor in (2, 4, 8):
-        model = baselines.prune(model, baselines.random(0), 0.5, "flops")
+        model = baselines.prune(model, baselines.random_scores(0), 0.5, "flops")
         assert keras_bar.measure_cost(model).flops <= full / factor
 
 
@@ -181,7 +181,7 @@ def test_pruned_again_and_again():
     ("criterion", "scope"),
     [
         (baselines.weight_magnitude, "layer"),
-        (baselines.random(0), "global"),
+        (baselines.random_scores(0), "global"),
         (baselines.VectorQuantization(), "global"),
         (baselines.InterpolativeDecomposition(PICTURES), "global"),
         (baselines.InterpolativeDecomposition(), "layer"),
@@ -207,7 +207,7 @@ def test_what_is_left_is_a_plain_model_within_budget(
 def test_a_model_with_gates_is_refused():
     gated = keras_bar.gate(residual())
     with pytest.raises(ValueError, match=r"Expected one without.* Received"):
-        baselines.prune(gated, baselines.random(0), 0.5)
+        baselines.prune(gated, baselines.random_scores(0), 0.5)
 
 
 def test_skip():
@@ -220,19 +220,27 @@ def test_skip():
 @pytest.mark.parametrize(
     "arguments, options, match",
     [
-        ((baselines.random(0), 0), {}, "Invalid budget"),
-        ((baselines.random(0), 1e9), {}, "exceeds the full"),
-        ((baselines.random(0), 1e-4), {}, "too small"),
-        ((baselines.random(0), 0.5, "size"), {}, "Unknown metric"),
-        ((baselines.random(0), 0.5), {"scope": "all"}, "Unknown scope"),
-        ((baselines.random(0), 0.5), {"connectivity": "x"}, "connectivity"),
+        ((baselines.random_scores(0), 0), {}, "Invalid budget"),
+        ((baselines.random_scores(0), 1e9), {}, "exceeds the full"),
+        ((baselines.random_scores(0), 1e-4), {}, "too small"),
+        ((baselines.random_scores(0), 0.5, "size"), {}, "Unknown metric"),
+        ((baselines.random_scores(0), 0.5), {"scope": "all"}, "Unknown scope"),
+        (
+            (baselines.random_scores(0), 0.5),
+            {"connectivity": "x"},
+            "connectivity",
+        ),
         ((lambda c: np.ones(3), 0.5), {}, r"Expected a number per channel"),
         ((lambda c: np.full(8, np.nan), 0.5), {}, "NaN"),
         ((lambda c: None, 0.5), {}, "Expected a number per channel"),
         ((lambda c: baselines.random, 0.5), {}, "Received: <function random"),
         ((lambda c: [[1.0], [1.0, 2.0]], 0.5), {}, r"Received: \[\[1.0\]"),
         (("wm", 0.5), {}, "Received: criterion='wm'"),
-        ((baselines.random, 0.5), {}, r"baselines.random\(seed\)"),
+        (
+            (baselines.random_scores, 0.5),
+            {},
+            r"baselines.random_scores\(seed\)",
+        ),
         ((baselines.VectorQuantization, 0.5), {}, "Invalid criterion"),
         ((baselines.InterpolativeDecomposition, 0.5), {}, "Invalid criterion"),
     ],
@@ -247,7 +255,7 @@ def test_errors_have_three_beats(arguments, options, match):
 @pytest.mark.parametrize("seed", [-1, 0.5, "a", None, True])
 def test_wrong_seeds(seed):
     with pytest.raises(ValueError, match="Expected an integer.*Received: seed"):
-        baselines.random(seed)
+        baselines.random_scores(seed)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +289,6 @@ def test_rounds_lead_to_the_budget():
     model = keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
     full = keras_bar.measure_cost(model).volume
     for step in baselines.halvings(1 / 6):
-        model = baselines.prune(model, baselines.random(0), step)
+        model = baselines.prune(model, baselines.random_scores(0), step)
     found = keras_bar.measure_cost(model).volume
     assert 0.9 * full / 6 <= found <= full / 6

@@ -6,8 +6,8 @@ import keras
 import pytest
 
 import keras_bar
+from keras_bar.budget import controls as control
 from keras_bar.callbacks import BudgetRegularizer
-from keras_bar.callbacks import control
 from tests import tiny
 from tests.budgets import QUICK
 from tests.budgets import assert_finished
@@ -25,6 +25,22 @@ from tests.budgets import assert_finished
         ({"steps": 0}, "number of pruning steps.*steps=0"),
         ({"steps": 1.5}, "number of pruning steps.*steps=1.5"),
         ({"steps": 0.0}, "number of pruning steps.*steps=0.0"),
+        ({"steps": 2.0}, "number of pruning steps.*steps=2.0.*float"),
+        ({"steps": "10"}, "number of pruning steps.*steps='10'"),
+        ({"steps": True}, "number of pruning steps.*steps=True"),
+        ({"steps": float("nan")}, "number of pruning steps.*steps=nan"),
+        (
+            {"undecided_fraction": 0.1},
+            "pair of numbers.*undecided_fraction=0.1",
+        ),
+        (
+            {"undecided_fraction": (0.1,)},
+            "pair of numbers.*undecided_fraction=",
+        ),
+        (
+            {"undecided_fraction": "ab"},
+            "pair of numbers.*undecided_fraction='ab'",
+        ),
         ({"hardness": -1}, "hardness.*hardness=-1"),
         ({"strength": 0.0}, "strength.*strength=0.0"),
     ],
@@ -83,6 +99,9 @@ def test_budget_below_what_a_connected_network_needs():
     regularizer = BudgetRegularizer(0.9 * tiny.POSITIONS)
     message = f"at least {tiny.POSITIONS} \\(0.03125"
     assert_refused(message, tiny.student(), regularizer)
+    # It says which layer holds it.
+    row = f"stem +Conv2D +1 of {tiny.WIDTH} +{tiny.POSITIONS} +100.0%"
+    assert_refused(f"{message}.*{row}", tiny.student(), regularizer)
 
 
 def test_two_regularizers():
@@ -123,7 +142,7 @@ def test_penalty_in_a_distiller_that_leaves_it_out():
         tiny.network(), tiny.student(), keras.distillation.LogitsDistillation()
     )
     tiny.prepare(distiller)
-    message = "leaves the penalty out"
+    message = "leaves the losses that layers add out"
     assert_refused(message, distiller, BudgetRegularizer.paper(0.5))
 
 
@@ -133,7 +152,7 @@ def test_control_needs_no_state_of_its_own():
     regularizer = BudgetRegularizer(0.5)
     regularizer.set_model(model)
     tracking = regularizer.make_control(steps=10)
-    assert isinstance(tracking, control.ThresholdTracking)
+    assert isinstance(tracking, control.ThresholdControl)
     before = dict(vars(tracking))
     tracking(model.get_layer("budget_state"))
     assert vars(tracking) == before

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from keras_bar import schedules
-from keras_bar.callbacks import BudgetRegularizer
 from tests import tiny
 from tests.budgets import LOGS
 from tests.budgets import QUICK
+from tests.budgets import BudgetRegularizer
 from tests.budgets import Interrupt
 from tests.budgets import assert_finished
 from tests.budgets import assert_same

@@ -8,12 +8,12 @@ import pytest
 from keras import ops
 
 import keras_bar
-from keras_bar.callbacks import BudgetRegularizer
 from keras_bar.layers import BudgetState
 from tests import tiny
 from tests.budgets import EPOCHS
 from tests.budgets import LOGS
 from tests.budgets import QUICK
+from tests.budgets import BudgetRegularizer
 from tests.budgets import Interrupt
 from tests.budgets import assert_finished
 from tests.budgets import nothing

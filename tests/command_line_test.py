@@ -29,8 +29,13 @@ def folder(tmp_path_factory):
     damaged = bytearray((folder / "full.keras").read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     (folder / "damaged.keras").write_bytes(damaged)
+    whole = (folder / "full.keras").read_bytes()
+    (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.keras").touch()
     (folder / "damaged").mkdir()
     (folder / "damaged" / "report.json").write_text("[]")
+    (folder / "own").mkdir()
+    (folder / "own" / "page.html").mkdir()
     return folder
 
 
@@ -62,7 +67,9 @@ def test_explain(folder, capsys):
     shown = capsys.readouterr().out
     assert "2 convolutions can be pruned" in shown
     run("explain", folder / "gated.keras", "--json")
-    assert json.loads(capsys.readouterr().out)["gated"] == ["stem", "branch"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["gated"] == ["stem", "branch"]
+    assert found["least"]["volume"] == [tiny.POSITIONS, tiny.VOLUME]
 
 
 @pytest.mark.parametrize("connectivity", ["mixed", "regular"])
@@ -179,7 +186,14 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
         (["compact", "gated.keras", "-o", "full.keras"], "not overwritten"),
         (["compact", "gated.keras", "-o", "no/x.keras"], "no such folder"),
         (["compact", "text.keras", "-o", "x.keras"], "no Keras model"),
+        (["compact", "gated.keras", "-o", "/proc/x.keras"], "be written"),
+        (["compact", "gated.keras", "-o", "text.keras/x.keras"], "no such"),
+        (["cost", "empty.keras"], "an empty file"),
+        (["cost", "cut.keras"], "cut off"),
+        (["explain", "cut.keras"], "copied completely"),
         (["report", "nowhere"], "nothing to report"),
+        (["report", "own", "-o", "/proc/x.html"], "be written"),
+        (["report", "own", "-o", "own/page.html"], "Is a directory"),
         (["report", ".", "-o", "full.keras"], "ends with .html"),
         (["report", "damaged"], "Expected a JSON object"),
     ],
@@ -195,7 +209,20 @@ def test_what_is_wrong_is_a_line(
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1
     assert message in shown.err and "Received:" in shown.err
+    assert "File not found" not in shown.err
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    folder, capsys, monkeypatch
+):
+    def load(settings):
+        raise AssertionError("The model was loaded.")
+
+    monkeypatch.setattr(command_line, "load", load)
+    with pytest.raises(SystemExit):
+        run("compact", folder / "gated.keras", "-o", "/proc/x.keras")
+    assert "/proc/x.keras" in capsys.readouterr().err
 
 
 def test_as_a_program(folder):

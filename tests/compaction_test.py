@@ -1,5 +1,6 @@
 """Gate, hard-prune, compact: the invariants on whole networks."""
 
+import os
 import subprocess
 import sys
 
@@ -223,21 +224,96 @@ def test_a_frozen_teacher_gives_a_student_that_learns():
     assert not model.trainable_variables
 
 
+def long_stream(post):
+    """Seven writers of one stream: its channels lie in many runs."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(24, 3, padding="same")(x)
+    for _ in range(6):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        y = layers.Conv2D(24, 3, padding="same")(conv_norm_relu(y, 5))
+        x = layers.Add()([x, layers.BatchNormalization()(y) if post else y])
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def kinds_of(model):
+    return {type(x).__name__ for x in model.operations}
+
+
 LOAD = """
 import sys
 import keras
-keras.models.load_model(sys.argv[1])
+import numpy as np
+model = keras.models.load_model(sys.argv[1])
+x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
+found = keras.ops.convert_to_numpy(model(x, training=False))
+np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
 assert "keras_bar" not in sys.modules
 """
 
 
-def test_plain_keras_loads_a_model_without_mixed_additions(tmp_path):
-    gated = pruning.close_gates(
-        keras_bar.gate(pruning.randomize(wide_resnet()))
+def test_plain_keras_loads_and_runs_a_compact_model(tmp_path):
+    """With runs that are padded, and scattered channels that are moved."""
+    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
+    small = keras_bar.compact(pruning.close_gates(gated, share=0.6))
+    assert {"Pad", "GetItem", "Take", "Transpose"} <= kinds_of(small)
+    (x,) = [pruning.inputs_for(small)]
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", pruning.outputs_of(small, x)[0])
+    small.save(tmp_path / "small.keras")
+    # From a folder in which the package cannot be imported by accident.
+    names = ("small.keras", "x.npy", "y.npy")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, "-c", LOAD, *names],
+        check=True,
+        cwd=tmp_path,
+        env=environment,
     )
+
+
+@pytest.mark.parametrize("post", [True, False], ids=["post", "pre"])
+def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
+    """The invariants hold for what was compacted, saved, loaded and gated."""
+    gated = keras_bar.gate(pruning.randomize(long_stream(post), post))
+    pruning.close_gates(gated, post, share=0.6)
     path = tmp_path / "small.keras"
-    keras_bar.compact(gated, connectivity="regular").save(path)
-    subprocess.run([sys.executable, "-c", LOAD, path], check=True)
+    _, small = pruning.assert_invariants(gated, pruning.BOTH, path=path)
+    loaded = keras.models.load_model(path)
+    again = keras_bar.gate(loaded, connectivity=pruning.BOTH[post])
+    told = keras_bar.explain(again)
+    assert not told.ungated and not told.boundaries
+    pruning.close_gates(again, share=0.3)
+    pruning.assert_invariants(again, pruning.BOTH, path=path)
+
+
+def test_writers_that_are_padded_hinder_no_shared_gate():
+    """The stem keeps all channels, so that only the branch is padded."""
+    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
+    pruning.close_gates(gated, share=0.6)
+    stem = pruning.gates_of(gated)[0]
+    stem.log_alpha.assign(np.full(stem.log_alpha.shape, 9.0))
+    small = keras_bar.compact(gated)
+    again = keras_bar.gate(small, connectivity="regular")
+    assert not keras_bar.explain(again).ungated
+    pruning.assert_invariants(pruning.close_gates(again), pruning.BOTH)
+
+
+def test_mixed_additions_as_layers():
+    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
+    pruning.close_gates(gated, share=0.6)
+    small = keras_bar.compact(gated, mixed_addition="layer")
+    assert "MixedResidual" in kinds_of(small)
+    assert not {"Pad", "Take", "GetItem"} & kinds_of(small)
+    x = pruning.inputs_for(gated)
+    hard = keras_bar.hard_prune(gated)
+    assert pruning.difference(small, hard, x) < 1e-4
+    # Scattered channels are multiplied by a matrix, and no cost says so.
+    mixed = {*keras_bar.measure_cost(small).uncounted.values()}
+    assert mixed == {"MixedResidual"}
+    again = pruning.close_gates(keras_bar.gate(small), share=0.3)
+    _, smaller = pruning.assert_invariants(again)
+    assert "MixedResidual" not in kinds_of(smaller)
 
 
 def disconnected():
@@ -273,6 +349,12 @@ class Subclassed(keras.Model):
                 keras_bar.gate(bottlenecks()), connectivity="odd"
             ),
             "Unknown connectivity",
+        ),
+        (
+            lambda: keras_bar.compact(
+                keras_bar.gate(bottlenecks()), mixed_addition="odd"
+            ),
+            "Unknown mixed addition",
         ),
     ],
 )

@@ -6,10 +6,10 @@ from keras import ops
 
 import keras_bar
 from keras_bar import models
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 from tests import tiny
 from tests.gradients import gradient
 from tests.pruning import close_gates
@@ -22,7 +22,7 @@ core = pytest.mark.core
 
 
 def cost_model(model):
-    return CostModel(Flow(trace(model)))
+    return CostModel(ChannelAnalysis(trace(model)))
 
 
 def residual_net(size=6, **kwargs):

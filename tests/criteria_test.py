@@ -154,7 +154,7 @@ def drawn(number, kernels):
 
 @pytest.mark.parametrize(
     ("criterion", "strength"),
-    [(baselines.weight_magnitude, norm), (baselines.random(3), drawn)],
+    [(baselines.weight_magnitude, norm), (baselines.random_scores(3), drawn)],
     ids=["wm", "random"],
 )
 def test_pruning_is_closing_gates_by_hand(criterion, strength, tmp_path):

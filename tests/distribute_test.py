@@ -17,8 +17,8 @@ import pytest
 from keras import layers
 
 import keras_bar
-from keras_bar.callbacks import BudgetRegularizer
 from tests import tiny
+from tests.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute"

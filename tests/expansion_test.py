@@ -123,6 +123,15 @@ def test_constants_of_old_weights_are_gone(multiple, width, loaded, tmp_path):
 
 
 @core
+def test_constants_are_known_for_what_they_are_when_pruned_again():
+    again = keras_bar.gate(dead_branch(), connectivity="regular")
+    small = keras_bar.compact(pruning.close_gates(again))
+    assert rescalings(small)
+    budget = 2 * keras_bar.measure_cost(small).volume
+    assert not rescalings(baselines.expand(small, budget, "volume"))
+
+
+@core
 def test_factors_of_old_gates_are_gone():
     """Of gates that a sigmoid keeps out of the weights."""
     inputs = keras.Input((6, 6, 2))
@@ -145,10 +154,12 @@ def test_factors_of_old_gates_are_gone():
         ("pixel_scale", [0.5, 0.25, 2.0], [-1.0, 0.0, 0.5]),
         ("pixel_scale", np.array([0.5, 0.25, 2.0]), 0.0),
         ("pixels", 1.0, np.full((1, 1, 1, 3), 0.5)),
+        ("pixel_scale", 1.0, np.full((1, 1, 1, 3), 0.5)),
+        ("image_constant_1", [[[[0.5, 0.25, 2.0]]]], 0.0),
     ],
 )
 def test_pictures_are_scaled_as_before(name, scale, offset):
-    """Neither their name nor their shape alone marks constants."""
+    """Neither a name nor a shape that a user may choose marks constants."""
     small = dead_branch(layers.Rescaling(scale, offset, name=name))
     budget = 2 * keras_bar.measure_cost(small).volume
     wider = baselines.expand(small, budget, "volume")

@@ -1,5 +1,8 @@
 """Where gates are put, and what is said where none is."""
 
+import dataclasses
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -77,7 +80,8 @@ def gate_inputs(model):
 def test_the_gate_is_behind_the_norm_that_alone_reads_the_convolution():
     gated = keras_bar.gate(plain_net())
     assert gate_inputs(gated) == {"one_gate": "norm", "two_gate": "two"}
-    assert isinstance(gated.layers[-1], BudgetState)
+    (state,) = (x for x in gated.layers if isinstance(x, BudgetState))
+    assert state.input._keras_history.operation.name == "two_gate"
     assert gated.name == "plain"
 
 
@@ -137,7 +141,10 @@ def test_explain_before_and_after_gating():
     explanation = keras_bar.explain(model)
     assert explanation.gated == ["one", "two"]
     assert not explanation.ungated and not explanation.boundaries
-    assert keras_bar.explain(keras_bar.gate(model)) == explanation
+    gated = keras_bar.explain(keras_bar.gate(model))
+    # With gates it also says to how little the model can be pruned.
+    assert set(gated.least) == {"volume", "flops", "params"}
+    assert dataclasses.replace(gated, least={}) == explanation
     assert str(explanation).startswith("2 convolutions can be pruned:\n  one\n")
 
 
@@ -306,6 +313,21 @@ def test_the_reasons_in_an_error_are_few():
         ),
         (lambda: keras_bar.gate("model.keras"), "'model.keras'"),
         (lambda: keras_bar.gate(plain_net(), skip=["one", "nope"]), "nope"),
+        (lambda: keras_bar.gate(plain_net(), skip=5), "name.*skip=5"),
+        (lambda: keras_bar.gate(plain_net(), skip=[5]), r"name.*skip=\[5\]"),
+        (lambda: keras_bar.gate(plain_net(), seed="a"), "integer.*seed='a'"),
+        (lambda: keras_bar.gate(plain_net(), seed=1.5), "integer.*seed=1.5"),
+        (lambda: keras_bar.gate(plain_net(), seed=True), "integer.*seed=True"),
+        (
+            lambda: keras_bar.gate(plain_net(), layer=layers.Dense),
+            "HardConcreteGate.*layer=.*Dense",
+        ),
+        (
+            lambda: keras_bar.gate(
+                plain_net(), layer=functools.partial(layers.Dense, 3)
+            ),
+            "HardConcreteGate.*layer=.*Dense",
+        ),
         (
             lambda: keras_bar.gate(plain_net(), connectivity="dense"),
             "'mixed', 'regular'.*connectivity='dense'",

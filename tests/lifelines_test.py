@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import keras_bar
-from keras_bar import selection
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
+from keras_bar.budget import selection
 from keras_bar.callbacks import BudgetRegularizer
 from keras_bar.costs import CostModel
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 from keras_bar.layers.hard_concrete_gate import multiply_observed
 
 
@@ -34,13 +34,13 @@ def data():
 
 def test_a_boundary_does_not_hide_a_closed_stem():
     student = keras_bar.gate(network())
-    model = CostModel(Flow(trace(student)))
-    kept = selection.lifelines(model)
+    model = CostModel(ChannelAnalysis(trace(student)))
+    kept = selection.required_gates(model)
     assert len(kept) == len(model.gates)
     for gate in model.gates:
         masks = {g: np.ones(g.log_alpha.shape, bool) for g in model.gates}
         masks[gate][:] = False
-        assert not model.flow.is_connected(masks)
+        assert not model.analysis.is_connected(masks)
 
 
 def test_fit_returns_a_connected_network_behind_a_boundary():
@@ -57,7 +57,7 @@ def test_fit_returns_a_connected_network_behind_a_boundary():
     assert np.ptp(outputs, axis=0).max() > 0
 
 
-def test_weights_restored_after_pruning_are_reported():
+def test_weights_restored_after_pruning_are_refused():
     student = keras_bar.gate(network(), seed=0)
     student.compile(
         "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -69,7 +69,7 @@ def test_weights_restored_after_pruning_are_reported():
             x, y, epochs=1, verbose=0, callbacks=[BudgetRegularizer(0.5)]
         )
     student.set_weights(before)
-    with pytest.warns(UserWarning, match="EarlyStopping"):
+    with pytest.raises(ValueError, match="still learn.*budget 0.5"):
         keras_bar.hard_prune(student)
 
 

@@ -10,10 +10,10 @@ from keras import ops
 
 import keras_bar
 from keras_bar import baselines
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
 from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.costs import CostModel
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 from keras_bar.layers import MarkerGate
 from tests import pruning
 from tests import tiny
@@ -280,7 +280,7 @@ def test_needs_a_scale_in_front_of_every_reader(network, reader):
 
 def norms(model):
     """Dict from the names of gates to those of the norms that scale them."""
-    found = find_neighbours(CostModel(Flow(trace(model))))
+    found = find_neighbours(CostModel(ChannelAnalysis(trace(model))))
     assert not any(around.unscaled for around in found.values())
     return {
         gate.name: {x.name for x in around.norms}

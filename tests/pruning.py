@@ -40,6 +40,7 @@ def open_gates(model):
     """Opens every gate wide: all factors are 1."""
     for gate in gates_of(model):
         gate.log_alpha.assign(np.full(gate.log_alpha.shape, 9.0))
+        gate.fix()
     return model
 
 
@@ -62,6 +63,7 @@ def close_gates(model, seed=0, share=0.5, dead=()):
         gate.log_alpha.assign(
             np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0)
         )
+        gate.fix()
     return model
 
 
@@ -115,6 +117,11 @@ def asked(model, criterion, **options):
 
     baselines.prune(model, remember, 0.5, **options)
     return seen, scores
+
+
+def files_of(found):
+    """The files that warnings of this package are about."""
+    return [x.filename for x in found if x.category is UserWarning]
 
 
 def numbers(cost):

@@ -38,7 +38,7 @@ WITHOUT = {
     "keras_bar.hard_prune",
     "keras_bar.measure_cost",
     "keras_bar.callbacks.BudgetRegularizer",
-    "keras_bar.callbacks.GateJournal",
+    "keras_bar.callbacks.GateHistoryLogger",
     "keras_bar.callbacks.GateRegularizer",
     "keras_bar.distillation.Distiller",
     "keras_bar.distillation.LogitsDistillation",

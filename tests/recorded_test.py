@@ -8,9 +8,9 @@ from keras import ops
 
 import keras_bar
 from keras_bar import distillation
-from keras_bar.callbacks import BudgetRegularizer
 from recipes.pictures import Pictures
 from tests import tiny
+from tests.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
 

@@ -69,7 +69,7 @@ def test_transition_is_not_the_line():
     assert transition(0.75) > 0.9
 
 
-@pytest.mark.parametrize("d", [-1.0, float("nan")])
+@pytest.mark.parametrize("d", [-1.0, float("nan"), None, "soft"])
 def test_transition_refuses_a_negative_hardness(d):
     with pytest.raises(ValueError, match="Expected a non-negative float"):
         schedules.sigmoidal_transition(0.5, d)

@@ -165,7 +165,7 @@ def test_the_papers_penalty(finished, pictures, tmp_path):
     (row,) = sweeps.table(tmp_path / "trials.csv")
     for name, interval in tuning.PAPER_INTERVALS.items():
         assert interval.least <= row[name] <= interval.greatest
-    assert not {"openness", "price_exponent"} & row.keys()
+    assert not {"initial_logit", "cost_exponent"} & row.keys()
     assert row["volume"] <= 0.5
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import layers
+from keras import ops
 
 import keras_bar
 
@@ -76,4 +77,4 @@ def gates(model):
 def steps_done(model):
     """The number of steps the budget has counted."""
     state = model.get_layer("budget_state")
-    return int(state.step.numpy())
+    return int(ops.convert_to_numpy(state.steps_done()))

@@ -4,11 +4,12 @@ import pytest
 from keras import layers
 from keras import ops
 
-from keras_bar.graph.trace import call
-from keras_bar.graph.trace import clone
-from keras_bar.graph.trace import copy_state
-from keras_bar.graph.trace import replay
-from keras_bar.graph.trace import trace
+import keras_bar
+from keras_bar.analysis.trace import call
+from keras_bar.analysis.trace import clone
+from keras_bar.analysis.trace import copy_state
+from keras_bar.analysis.trace import replay
+from keras_bar.analysis.trace import trace
 from tests.pruning import difference
 from tests.pruning import inputs_for
 from tests.pruning import randomize
@@ -54,6 +55,13 @@ def small_block(name, filters=3):
     x = layers.Conv2D(filters, 1, name="conv")(inputs)
     x = layers.BatchNormalization(name="norm")(x)
     return keras.Model(inputs, x, name=name)
+
+
+def distiller():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    loss = keras.distillation.LogitsDistillation()
+    return keras.distillation.Distiller(model, model, loss, name="trainer")
 
 
 def test_nodes_come_after_what_they_read():
@@ -128,7 +136,7 @@ def test_shared_layers_are_twins():
     convs = [x for x in graph.nodes if isinstance(x.op, layers.Conv2D)]
     assert [x.name for x in convs] == ["shared_conv", "shared_conv_1"]
     assert convs[0].calls == 2
-    assert convs[0].twins is convs[1].twins == convs
+    assert convs[0].shared_calls is convs[1].shared_calls == convs
     twin = assert_copies(model)
     assert len(twin.weights) == len(model.weights)
 
@@ -175,6 +183,73 @@ def test_trainability_is_copied():
     assert not copy(model).trainable_weights
 
 
+def test_names_inside_of_nested_models_give_way():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(2, 1, name="inner_conv")(small_block("inner")(inputs))
+    names = [x.name for x in trace(keras.Model(inputs, x)).nodes]
+    assert names == ["inner_conv_1", "inner_norm", "inner_conv"]
+
+
+def test_operations_need_no_configuration():
+    """Keras has none where an argument is one of NumPy's integers."""
+    inputs = keras.Input((8, 8, 4))
+    x = ops.reshape(inputs, [-1, np.int64(64), 4])
+    model = keras.Model(inputs, ops.relu(x))
+    twin = assert_copies(model)
+    used = {id(x) for x in model.operations} & {id(x) for x in twin.operations}
+    assert not used  # Or the old model would keep the new one in memory.
+
+
+def test_nested_models_have_the_sizes_they_are_called_with():
+    inner = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2, name="conv")(inner)
+    x = layers.BatchNormalization()(x)
+    x = ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    backbone = keras.Model(inner, layers.MaxPooling2D()(x), name="backbone")
+    large, small = keras.Input((15, 15, 3)), keras.Input((7, 7, 3))
+    model = keras.Model([large, small], [backbone(large), backbone(small)])
+    shapes = [x.output.shape[1] for x in trace(model).nodes]
+    assert sorted(shapes) == sorted([7, 7, 9, 4, 3, 3, 5, 2])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unbuilt(layers.Layer):
+    """Every one that is made has one weight more than that before."""
+
+    made = 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        Unbuilt.made += 1
+        self.count = Unbuilt.made
+
+    def build(self, input_shape):
+        for i in range(self.count):
+            self.add_weight(shape=(i + 1,), name=f"w{i}")
+
+    def call(self, x):
+        return x
+
+
+class Function(layers.Layer):
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "make", [Unbuilt, lambda **kwargs: Function(ops.relu, **kwargs)]
+)
+def test_errors_name_the_layer_that_cannot_be_rebuilt(make):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, make(name="odd")(inputs))
+    with pytest.raises(ValueError, match="'odd' cannot.*Expected.*Received"):
+        copy(model)
+
+
 def test_fresh_names():
     inputs = keras.Input((4,), name="given")
     x = layers.Dense(2, name="dense")(inputs)
@@ -197,8 +272,24 @@ def test_a_subclassed_layer_inside_is_one_node():
         (lambda: Opaque(name="opaque"), "opaque"),
         (lambda: keras.Sequential([layers.Dense(2)], name="seq"), "seq"),
         (lambda: "resnet", "resnet"),
+        (lambda: distiller(), "'trainer'"),
     ],
 )
 def test_models_without_a_graph(model, received):
     with pytest.raises(ValueError, match=f"Expected.*Received.*{received}"):
         trace(model())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        keras_bar.gate,
+        keras_bar.hard_prune,
+        keras_bar.compact,
+        keras_bar.measure_cost,
+        keras_bar.explain,
+    ],
+)
+def test_a_distiller_is_told_from_its_student(function):
+    with pytest.raises(ValueError, match="pass `distiller.student`"):
+        function(distiller())

@@ -1,11 +1,12 @@
 """The methods that BAR is compared with."""
 
-from keras_bar.baselines.criteria import Channels
-from keras_bar.baselines.criteria import random
+from keras_bar import deprecation
+from keras_bar.baselines.criteria import ChannelGroup
+from keras_bar.baselines.criteria import random_scores
 from keras_bar.baselines.criteria import weight_magnitude
-from keras_bar.baselines.merging import InterpolativeDecomposition
-from keras_bar.baselines.merging import Merge
-from keras_bar.baselines.merging import VectorQuantization
+from keras_bar.baselines.filter_merging import InterpolativeDecomposition
+from keras_bar.baselines.filter_merging import Merge
+from keras_bar.baselines.filter_merging import VectorQuantization
 from keras_bar.baselines.morph_net import MorphNetRegularizer
 from keras_bar.baselines.morph_net import expand
 from keras_bar.baselines.one_shot import halvings
@@ -14,7 +15,7 @@ from keras_bar.baselines.penalties import InformationBottleneckRegularizer
 from keras_bar.baselines.penalties import L0Regularizer
 
 __all__ = [
-    "Channels",
+    "ChannelGroup",
     "InformationBottleneckRegularizer",
     "InterpolativeDecomposition",
     "L0Regularizer",
@@ -24,6 +25,11 @@ __all__ = [
     "expand",
     "halvings",
     "prune",
-    "random",
+    "random_scores",
     "weight_magnitude",
 ]
+
+
+def __getattr__(name):
+    renamed = {"Channels": "ChannelGroup", "random": "random_scores"}
+    return deprecation.renamed_attribute(globals(), renamed, name)

@@ -1,7 +1,7 @@
 """Criteria: what tells strong channels from weak ones without training.
 
-A criterion is a function of `Channels` that returns a score per channel, the
-higher the stronger. One's own is a function of a few lines:
+A criterion is a function of a `ChannelGroup` that returns a score per channel,
+the higher the stronger. One's own is a function of a few lines:
 
     def largest_weight(channels):
         return np.max([np.abs(x).max(axis=0) for x in channels.filters], axis=0)
@@ -27,7 +27,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Channels:
+class ChannelGroup:
     """The channels that one gate opens and closes.
 
     Attributes:
@@ -69,7 +69,7 @@ class Channels:
         return self.filters[0].shape[1]
 
 
-def weight_magnitude(channels: Channels) -> np.ndarray:
+def weight_magnitude(channels: ChannelGroup) -> np.ndarray:
     """WM: the Euclidean norm of a channel's filter.
 
     Where several convolutions write a channel, the root of the mean of their
@@ -81,7 +81,7 @@ def weight_magnitude(channels: Channels) -> np.ndarray:
     over writers are ours; the supplement (section 3.2) has no formula.
 
     Args:
-        channels: `Channels`.
+        channels: `ChannelGroup`.
 
     Returns:
         Floats `(channels,)`, in units of the weights.
@@ -102,7 +102,7 @@ def weight_magnitude(channels: Channels) -> np.ndarray:
     return np.sqrt(np.sum(squares, axis=0)) / np.sqrt(len(squares))
 
 
-def random(seed: int) -> Callable[[Channels], np.ndarray]:
+def random_scores(seed: int) -> Callable[[ChannelGroup], np.ndarray]:
     """Random: every channel is as good as any other.
 
     Args:
@@ -117,7 +117,7 @@ def random(seed: int) -> Callable[[Channels], np.ndarray]:
     Example:
 
     >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
-    >>> criterion = keras_bar.baselines.random(seed=0)
+    >>> criterion = keras_bar.baselines.random_scores(seed=0)
     >>> small = keras_bar.baselines.prune(model, criterion, budget=1 / 2)
     """
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)

@@ -18,19 +18,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bar import selection
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.rules import channel_selection
 from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.baselines.penalties import check_strength
-from keras_bar.callbacks.checks import check_gates
-from keras_bar.callbacks.control import Penalty
-from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.budget import selection
+from keras_bar.budget.controls import Penalty
+from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.budget.validation import check_gates
 from keras_bar.compaction.building import is_remnant
 from keras_bar.costs import CostModel
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
-from keras_bar.graph.placements import whole_streams
-from keras_bar.graph.rules import placing
 from keras_bar.layers import MarkerGate
 
 # How near to the best multiple of the widths a multiple must be.
@@ -56,7 +56,7 @@ class MorphNetRegularizer(GateRegularizer):
     What is alive gets less with every epoch, and when to stop is left open by
     Gordon et al.: `until` says at what size.
 
-    Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget; the
+    Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget;
     `penalty` is `strength` times the cost of what is alive.
 
     Args:
@@ -67,6 +67,7 @@ class MorphNetRegularizer(GateRegularizer):
             larger.
         until: Float in (0, 1): `fit` ends after the first epoch that leaves
             this fraction of the full cost, or less. None: at its own end.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, the model has no
@@ -99,8 +100,9 @@ class MorphNetRegularizer(GateRegularizer):
         metric: str = "flops",
         threshold: float = 1e-2,
         until: float | None = None,
+        log_all: bool = False,
     ):
-        super().__init__(steps=None)
+        super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
         selection.check_metric(metric)
         if not selection.is_number(threshold) or not threshold > 0:
@@ -119,6 +121,10 @@ class MorphNetRegularizer(GateRegularizer):
         self.metric = metric
         self.threshold = threshold
         self.until = until
+
+    @property
+    def brief_logs(self):
+        return (self.metric, "penalty")
 
     def check_model(self, cost_model, name):
         selection.check_known_size(cost_model, self.metric, name)
@@ -153,7 +159,7 @@ class _ScalePenalty(Penalty):
         self.strength = strength
         self.metric = metric
         self.threshold = threshold
-        self.lifelines = selection.lifelines(cost_model, metric)
+        self.required_gates = selection.required_gates(cost_model, metric)
 
     def alive(self):
         """Dict from gate to its channels that live now, boolean tensor
@@ -163,12 +169,12 @@ class _ScalePenalty(Penalty):
             for gate, size in _magnitudes(self.scales).items()
         }
 
-    def __call__(self, state):
+    def __call__(self, state, is_new=True):
         vectors = {}
         for gate, size in _magnitudes(self.scales).items():
             alive = ops.cast(self._is_alive(gate, size), "float32")
             pushed = 1.0
-            if gate in self.lifelines:
+            if gate in self.required_gates:
                 # It stays, so there is nothing to be saved by closing it.
                 pushed = ops.where(ops.sum(alive) > 1.0, 1.0, 1.0 - alive)
             # 0 or 1, with the gradient of the scale: so the gradient of the
@@ -179,7 +185,7 @@ class _ScalePenalty(Penalty):
 
     def _is_alive(self, gate, size):
         alive = size > self.threshold
-        if gate in self.lifelines:
+        if gate in self.required_gates:
             strongest = ops.arange(gate.channels) == ops.argmax(size)
             alive = ops.logical_or(alive, strongest)
         return alive
@@ -275,7 +281,7 @@ def expand(
 
     def cost(multiple):
         wider = _widened(graph, _multiplied(widths, multiple))
-        return CostModel(Flow(trace.trace(wider))).full[metric]
+        return CostModel(ChannelAnalysis(trace.trace(wider))).full[metric]
 
     if not cost(0.0) <= budget:  # Not where it is unknown, either.
         raise ValueError(
@@ -299,16 +305,21 @@ def expand(
 
 def _free_widths(graph):
     """Dict from `Node` to the channels of a convolution that may get more."""
-    flow = Flow(graph)
-    for node, rule in flow.rules.items():
-        if isinstance(rule, placing.Mixed | placing.Take | placing.Slice):
+    analysis = ChannelAnalysis(graph)
+    for node, rule in analysis.rules.items():
+        if isinstance(
+            rule,
+            channel_selection.Mixed
+            | channel_selection.Selection
+            | channel_selection.ChannelPad,
+        ):
             raise ValueError(
                 "Layers that pick channels by number cannot be widened. "
                 "Expected a model with ordinary additions, such as one "
                 "compacted with connectivity='regular'. Received: "
                 f"{graph.name!r} with {node.name!r}"
             )
-    placements = whole_streams(flow, place_gates(flow))
+    placements = whole_groups(analysis, place_gates(analysis))
     widths = {
         x.node: x.node.op.filters
         for x in placements

@@ -6,17 +6,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bar.graph import trace
-from keras_bar.graph.rules import merging
-from keras_bar.graph.rules.base import to_numpy
-from keras_bar.graph.rules.channelwise import Channelwise
-from keras_bar.graph.rules.convolutions import DepthwiseConvolution
-from keras_bar.graph.rules.convolutions import SeparableConvolution
-from keras_bar.graph.rules.gates import Gate
-from keras_bar.graph.rules.kernels import Kernel
-from keras_bar.graph.rules.kernels import Mixing
-from keras_bar.graph.rules.reshaping import Flatten
-from keras_bar.graph.streams import Streams
+from keras_bar.analysis import trace
+from keras_bar.analysis.residual_groups import ResidualGroups
+from keras_bar.analysis.rules import multi_input
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.channelwise import Channelwise
+from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
+from keras_bar.analysis.rules.convolutions import SeparableConvolution
+from keras_bar.analysis.rules.gates import Gate
+from keras_bar.analysis.rules.kernels import Kernel
+from keras_bar.analysis.rules.kernels import Mixing
+from keras_bar.analysis.rules.reshaping import Flatten
 
 # Pictures in a batch of those on which activations are observed.
 BATCH = 64
@@ -69,13 +69,13 @@ class Neighbours:
 
 def find_neighbours(cost_model):
     """Dict from gate to its `Neighbours`."""
-    flow = cost_model.flow
+    analysis = cost_model.analysis
     gated: dict = {gate: [] for gate in cost_model.gates}
-    for node, rule in flow.rules.items():
+    for node, rule in analysis.rules.items():
         if isinstance(rule, Gate):
             gated[rule.gate(node)].append(node)
-    streams = Streams(flow)
-    search = _Search(flow, streams, streams.sources())
+    groups = ResidualGroups(analysis)
+    search = _Search(analysis, groups, groups.sources())
     return {gate: search.around(x) for gate, x in gated.items()}
 
 
@@ -83,14 +83,14 @@ class _Search:
     """Follows the channels of a gate to those who read them.
 
     Args:
-        flow: `Flow`.
-        streams: Its `Streams`.
+        analysis: `ChannelAnalysis`.
+        streams: Its `ResidualGroups`.
         sources: Dict from stream to the nodes that write it.
     """
 
-    def __init__(self, flow, streams, sources):
-        self._flow = flow
-        self._streams = streams
+    def __init__(self, analysis, groups, sources):
+        self._analysis = analysis
+        self._groups = groups
         self._sources = sources
 
     def around(self, nodes):
@@ -103,10 +103,10 @@ class _Search:
         seen: set = set()
         while stack:
             value, rows = stack.pop()
-            followed &= value not in self._flow.graph.outputs
+            followed &= value not in self._analysis.graph.outputs
             for node in set(value.consumers) - seen:
                 seen.add(node)
-                rule = self._flow.rules[node]
+                rule = self._analysis.rules[node]
                 if _reads_linearly(rule):
                     size = value.shape[rule.axis(node, value)]
                     one_each = np.arange(size)[:, None]
@@ -135,18 +135,18 @@ class _Search:
         """Whether channel i of the output depends on channel i alone."""
         if isinstance(rule, DepthwiseConvolution):
             return rule.copies(node.op) == 1
-        if isinstance(rule, merging.Sum):
+        if isinstance(rule, multi_input.Sum):
             # Nobody else writes to the sum.
-            stream = self._streams.of(node.output)
-            full = all(merging.has_full_shape(x, node) for x in node.inputs)
-            return full and set(self._sources[stream]) <= set(gate_nodes)
+            group = self._groups.of(node.output)
+            full = all(multi_input.has_full_shape(x, node) for x in node.inputs)
+            return full and set(self._sources[group]) <= set(gate_nodes)
         return isinstance(rule, Channelwise) and not isinstance(rule, Gate)
 
     def _written(self, node):
         """The layer with a kernel in front of a gate, and those between."""
         between = []
-        node = self._flow.rules[node].gated(node).producer
-        while not isinstance(self._flow.rules[node], Kernel):
+        node = self._analysis.rules[node].gated(node).producer
+        while not isinstance(self._analysis.rules[node], Kernel):
             between.append(node)
             node = node.inputs[0].producer
         return node, between
@@ -161,7 +161,7 @@ class _Search:
         seen, readers = set(stack), []
         while stack:
             value = stack.pop()
-            readers += [None] if value in self._flow.graph.outputs else []
+            readers += [None] if value in self._analysis.graph.outputs else []
             for node in value.consumers:
                 if node not in passed:
                     readers.append(node)
@@ -172,11 +172,11 @@ class _Search:
 
     def _flattened_rows(self, node, value):
         """Where the features of every channel are, `(channels, places)`."""
-        channels = self._flow.channels[value]
+        channels = self._analysis.channels[value]
         everything = np.arange(channels.size)
-        rule = self._flow.rules[node]
-        of, numbers = rule.features(node, channels, everything)
-        return np.stack([numbers[of == i] for i in everything])
+        rule = self._analysis.rules[node]
+        of, resolved = rule.features(node, channels, everything)
+        return np.stack([resolved[of == i] for i in everything])
 
 
 def _reads_linearly(rule):
@@ -203,12 +203,12 @@ class Activations:
     all that a least-squares fit of channels by channels asks for.
 
     Args:
-        flow: `Flow` of the gated model, all of whose gates are open.
+        analysis: `ChannelAnalysis` of the gated model, whose gates are open.
         neighbours: Dict from gate to `Neighbours`.
     """
 
-    def __init__(self, flow, neighbours):
-        self._flow = flow
+    def __init__(self, analysis, neighbours):
+        self._analysis = analysis
         self._readers = {
             gate: around.readers for gate, around in neighbours.items()
         }
@@ -254,7 +254,7 @@ class Activations:
 
     def _matrix(self, reader, array):
         """A row per sample and position, a column per channel."""
-        rule = self._flow.rules[reader.node]
+        rule = self._analysis.rules[reader.node]
         array = np.moveaxis(array, rule.axis(reader.node, reader.value), -1)
         by_channel = array[..., reader.rows]
         by_channel = np.swapaxes(by_channel, -1, -2)
@@ -262,7 +262,7 @@ class Activations:
 
     def _run(self, batch, wanted):
         """Dict from the `Value`s wanted to their arrays, in inference."""
-        graph = self._flow.graph
+        graph = self._analysis.graph
         seen: dict = {}
         tensors = {
             value: ops.convert_to_tensor(x, dtype=value.dtype)

@@ -8,18 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bar import selection
-from keras_bar.baselines.criteria import Channels
-from keras_bar.baselines.criteria import random
-from keras_bar.baselines.merging import apply_merge
-from keras_bar.baselines.merging import check_merge
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
+from keras_bar.baselines.criteria import ChannelGroup
+from keras_bar.baselines.criteria import random_scores
+from keras_bar.baselines.filter_merging import apply_merge
+from keras_bar.baselines.filter_merging import check_merge
 from keras_bar.baselines.neighbours import Activations
 from keras_bar.baselines.neighbours import find_neighbours
+from keras_bar.budget import selection
 from keras_bar.compaction import compact
 from keras_bar.costs import CostModel
 from keras_bar.gating import gate
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.trace import trace
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MarkerGate
 
@@ -28,7 +28,7 @@ SCOPES = ("layer", "global")
 
 def prune(
     model: keras.Model,
-    criterion: Callable[[Channels], Any],
+    criterion: Callable[[ChannelGroup], Any],
     budget: float,
     metric: str = "volume",
     *,
@@ -45,7 +45,7 @@ def prune(
     Args:
         model: Functional or built Sequential `keras.Model`. It is left as it
             is.
-        criterion: Function of `baselines.Channels` that returns a score per
+        criterion: Function of `baselines.ChannelGroup` that returns a score per
             channel, such as `baselines.weight_magnitude`; see
             `baselines.criteria`.
         budget: Float in (0, 1], the fraction of the model's cost that may
@@ -91,16 +91,16 @@ def prune(
     student = gate(
         model, connectivity=connectivity, skip=skip, layer=MarkerGate
     )
-    cost_model = CostModel(Flow(trace(student)))
+    cost_model = CostModel(ChannelAnalysis(trace(student)))
     target = selection.target_cost(cost_model, metric, budget, model.name)
     neighbours = find_neighbours(cost_model)
-    channels = _channels(neighbours, cost_model.flow)
+    channels = _channels(neighbours, cost_model.analysis)
     scores = {key: _checked(criterion(x), x) for key, x in channels.items()}
     if scope == "layer":
         scores = {key: _shares(x) for key, x in scores.items()}
     chosen = selection.strongest(cost_model, metric, target, scores)
     if hasattr(criterion, "merge"):
-        _merge(criterion, channels, chosen, neighbours, cost_model.flow)
+        _merge(criterion, channels, chosen, neighbours, cost_model.analysis)
     for key, mask in chosen.items():
         key.set_alive(mask)
     # The writers that regular connectivity ties share a gate, so that they
@@ -152,29 +152,29 @@ def halvings(budget: float) -> list[float]:
 
 
 def _check_criterion(criterion):
-    """Raises a ValueError for what is no function of `Channels`."""
-    unfinished = isinstance(criterion, type) or criterion is random
+    """Raises a ValueError for what is no function of `ChannelGroup`."""
+    unfinished = isinstance(criterion, type) or criterion is random_scores
     if unfinished or not callable(criterion):
         raise ValueError(
-            "Invalid criterion. Expected a function of `baselines.Channels`, "
-            "such as baselines.weight_magnitude, baselines.random(seed) or "
-            "baselines.VectorQuantization(). "
+            "Invalid criterion. Expected a function of "
+            "`baselines.ChannelGroup`, such as baselines.weight_magnitude, "
+            "baselines.random_scores(seed) or baselines.VectorQuantization(). "
             f"Received: criterion={criterion!r}"
         )
 
 
-def _channels(neighbours, flow):
-    """Dict from gate to `Channels`."""
-    activations = Activations(flow, neighbours)
+def _channels(neighbours, analysis):
+    """Dict from gate to `ChannelGroup`."""
+    activations = Activations(analysis, neighbours)
 
     def observe(key, inputs):
-        _check_inputs(inputs, flow.graph.inputs)
+        _check_inputs(inputs, analysis.graph.inputs)
         return activations(key, inputs)
 
     return {
-        key: Channels(
+        key: ChannelGroup(
             name=around.writers[0].name,
-            filters=[flow.rules[x].filters(x.op) for x in around.writers],
+            filters=[analysis.rules[x].filters(x.op) for x in around.writers],
             index=index,
             reader_count=len(around.readers) if around.complete else 0,
             activations=functools.partial(observe, key),
@@ -205,7 +205,7 @@ def _fits(found, shape):
     )
 
 
-def _merge(criterion, channels, chosen, neighbours, flow):
+def _merge(criterion, channels, chosen, neighbours, analysis):
     """Lets the channels that stay stand in for those that go."""
     merges = {}
     for key, mask in chosen.items():
@@ -216,7 +216,7 @@ def _merge(criterion, channels, chosen, neighbours, flow):
     # All have looked at the network as it was; only now it may change.
     for key, merge in merges.items():
         kept = np.flatnonzero(chosen[key])
-        apply_merge(merge, neighbours[key], kept, flow)
+        apply_merge(merge, neighbours[key], kept, analysis)
 
 
 def _shares(scores):

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from keras import ops
 
-from keras_bar import selection
-from keras_bar.callbacks.checks import check_gates
-from keras_bar.callbacks.control import Penalty
-from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar.budget import selection
+from keras_bar.budget.controls import Penalty
+from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.budget.validation import check_gates
 from keras_bar.costs import METRICS
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import GaussianGate
@@ -22,8 +22,9 @@ class ChannelRegularizer(GateRegularizer):
     follows from the strength. When `fit` ends, channels whose factor in
     inference is 0 are closed for good; the network stays connected.
 
-    Logs of every epoch: `volume`, `flops` and `params`, the cost of the network
-    if it were compacted now, as fractions of the full cost; and `penalty`.
+    Logs of every epoch: `volume`, the cost of the network if it were compacted
+    now, as a fraction of the full cost; and `penalty`, the loss that is added.
+    With `log_all=True` also `flops` and `params`.
 
     Args:
         strength: Positive float, the factor of the loss.
@@ -33,6 +34,7 @@ class ChannelRegularizer(GateRegularizer):
         factor: Function from a gate to a number above 0, by which the weight
             of its channels is multiplied; or None. A gate is named after what
             it gates, `conv1_gate`, and knows the number of its `channels`.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, or the model has no gates of this
@@ -46,8 +48,9 @@ class ChannelRegularizer(GateRegularizer):
         strength: float,
         weight: str | None = None,
         factor: Callable[[ChannelGate], float] | None = None,
+        log_all: bool = False,
     ):
-        super().__init__(steps=None)
+        super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
         if weight is not None and weight not in METRICS:
             raise ValueError(
@@ -98,6 +101,7 @@ class L0Regularizer(ChannelRegularizer):
         strength: Positive float, the factor of the loss.
         weight: As `ChannelRegularizer` takes it.
         factor: As `ChannelRegularizer` takes it.
+        log_all: As `ChannelRegularizer` takes it.
 
     Example:
 
@@ -137,6 +141,7 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
         strength: Positive float, the factor of the loss.
         weight: As `ChannelRegularizer` takes it.
         factor: As `ChannelRegularizer` takes it.
+        log_all: As `ChannelRegularizer` takes it.
 
     Example:
 
@@ -163,8 +168,9 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
         strength: float,
         weight: str | None = "volume",
         factor: Callable[[ChannelGate], float] | None = None,
+        log_all: bool = False,
     ):
-        super().__init__(strength, weight, factor)
+        super().__init__(strength, weight, factor, log_all)
 
     def channel_penalty(self, gate):
         return gate.divergence()
@@ -185,7 +191,7 @@ class _Penalty(Penalty):
         self.strength = strength
         self.value = value
 
-    def __call__(self, state):
+    def __call__(self, state, is_new=True):
         return self.strength * sum(
             weight * ops.sum(self.value(gate))
             for gate, weight in self.weights.items()

@@ -1,7 +1,19 @@
 """Callbacks of `model.fit`."""
 
-from keras_bar.callbacks.budget_regularizer import BudgetRegularizer
-from keras_bar.callbacks.gate_journal import GateJournal
-from keras_bar.callbacks.gate_regularizer import GateRegularizer
+from keras_bar import deprecation
+from keras_bar.budget.after_pruning import AfterPruning
+from keras_bar.budget.budget_regularizer import BudgetRegularizer
+from keras_bar.budget.gate_history_logger import GateHistoryLogger
+from keras_bar.budget.gate_regularizer import GateRegularizer
 
-__all__ = ["BudgetRegularizer", "GateJournal", "GateRegularizer"]
+__all__ = [
+    "AfterPruning",
+    "BudgetRegularizer",
+    "GateHistoryLogger",
+    "GateRegularizer",
+]
+
+
+def __getattr__(name):
+    renamed = {"GateHistoryLogger": "GateHistoryLogger"}
+    return deprecation.renamed_attribute(globals(), renamed, name)

@@ -1,26 +1,29 @@
 """The builder of the compact network: tensors that store fewer channels."""
 
 import dataclasses
-import re
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import along
 from keras_bar.compaction.layout import arrange
-from keras_bar.graph import trace
-from keras_bar.graph.rules.base import along
+from keras_bar.compaction.moving import ZERO
+from keras_bar.compaction.moving import Mover
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
+# Marks, in the name of a layer, that compaction made it of numbers per channel.
+# Keras saves nothing else of its own layers that could: the name is theirs
+# alone, and with it the mark is in every file, also if Keras alone reads it.
+MARK = "__keras_bar__"
+
 
 def is_remnant(node):
-    """Whether `Builder.affine` made a layer of numbers per channel. Unlike a
-    user's, these have every dimension of the tensor, the batch's too."""
+    """Whether `Builder.affine` made a layer of numbers per channel."""
     rescales = isinstance(node.op, keras.layers.Rescaling)
-    named = re.search(r"_(constant|scale|factor)(_\d+)?$", node.name)
-    ranks = [np.ndim(getattr(node.op, x, 0)) for x in ("scale", "offset")]
-    return bool(rescales and named) and len(node.inputs[0].shape) in ranks
+    return rescales and MARK in node.op.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +48,11 @@ class Builder:
     """Builds the compact network, operation by operation.
 
     Args:
-        flow: `Flow` of the hard-pruned network.
-        numbers: Its `Numbers`.
+        analysis: `ChannelAnalysis` of the hard-pruned network.
+        resolved: Its `ResolvedChannels`.
         folded: Set of nodes whose gate is in the weights already.
+        mixed_addition: `"operations"` or `"layer"`, what a mixed addition
+            becomes.
 
     Attributes:
         tensors: Dict from `Value` to its tensor in the new model; None where
@@ -56,16 +61,18 @@ class Builder:
             order; None for all of them where the channel axis is unknown.
     """
 
-    def __init__(self, flow, numbers, folded):
-        self.flow = flow
-        self.numbers = numbers
-        self.constants = numbers.constants
+    def __init__(self, analysis, resolved, folded, mixed_addition="operations"):
+        self.analysis = analysis
+        self.resolved = resolved
+        self.constants = resolved.constants
         self.folded = folded
         self.tensors: dict = {}
         self.order: dict = {
-            value: None if flow.channels[value].axis is None else order
-            for value, order in arrange(flow, numbers).items()
+            value: None if analysis.channels[value].axis is None else order
+            for value, order in arrange(analysis, resolved).items()
         }
+        self._mixed_addition = mixed_addition
+        self._mover = Mover(analysis.graph.fresh_name)
         self._removed = []
         self._mixed = []
         self._restored = []
@@ -77,15 +84,15 @@ class Builder:
         if not any(self.is_built(x) for x in node.outputs):
             self._removed.append(node)
             return [None] * len(node.outputs)
-        return self.flow.rules[node].rebuild(node, self)
+        return self.analysis.rules[node].rebuild(node, self)
 
     def finish(self, outputs):
         """The model's outputs, with all of their channels."""
-        return [self.restored(value) for value in self.flow.graph.outputs]
+        return [self.restored(value) for value in self.analysis.graph.outputs]
 
     def is_built(self, value):
         """Whether anything of a tensor is computed."""
-        return value in self.flow.needed and self.numbers.live[value].any()
+        return value in self.analysis.needed and self.resolved.live[value].any()
 
     def clone(self, node, **changes):
         """A new layer for a node; one for all calls of a layer that the
@@ -108,7 +115,7 @@ class Builder:
 
     def restored(self, value):
         """A tensor with all of its channels, constants where they are dead."""
-        size = self.flow.channels[value].size
+        size = self.analysis.channels[value].size
         if size is None:
             return self.tensors[value]
         return self.read(value, np.arange(size), self._axis(value))
@@ -130,16 +137,12 @@ class Builder:
         if np.isin(wanted, stored).all():
             return self.select(tensor, stored, wanted, axis)
         self._restored.append(value)
-        # Channel number `len(stored)` is one of zeros.
-        padding = [(0, 0)] * len(value.shape)
-        padding[axis] = (0, 1)
-        name = self._layer_name(value)
-        tensor = self._named(ops.pad(tensor, padding), f"{name}_pad")
-        source = np.full(size, len(stored))
+        source = np.full(size, ZERO)
         source[stored] = np.arange(len(stored))
-        if not np.array_equal(source[wanted], np.arange(len(stored) + 1)):
-            tensor = ops.take(tensor, source[wanted].tolist(), axis=axis)
-            tensor = self._named(tensor, f"{name}_restored")
+        name = self._layer_name(value)
+        tensor = self._mover.gather(
+            tensor, source[wanted], axis, f"{name}_restored"
+        )
         constants = self.constants[value][wanted]
         return self.affine(tensor, value, f"{name}_constant", offset=constants)
 
@@ -151,7 +154,7 @@ class Builder:
         if like is None:
             return self._constant(value, wanted)
         name = self._layer_name(value)
-        zeros = self._named(ops.zeros_like(like), f"{name}_zeros")
+        zeros = self._mover.named(ops.zeros_like(like), f"{name}_zeros")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
@@ -160,26 +163,27 @@ class Builder:
         if np.array_equal(stored, wanted):
             return tensor
         place = {channel: i for i, channel in enumerate(stored)}
-        positions = [place[c] for c in wanted]
         name = f"{tensor._keras_history.operation.name}_channels"
-        return self._named(ops.take(tensor, positions, axis=axis), name)
+        return self._mover.gather(
+            tensor, [place[c] for c in wanted], axis, name
+        )
 
     def affine(self, tensor, like, name, scale=1.0, offset=0.0):
         """A tensor times a factor, or one per channel, plus an offset."""
         if np.all(np.equal(scale, 1.0)) and not np.any(offset):
             return tensor
         rank, axis = len(like.shape), self._axis(like)
-        name = self.flow.graph.fresh_name(name)
+        name = self.analysis.graph.fresh_name(name + MARK)
         if rank == 2:
             # Keras reshapes factors of fewer than three dimensions if its
             # configuration says that channels come first.
             column = keras.layers.Reshape((-1, 1), name=f"{name}_in")
             tensor = column(tensor)
-        numbers = [
+        resolved = [
             along(x, axis, max(rank, 3)).tolist() if np.ndim(x) else float(x)
             for x in (scale, offset)
         ]
-        layer = keras.layers.Rescaling(*numbers, name=name, dtype=like.dtype)
+        layer = keras.layers.Rescaling(*resolved, name=name, dtype=like.dtype)
         if rank > 2:
             return layer(tensor)
         row = keras.layers.Reshape((-1,), name=f"{name}_out")
@@ -200,7 +204,7 @@ class Builder:
         """
         kept = self.order[node.output]
         place = {channel: i for i, channel in enumerate(kept)}
-        size = self.flow.channels[node.output].size
+        size = self.analysis.channels[node.output].size
         operands, constant = [], np.zeros(size)
         for i, value in enumerate(node.inputs):
             held = np.arange(size) if places is None else places[i]
@@ -230,6 +234,11 @@ class Builder:
         if any(x.places is not None for x in operands):
             places = [x.places for x in operands]
             return self._mix(node, tensors, places, constant)
+        return self._sum(node, tensors, constant)
+
+    def _sum(self, node, tensors, constant):
+        """Adds tensors, and a constant, that store the same channels."""
+        like, name = node.output, node.name
         output = tensors[0]
         if len(tensors) > 1:
             output = keras.layers.Add(name=name, dtype=like.dtype)(tensors)
@@ -238,10 +247,20 @@ class Builder:
     def _mix(self, node, tensors, places, constant):
         """Adds tensors that store different channels."""
         self._mixed.append(node)
-        axis = self._axis(node.output)
+        axis, channels = self._axis(node.output), len(self.order[node.output])
+        if self._mixed_addition == "operations":
+            terms = []
+            for x, where in zip(tensors, places, strict=True):
+                if where is not None:
+                    terms += self._mover.spread(
+                        x, where, channels, axis, node.name
+                    )
+                else:
+                    terms.append(x)
+            return self._sum(node, terms, constant)
         layer = MixedResidual(
             places,
-            channels=len(self.order[node.output]),
+            channels=channels,
             constant=constant if np.any(constant) else None,
             axis=-1 if axis == len(node.output.shape) - 1 else axis,
             name=node.name,
@@ -274,26 +293,19 @@ class Builder:
                 f"{name!r} of shape {value.shape}"
             )
         dims[self._axis(value) - 1] = len(wanted)
-        source = self.tensors[self.flow.graph.inputs[0]]
+        source = self.tensors[self.analysis.graph.inputs[0]]
         axes = tuple(range(1, len(source.shape)))
-        zeros = self._named(ops.zeros_like(source), f"{name}_zeros")
-        zeros = self._named(ops.max(zeros, axis=axes), f"{name}_zero")
-        zeros = self._named(ops.cast(zeros, value.dtype), f"{name}_cast")
+        zeros = self._mover.named(ops.zeros_like(source), f"{name}_zeros")
+        zeros = self._mover.named(ops.max(zeros, axis=axes), f"{name}_zero")
+        zeros = self._mover.named(ops.cast(zeros, value.dtype), f"{name}_cast")
         zeros = ops.reshape(zeros, (-1,) + (1,) * len(dims))
-        zeros = self._named(zeros, f"{name}_reshape")
-        zeros = self._named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
+        zeros = self._mover.named(zeros, f"{name}_reshape")
+        zeros = self._mover.named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
     def _axis(self, value):
-        return self.flow.channels[value].axis
+        return self.analysis.channels[value].axis
 
     def _layer_name(self, value):
         return value.producer.name if value.producer else "input"
-
-    def _named(self, tensor, name):
-        """Gives the operation that made a tensor a name that no other has:
-        the automatic ones may collide with those of a loaded model."""
-        operation = tensor._keras_history.operation
-        operation.name = self.flow.graph.fresh_name(name)
-        return tensor

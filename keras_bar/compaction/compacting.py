@@ -2,28 +2,37 @@
 
 import dataclasses
 
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.residual_groups import check_connectivity
+from keras_bar.analysis.residual_groups import unite
+from keras_bar.analysis.rules import gates
+from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
 from keras_bar.compaction.explaining import explain
 from keras_bar.compaction.hard_pruning import hard_prune
-from keras_bar.compaction.numbers import Numbers
+from keras_bar.compaction.loading import warn_unless_loadable
+from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.rules import gates
-from keras_bar.graph.rules.base import to_numpy
-from keras_bar.graph.streams import check_connectivity
-from keras_bar.graph.streams import unite
+
+MIXED_ADDITIONS = ("operations", "layer")
 
 
-def compact(model, *, connectivity="mixed"):
+def compact(
+    model,
+    *,
+    connectivity="mixed",
+    mixed_addition="operations",
+    allow_unfinished=False,
+):
     """Builds the small network that a gated one has become.
 
     Dead channels are removed with everything that only served them, constants
     are folded into biases and batch normalization, the gates' values into the
     weights. In inference the result equals `hard_prune(model)`. It holds
-    standard Keras layers, and `keras_bar.layers.MixedResidual` where the two
-    sides of an addition keep different channels.
+    layers and operations of Keras alone, so that its file loads without this
+    package.
 
     Args:
         model: Gated `keras.Model`. It is left as it is.
@@ -31,30 +40,52 @@ def compact(model, *, connectivity="mixed"):
             block keep the channels they have. `"regular"`: all writers of a
             residual stream keep the union of theirs; more is computed, by
             ordinary additions.
+        mixed_addition: What an addition becomes whose sides keep different
+            channels. `"operations"`: slice, pad, take and add, which multiply
+            nothing and load anywhere. `"layer"`: one
+            `keras_bar.layers.MixedResidual`, whose file needs
+            `import keras_bar`. In TensorFlow without XLA it is the faster one
+            where few channels are scattered over large images; its
+            multiplications by 0 and 1 are in no cost.
+        allow_unfinished: Boolean, whether gates may still learn, and the cost
+            exceed the budget that the network was being pruned to. Defaults to
+            False.
 
     Returns:
         A Functional `keras.Model` without gates.
 
     Raises:
-        ValueError: If the model has no gates, no path from input to output is
-            left, or an argument is wrong.
+        ValueError: If the model has no gates, pruning is unfinished, no path
+            from input to output is left, or an argument is wrong.
     """
     check_connectivity(connectivity)
-    pruned = hard_prune(model)
+    if mixed_addition not in MIXED_ADDITIONS:
+        raise ValueError(
+            "Unknown mixed addition. Expected one of "
+            f"{', '.join(map(repr, MIXED_ADDITIONS))}. "
+            f"Received: mixed_addition={mixed_addition!r}"
+        )
+    pruned = hard_prune(model, allow_unfinished=allow_unfinished)
     graph = trace.trace(pruned)
-    flow = Flow(graph)
-    masks = alive_masks(CostModel(flow).gates)
+    analysis = ChannelAnalysis(graph)
+    masks = alive_masks(CostModel(analysis).gates)
     if connectivity == "regular":
-        masks = unite(flow, masks)
-    builder = Builder(flow, Numbers(flow, masks), _fold_gates(flow))
+        masks = unite(analysis, masks)
+    builder = Builder(
+        analysis,
+        ResolvedChannels(analysis, masks),
+        _fold_gates(analysis),
+        mixed_addition,
+    )
     small = trace.replay(graph, builder.rebuild, finish=builder.finish)
     small.explanation = dataclasses.replace(
         explain(pruned), **builder.summary()
     )
+    warn_unless_loadable(small, stacklevel=2)
     return small
 
 
-def _fold_gates(flow):
+def _fold_gates(analysis):
     """Multiplies the gates' values into the weights in front of them, where
     these scale what the gate reads.
 
@@ -62,11 +93,13 @@ def _fold_gates(flow):
         Set of the nodes at which nothing remains to be multiplied.
     """
     folded = set()
-    for node, rule in flow.rules.items():
+    for node, rule in analysis.rules.items():
         if not isinstance(rule, gates.Gate):
             continue
         factors = to_numpy(rule.gate(node).fixed_value)
-        for weight, axis in _output_weights(rule.gated(node), factors, flow):
+        for weight, axis in _output_weights(
+            rule.gated(node), factors, analysis
+        ):
             # Axis -2: the transposed kernel, whose last axis is the input.
             shape = (-1, 1) if axis == -2 else (-1,)
             weight.assign(to_numpy(weight) * factors.reshape(shape))
@@ -74,12 +107,14 @@ def _fold_gates(flow):
     return folded
 
 
-def _output_weights(value, factors, flow):
+def _output_weights(value, factors, analysis):
     """Pairs of weight and axis that scale a tensor, if they let these factors
     pass and nobody else reads it."""
-    producer, rule = value.producer, flow.rules.get(value.producer)
-    read_once = len(value.consumers) == 1 and value not in flow.graph.outputs
-    known = flow.channels[value].axis is not None
+    producer, rule = value.producer, analysis.rules.get(value.producer)
+    read_once = (
+        len(value.consumers) == 1 and value not in analysis.graph.outputs
+    )
+    known = analysis.channels[value].axis is not None
     if read_once and known and hasattr(rule, "output_weights"):
         return rule.output_weights(producer.op, factors)
     return []

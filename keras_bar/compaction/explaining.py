@@ -2,9 +2,13 @@
 
 import dataclasses
 
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.placements import place_gates
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.counting import listed
+from keras_bar.analysis.counting import uncounted
+from keras_bar.analysis.gate_placement import place_gates
+from keras_bar.budget import selection
+from keras_bar.costs import CostModel
 from keras_bar.layers import ChannelGate
 
 
@@ -22,6 +26,11 @@ class Explanation:
         removed: Names of layers that compaction removed whole.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
+        least: Dict from metric to the least cost to which a gated model can
+            be pruned, and the full cost: no budget can be smaller. Empty for
+            a model without gates.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are in no cost, because no rule knows them.
     """
 
     gated: list
@@ -31,12 +40,20 @@ class Explanation:
     removed: list = dataclasses.field(default_factory=list)
     mixed: list = dataclasses.field(default_factory=list)
     restored: list = dataclasses.field(default_factory=list)
+    least: dict = dataclasses.field(default_factory=dict)
+    uncounted: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
         lines += [f"  {name}" for name in self.gated]
         lines.append(f"{len(self.ungated)} convolutions cannot:")
         lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
+        if self.least:
+            lines.append("The least that can be pruned to:")
+            lines += [
+                f"  {name}: {least:,} of {full:,} ({least / full:.4g})"
+                for name, (least, full) in self.least.items()
+            ]
         if self.boundaries:
             lines.append("Layers that need every channel they read:")
             lines += [f"  {n}: {why}" for n, why in self.boundaries.items()]
@@ -52,6 +69,10 @@ class Explanation:
         ):
             if names:
                 lines.append(f"{title}: {', '.join(names)}")
+        if self.uncounted:
+            lines.append(
+                f"Not counted in volume and FLOPs: {listed(self.uncounted)}"
+            )
         return "\n".join(lines)
 
 
@@ -67,13 +88,13 @@ def explain(model):
     """
     if hasattr(model, "explanation"):
         return model.explanation
-    flow = Flow(trace.trace(model))
+    analysis = ChannelAnalysis(trace.trace(model))
     has_gates = any(
-        isinstance(node.op, ChannelGate) for node in flow.graph.nodes
+        isinstance(node.op, ChannelGate) for node in analysis.graph.nodes
     )
     reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}
-    for x in place_gates(flow):
+    for x in place_gates(analysis):
         if x.gated or (x.value is not None and not has_gates):
             gated.append(x.name)
         else:
@@ -84,8 +105,17 @@ def explain(model):
         ungated=ungated,
         boundaries={
             node.name: why
-            for node, why in flow.boundaries().items()
-            if any(flow.reads_all(node, i) for i in range(len(node.inputs)))
+            for node, why in analysis.boundaries().items()
+            if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
+        least=_least_costs(analysis) if has_gates else {},
+        uncounted=uncounted(analysis),
     )
+
+
+def _least_costs(analysis):
+    """Dict from metric to the least and the full cost."""
+    cost_model = CostModel(analysis)
+    least = selection.least_costs(cost_model)
+    return {x: (cost, cost_model.full[x]) for x, cost in least.items()}

@@ -1,19 +1,19 @@
 """Hard pruning: every gate fixed, every constant where it can be removed."""
 
 import dataclasses
-import warnings
 
 import numpy as np
 
-from keras_bar.compaction.numbers import Numbers
+from keras_bar.analysis import trace
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.kernels import Kernel
+from keras_bar.analysis.rules.kernels import Mixing
+from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
-from keras_bar.graph import trace
-from keras_bar.graph.flow import Flow
-from keras_bar.graph.rules.base import to_numpy
-from keras_bar.graph.rules.kernels import Kernel
-from keras_bar.graph.rules.kernels import Mixing
-from keras_bar.graph.rules.kernels import following_norm
+from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
 # Relative size of what counts as rounding rather than as a change.
@@ -43,7 +43,7 @@ class Adjustment:
     error: float
 
 
-def hard_prune(model):
+def hard_prune(model, *, allow_unfinished=False):
     """Fixes every gate at its deterministic value.
 
     The result still has its full size, and computes exactly what
@@ -53,17 +53,20 @@ def hard_prune(model):
 
     Args:
         model: Gated `keras.Model`. It is left as it is.
+        allow_unfinished: Boolean, whether gates may still learn, and the cost
+            exceed the budget that the network was being pruned to. Defaults to
+            False.
 
     Returns:
         A new `keras.Model`.
 
     Raises:
-        ValueError: If the model has no gates, or no path from the input to
-            the output is left.
+        ValueError: If the model has no gates, pruning is unfinished, or no
+            path from the input to the output is left.
     """
     graph = trace.trace(model)
-    flow = Flow(graph)
-    cost_model = CostModel(flow)
+    analysis = ChannelAnalysis(graph)
+    cost_model = CostModel(analysis)
     gates = cost_model.gates
     if not gates:
         raise ValueError(
@@ -72,33 +75,64 @@ def hard_prune(model):
             f"Received: {model.name!r}, which has no gate"
         )
     masks = alive_masks(gates)
-    check_connected(flow, masks, model.name)
-    _warn_above_limit(cost_model, masks)
-    pruning = _Pruning(Numbers(flow, masks))
+    if not allow_unfinished:
+        check_finished(cost_model, masks, model.name)
+    check_connected(analysis, masks, model.name)
+    pruning = _Pruning(ResolvedChannels(analysis, masks))
     pruned = trace.replay(graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
     return pruned
 
 
-def _warn_above_limit(cost_model, masks):
-    """Warns if what a finished `fit` pruned was undone, as by a callback that
-    restores earlier weights."""
-    for node in cost_model.flow.graph.nodes:
-        metric, target = getattr(node.op, "limit", None) or (None, 0)
-        if metric and cost_model.hard(masks)[metric] > target:
-            warnings.warn(
-                f"The network was pruned to a {metric} of {target:.0f} and "
-                f"now needs {cost_model.hard(masks)[metric]}: its weights were "
-                "changed after that. `EarlyStopping(restore_best_weights="
-                "True)` must come before `BudgetRegularizer` in `callbacks`.",
-                stacklevel=3,
-            )
+def check_finished(cost_model, masks, name):
+    """Raises a ValueError unless every gate is fixed, within the budget.
+
+    Args:
+        cost_model: `CostModel`.
+        masks: Dict from gate to its alive channels, booleans `(channels,)`.
+        name: String, what to call the model.
+    """
+    learning = sum(not gate.is_fixed for gate in cost_model.gates)
+    metric, budget = _limit(cost_model) or (None, np.inf)
+    cost = cost_model.hard(masks)
+    if not learning and (metric is None or cost[metric] <= budget):
+        return
+    reason = "its gates were changed after it"
+    if learning:
+        reason = f"{learning} of {len(cost_model.gates)} gates still learn"
+    raise ValueError(
+        f"The pruning of this model is not finished: {reason}. Expected a "
+        "model whose `fit` with a regularizer of keras_bar ran to its end; "
+        "resume it with the same callbacks and `initial_epoch`, or pass "
+        "`allow_unfinished=True` to take the gates as they are. "
+        f"Received: {name!r} with {_shares(cost_model, cost, metric, budget)}"
+    )
 
 
-def check_connected(flow, masks, name):
+def _limit(cost_model):
+    """Metric and budget that the network was last pruned to, or None."""
+    for node in cost_model.analysis.graph.nodes:
+        if isinstance(node.op, BudgetState) and node.op.limit:
+            return node.op.limit
+    return None
+
+
+def _shares(cost_model, cost, metric, budget):
+    """The cost, and the budget where there is one, for an error message."""
+    full = cost_model.full
+    if metric is None:
+        return f"{cost['volume'] / full['volume']:.4g} of the volume, no budget"
+    return (
+        f"{cost[metric] / full[metric]:.4g} of the {metric} "
+        f"({cost[metric]:.0f}), budget {budget / full[metric]:.4g} "
+        f"({budget:.0f})"
+    )
+
+
+def check_connected(analysis, masks, name):
     """Raises a ValueError unless every output depends on an input."""
-    if not flow.is_connected(masks):
+    if not analysis.is_connected(masks):
         raise ValueError(
             "The network is disconnected: its output no longer depends on "
             "its input. Expected gates that leave a path open. Received: "
@@ -110,12 +144,12 @@ class _Pruning:
     """Copies a network with its gates fixed and its constants moved.
 
     Args:
-        numbers: `Numbers` of the gated network.
+        resolved: `ResolvedChannels` of the gated network.
     """
 
-    def __init__(self, numbers):
-        self.numbers = numbers
-        self.flow = numbers.flow
+    def __init__(self, resolved):
+        self.resolved = resolved
+        self.analysis = resolved.analysis
         self.adjustments = []
         self._copies = {}
         self._mean_shifts = {}
@@ -132,7 +166,7 @@ class _Pruning:
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
             copy.fix()
-        if isinstance(self.flow.rules[node], Kernel):
+        if isinstance(self.analysis.rules[node], Kernel):
             self._move_constants(node, copy)
         if node in self._mean_shifts:
             mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
@@ -140,25 +174,25 @@ class _Pruning:
         return outputs
 
     def _gains_bias(self, node):
-        rule = self.flow.rules[node]
+        rule = self.analysis.rules[node]
         if not isinstance(rule, Mixing):
             return False
-        gains = rule.gains_bias(node, self.flow)
-        return gains is not None and self.numbers.holds(gains)
+        gains = rule.gains_bias(node, self.analysis)
+        return gains is not None and self.resolved.holds(gains)
 
     def _move_constants(self, node, copy):
         """Moves the constants that enter a layer into its bias."""
-        rule, numbers = self.flow.rules[node], self.numbers
+        rule, resolved = self.analysis.rules[node], self.resolved
         if self._gains_bias(node):
             copy.bias.assign(np.zeros(copy.bias.shape))
-        constants = rule.entering(node, numbers)
-        ends = rule.sees_end(node, self.flow)
+        constants = rule.entering(node, resolved)
+        ends = rule.sees_end(node, self.analysis)
         # Channel by channel a constant may stay one, unless it ends.
         if not np.any(constants) or not (ends or isinstance(rule, Mixing)):
             return
-        response = rule.response(node, numbers)
+        response = rule.response(node, resolved)
         shift = response.mean(axis=0)
-        if rule.takes_shift(node, self.flow) or self._gains_bias(node):
+        if rule.takes_shift(node, self.analysis) or self._gains_bias(node):
             self._shift(node, copy, shift)
         else:
             shift = np.zeros_like(shift)
@@ -174,7 +208,7 @@ class _Pruning:
         if copy.use_bias:
             copy.bias.assign(to_numpy(copy.bias) + shift)
         else:
-            self._mean_shifts[following_norm(node, self.flow)] = shift
+            self._mean_shifts[following_norm(node, self.analysis)] = shift
 
 
 def _rms(array):

@@ -10,27 +10,27 @@ between two convolutions ever has to rearrange them.
 
 import numpy as np
 
-from keras_bar.graph.rules import merging
-from keras_bar.graph.rules import placing
-from keras_bar.graph.rules import reshaping
-from keras_bar.graph.rules.base import Boundary
-from keras_bar.graph.rules.channelwise import Channelwise
-from keras_bar.graph.rules.convolutions import DepthwiseConvolution
+from keras_bar.analysis.rules import channel_selection
+from keras_bar.analysis.rules import multi_input
+from keras_bar.analysis.rules import reshaping
+from keras_bar.analysis.rules.base import Boundary
+from keras_bar.analysis.rules.channelwise import Channelwise
+from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
 
 
-def arrange(flow, numbers):
+def arrange(analysis, resolved):
     """Chooses the stored channels of every tensor, in their order.
 
     Args:
-        flow: `Flow` of the hard-pruned network.
-        numbers: Its `Numbers`.
+        analysis: `ChannelAnalysis` of the hard-pruned network.
+        resolved: Its `ResolvedChannels`.
 
     Returns:
         Dict from `Value` to an integer array, a permutation of the channels
         that are live.
     """
-    layout = _Layout(flow, numbers)
-    return {value: layout.stored(value) for value in flow.graph.values}
+    layout = _Layout(analysis, resolved)
+    return {value: layout.stored(value) for value in analysis.graph.values}
 
 
 def gray_order(sets):
@@ -62,7 +62,7 @@ def gray_order(sets):
     return np.lexsort([np.arange(len(groups)), *digits[::-1]])
 
 
-class _Stream:
+class _Group:
     """Tensors whose channels have to be stored in the same order.
 
     Attributes:
@@ -88,55 +88,60 @@ class _Stream:
 class _Layout:
     """The orders of the streams of a network, found when first asked for."""
 
-    def __init__(self, flow, numbers):
-        self._flow = flow
-        self._numbers = numbers
-        self._places = {value: i for i, value in enumerate(flow.graph.values)}
-        self._streams = _streams(flow)
+    def __init__(self, analysis, resolved):
+        self._analysis = analysis
+        self._resolved = resolved
+        self._places = {
+            value: i for i, value in enumerate(analysis.graph.values)
+        }
+        self._groups = _groups(analysis)
         self._ranks = {}
 
     def stored(self, value):
         """The live channels of a tensor, in their order."""
         order = self._order(value)
-        return order[self._numbers.live[value][order]]
+        return order[self._resolved.live[value][order]]
 
     def _order(self, value):
         """All channels of a tensor, in their order."""
-        stream = self._streams[value]
-        if stream not in self._ranks:
+        group = self._groups[value]
+        if group not in self._ranks:
             # Stands also for a stream whose order depends on itself.
-            self._ranks[stream] = np.arange(stream.size)
-            self._ranks[stream] = np.argsort(self._choose(stream))
-        return np.argsort(self._ranks[stream][stream.channels[value]])
+            self._ranks[group] = np.arange(group.size)
+            self._ranks[group] = np.argsort(self._choose(group))
+        return np.argsort(self._ranks[group][group.channels[value]])
 
-    def _choose(self, stream):
+    def _choose(self, group):
         """All channels of a stream, in their order."""
         sets = []
-        for value in sorted(stream.channels, key=lambda x: self._places[x]):
-            channels = stream.channels[value]
+        for value in sorted(group.channels, key=lambda x: self._places[x]):
+            channels = group.channels[value]
             order = self._prescribed(value)
             if order is not None:
                 first = channels[order]
-                others = np.setdiff1d(np.arange(stream.size), first)
+                others = np.setdiff1d(np.arange(group.size), first)
                 return np.concatenate([first, others])
-            members = np.zeros(stream.size, bool)
-            members[channels[self._numbers.live[value]]] = True
+            members = np.zeros(group.size, bool)
+            members[channels[self._resolved.live[value]]] = True
             sets.append(members)
         return gray_order(sets)
 
     def _prescribed(self, value):
         """The order of a tensor's channels, where it cannot be chosen."""
         if self._is_given(value):
-            return np.arange(len(self._numbers.live[value]))
+            return np.arange(len(self._resolved.live[value]))
         node = value.producer
-        rule, channels = self._flow.rules[node], self._flow.channels[value]
+        rule, channels = (
+            self._analysis.rules[node],
+            self._analysis.channels[value],
+        )
         if channels.axis is None:
             return None
-        if isinstance(rule, merging.Concatenate):
+        if isinstance(rule, multi_input.Concatenate):
             parts = zip(node.inputs, rule.numbering(node), strict=True)
             return np.concatenate([ids[self._part(x)] for x, ids in parts])
         if isinstance(rule, reshaping.Flatten):
-            source = self._flow.channels[node.inputs[0]]
+            source = self._analysis.channels[node.inputs[0]]
             order = self._order(node.inputs[0])
             return rule.features(node, source, order)[1]
         depthwise = isinstance(rule, DepthwiseConvolution)
@@ -148,60 +153,65 @@ class _Layout:
 
     def _part(self, value):
         """The order of all channels of an input of a concatenation."""
-        known = self._flow.channels[value].axis is not None
+        known = self._analysis.channels[value].axis is not None
         return self._order(value) if known else slice(None)
 
     def _is_given(self, value):
         """Whether someone outside decides on the order of a tensor: it is an
         input, or all of its channels will be needed in the original order."""
-        graph, rules = self._flow.graph, self._flow.rules
+        graph, rules = self._analysis.graph, self._analysis.rules
         if value.producer is None or isinstance(
             rules[value.producer], Boundary
         ):
             return True
         restored = value in graph.outputs or any(
             isinstance(rules[node], Boundary)
-            or self._flow.reads_all(node, node.inputs.index(value))
+            or self._analysis.reads_all(node, node.inputs.index(value))
             for node in value.consumers
         )
-        return restored and bool(self._numbers.live[value].all())
+        return restored and bool(self._resolved.live[value].all())
 
 
-def _streams(flow):
-    """Dict from `Value` to its `_Stream`."""
-    streams = {}
-    for value in flow.graph.values:
-        streams[value] = _Stream(value, flow.channels[value].size or 1)
-    for node in flow.graph.nodes:
-        for value, here, there in _ties(node, flow):
-            mine, other = streams[node.output], streams[value]
+def _groups(analysis):
+    """Dict from `Value` to its `_Group`."""
+    groups = {}
+    for value in analysis.graph.values:
+        groups[value] = _Group(value, analysis.channels[value].size or 1)
+    for node in analysis.graph.nodes:
+        for value, here, there in _ties(node, analysis):
+            mine, other = groups[node.output], groups[value]
             if mine is not other:
-                numbers = mine.channels[node.output][here]
-                mine.absorb(other, numbers, other.channels[value][there])
-                streams.update(dict.fromkeys(other.channels, mine))
-    return streams
+                resolved = mine.channels[node.output][here]
+                mine.absorb(other, resolved, other.channels[value][there])
+                groups.update(dict.fromkeys(other.channels, mine))
+    return groups
 
 
-def _ties(node, flow):
+def _ties(node, analysis):
     """The tensors that keep the order of a node's output.
 
     Yields:
         Tuples of a `Value`, the output's channels that it holds, and its own
         channels that they are.
     """
-    rule, axis = flow.rules[node], flow.channels[node.output].axis
-    known = [x for x in node.inputs if flow.channels[x].axis is not None]
+    rule, axis = analysis.rules[node], analysis.channels[node.output].axis
+    known = [x for x in node.inputs if analysis.channels[x].axis is not None]
     if axis is None or not known:
         return
-    if isinstance(rule, placing.Mixed):
+    if isinstance(rule, channel_selection.Mixed):
         for value, places in zip(node.inputs, rule.places(node), strict=True):
             if value in known:
                 yield value, places, np.arange(len(places))
-    elif isinstance(rule, placing.Selection):
-        chosen = rule.chosen(node, flow.channels[known[0]].axis)
+    elif isinstance(rule, channel_selection.ChannelPad):
+        places = rule.places(node, analysis.channels[known[0]])
+        yield known[0], places, np.arange(len(places))
+    elif isinstance(rule, channel_selection.Selection):
+        chosen = rule.chosen(node, analysis.channels[known[0]].axis)
         yield known[0], np.arange(len(chosen)), chosen
-    elif isinstance(rule, Channelwise | merging.Merge | DepthwiseConvolution):
-        everything = np.arange(flow.channels[node.output].size)
+    elif isinstance(
+        rule, Channelwise | multi_input.Merge | DepthwiseConvolution
+    ):
+        everything = np.arange(analysis.channels[node.output].size)
         for value in [*known, *node.outputs[1:]]:
-            if flow.channels[value].size == len(everything):
+            if analysis.channels[value].size == len(everything):
                 yield value, everything, everything

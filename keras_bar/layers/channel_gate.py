@@ -15,7 +15,8 @@ class ChannelGate(keras.layers.Layer):
     """Multiplies every channel by a factor, which is drawn in training.
 
     A subclass says how: `add_parameters` adds what it learns, `draw` and
-    `inferred` return the factors, `liveliness` how probably they are not 0.
+    `inference_factors` return the factors, `keep_probability` the probability
+    that they are not 0.
     A channel whose factor in inference is 0 is dead and can be removed.
 
     Everything is computed in float32 under every dtype policy, and the noise
@@ -98,11 +99,11 @@ class ChannelGate(keras.layers.Layer):
         `(batch_size, channels)` with `draws_per_sample`."""
         raise NotImplementedError
 
-    def inferred(self):
+    def inference_factors(self):
         """Factors of channels that learn in inference, tensor `(channels,)`."""
         raise NotImplementedError
 
-    def liveliness(self):
+    def keep_probability(self):
         """`P(z != 0)` of channels that learn, tensor `(channels,)`."""
         raise NotImplementedError
 
@@ -148,13 +149,13 @@ class ChannelGate(keras.layers.Layer):
 
     def deterministic(self):
         """The factors of inference, tensor `(channels,)`."""
-        return self._unless_fixed(self.inferred())
+        return self._unless_fixed(self.inference_factors())
 
     def probability(self):
         """`P(z != 0)`, tensor `(channels,)`; 0 or 1 where fixed."""
         fixed = ops.convert_to_tensor(self.fixed_value)
         alive = ops.cast(fixed != 0.0, "float32")
-        return ops.where(fixed == LEARNING, self.liveliness(), alive)
+        return ops.where(fixed == LEARNING, self.keep_probability(), alive)
 
     def alive(self) -> np.ndarray:
         """Which channels live: NumPy booleans `(channels,)`."""
@@ -216,8 +217,9 @@ class ChannelGate(keras.layers.Layer):
             return input_shape
         factors = [1] * len(input_shape)
         factors[self.axis] = input_shape[self.axis]
-        if self.draws_per_sample:
-            factors[0] = input_shape[0]
+        # Also where it is 1 in fact: Keras would take that for the size of the
+        # batch in everything that the factors multiply.
+        factors[0] = input_shape[0]
         return [input_shape, tuple(factors)]
 
     def get_config(self):

@@ -125,10 +125,10 @@ class GaussianGate(ChannelGate):
         )
         return self.mu + noise * ops.exp(self.log_sigma)
 
-    def inferred(self):
+    def inference_factors(self):
         return ops.where(self.noise_to_signal() < self.threshold, self.mu, 0.0)
 
-    def liveliness(self):
+    def keep_probability(self):
         """1 where a channel lives and 0 elsewhere: the noise closes none."""
         return ops.cast(self.noise_to_signal() < self.threshold, "float32")
 

@@ -172,10 +172,10 @@ class HardConcreteGate(ChannelGate):
     def draw(self, batch_size):
         return hard_concrete.sample(self.location(), seed=self.seed_generator)
 
-    def inferred(self):
+    def inference_factors(self):
         return hard_concrete.deterministic(self.location())
 
-    def liveliness(self):
+    def keep_probability(self):
         return hard_concrete.probability_alive(self.location())
 
     def mean(self) -> np.ndarray:

@@ -32,10 +32,10 @@ class MarkerGate(ChannelGate):
         pass
 
     def draw(self, batch_size):
-        return self.inferred()
+        return self.inference_factors()
 
-    def inferred(self):
+    def inference_factors(self):
         return ops.ones((self.channels,))
 
-    def liveliness(self):
+    def keep_probability(self):
         return ops.ones((self.channels,))

@@ -149,12 +149,17 @@ class MixedResidual(keras.layers.Layer):
         than the convolution it serves, unless it is compiled: JAX always is.
         Along another axis it moves whole planes.
         """
-        last = axis == len(x.shape) - 1
-        if last and keras.backend.backend() != "jax":
+        if self.is_product(indices, len(x.shape)):
             return self._multiply(x, indices)
         source = np.full(self.channels, len(indices))
         source[indices] = np.arange(len(indices))
         return ops.take(_pad(x, axis, 0, 1), source, axis=axis)
+
+    def is_product(self, indices, rank):
+        """Whether an input of `rank` dimensions is multiplied by a matrix."""
+        scattered = len(_runs(indices, self.channels)) > MOST_PADS
+        last = self.axis % rank == rank - 1
+        return scattered and last and keras.backend.backend() != "jax"
 
     def _multiply(self, x, indices):
         matrix = np.zeros((len(indices), self.channels), "float32")

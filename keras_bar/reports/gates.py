@@ -16,7 +16,7 @@ def plot_gates(
     Args:
         epochs: Dict from the number of an epoch to a dict from a gate's name to
             the counts of its channels in equal bins of the probability, as
-            `keras_bar.callbacks.GateJournal` writes it.
+            `keras_bar.callbacks.GateHistoryLogger` writes it.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
 

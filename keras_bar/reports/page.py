@@ -64,7 +64,7 @@ def write_page(
     It has the folder's Markdown, such as the tables beside the published
     numbers, its pictures and its CSV tables; and the same, with what its report
     says, of every folder in it in which something was trained. Of a training
-    that is not finished, or one's own with a `callbacks.GateJournal` in
+    that is not finished, or one's own with a `callbacks.GateHistoryLogger` in
     `gates.json`, it draws the budget and the gates from the logs. Pictures are
     part of the page, so that it can be sent as one file.
 

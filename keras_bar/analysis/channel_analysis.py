@@ -1,0 +1,164 @@
+"""Channel flow: which channels of every tensor are alive, and which are read.
+
+Forward, every tensor carries which of its channels still vary with the input;
+the others are dead and hold a constant. Backward, it carries which channels
+anyone reads. What is alive *and* needed is computed by the compact model, and
+nothing else. Both are expressions over the gates (see `algebra`), so costs,
+their soft versions and the compact model follow from the same analysis.
+"""
+
+import dataclasses
+
+from keras_bar.analysis.algebra import Algebra
+from keras_bar.analysis.algebra import Expression
+from keras_bar.analysis.evaluation import evaluate
+from keras_bar.analysis.rules import Boundary
+from keras_bar.analysis.rules import rule_for
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """What a tensor carries along its channel axis.
+
+    Attributes:
+        axis: Index of the channel axis, batch counted; None where it is
+            unknown, and then every channel is alive.
+        size: Number of channels; None where the axis is unknown.
+        alive: `Expression`, which channels vary with the input.
+        nonzero: `Expression`, which channels vary or hold a constant that may
+            be other than 0; all others are exactly 0.
+    """
+
+    axis: int | None
+    size: int | None
+    alive: Expression
+    nonzero: Expression
+
+    @property
+    def constant(self):
+        """Whether a dead channel may hold another constant than 0."""
+        return self.alive is not self.nonzero
+
+
+class ChannelAnalysis:
+    """The channel flow of a graph.
+
+    Args:
+        graph: `Graph` to analyse.
+
+    Attributes:
+        algebra: The `Algebra` of all expressions.
+        rules: Dict from `Node` to the `Rule` that holds for it.
+        channels: Dict from `Value` to `Channels`.
+        connected: Dict from `Value` to an `Expression`, a single value:
+            whether anything in it depends on an input of the model.
+        needed: Dict from `Value` to the `Expression` of which channels anyone
+            reads, for all that is read by anyone at all.
+    """
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.algebra = Algebra()
+        self.rules = {}
+        self.channels = {}
+        self.connected = {}
+        self.needed = {}
+        self._read_all = set()
+        for value in graph.inputs:
+            self.channels[value] = self.all_alive(value)
+            self.connected[value] = self.algebra.full
+        for node in graph.nodes:
+            self._forward(node)
+        for value in graph.outputs:
+            self._need(value, self.algebra.full)
+        for node in reversed(graph.nodes):
+            self._backward(node)
+
+    def all_alive(self, value, axis=None):
+        """Channels of a tensor that no gate can kill."""
+        size = None if axis is None else value.shape[axis]
+        return Channels(axis, size, self.algebra.full, self.algebra.full)
+
+    def carries(self, value, axis, alive, nonzero):
+        """Channels of a tensor along `axis`."""
+        return Channels(axis, value.shape[axis], alive, nonzero)
+
+    def is_connected(self, gates):
+        """Whether every output of the network depends on an input.
+
+        Args:
+            gates: Dict from gate to booleans `(channels,)`.
+        """
+        outputs = [self.connected[x] for x in self.graph.outputs]
+        values = evaluate(outputs, gates)
+        return all(values[x] > 0.5 for x in outputs)
+
+    def inputs(self, node):
+        """`Channels` of the inputs of a node."""
+        return [self.channels[x] for x in node.inputs]
+
+    def removable(self, value):
+        """Whether some gate can kill a channel of this tensor."""
+        return self.channels[value].alive is not self.algebra.full
+
+    def live(self, value):
+        """Which channels the compact model computes: alive and needed."""
+        need = self.needed.get(value, self.algebra.full)
+        return self.algebra.conjunction(self.channels[value].alive, need)
+
+    def reads_all(self, node, index):
+        """Whether this input is restored to full width before it is read."""
+        return (node, index) in self._read_all
+
+    def read(self, node, index):
+        """Which channels of an input a layer with a kernel reads."""
+        if self.reads_all(node, index):
+            return self.algebra.full
+        return self.channels[node.inputs[index]].alive
+
+    def rule_for(self, node):
+        """The rule that holds for a node whose inputs are known."""
+        return rule_for(node, self)
+
+    def boundaries(self):
+        """Dict from `Node` to the reason, for all that hinder removal."""
+        return {
+            node: rule.reason
+            for node, rule in self.rules.items()
+            if isinstance(rule, Boundary)
+        }
+
+    def _forward(self, node):
+        rule = self.rules[node] = self.rule_for(node)
+        for index in rule.restored_inputs(node, self):
+            self._read_all.add((node, index))
+        outputs = rule.propagate_alive(node, self)
+        algebra = self.algebra
+        reached = [self.connected[x] for x in node.inputs]
+        for value, channels in zip(node.outputs, outputs, strict=True):
+            self.channels[value] = channels
+            self.connected[value] = algebra.conjunction(
+                algebra.any(channels.alive), algebra.disjunction(*reached)
+            )
+
+    def _backward(self, node):
+        rule = self.rules[node]
+        outputs = [x for x in node.outputs if x in self.needed]
+        if not outputs:
+            return  # Nobody reads it.
+        for value in outputs:
+            need = self.needed[value]
+            self.needed[value] = rule.round_up(node, need, self)
+        needs = rule.propagate_needed(node, self)
+        for index, value in enumerate(node.inputs):
+            need = needs[index]
+            if self.reads_all(node, index):
+                need = self.algebra.any(need)
+            self._need(value, need)
+
+    def _need(self, value, need):
+        if self.channels[value].axis is None:
+            need = self.algebra.any(need)  # All of it or nothing.
+        if value in self.needed:
+            need = self.algebra.disjunction(self.needed[value], need)
+        self.needed[value] = need

@@ -1,0 +1,81 @@
+"""Operations once more: of the same configuration, and in the same state."""
+
+import contextlib
+import inspect
+
+import keras
+import numpy as np
+
+
+def clone(op, name=None, **changes):
+    """A new operation of the same configuration, without weights.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+        name: Name of the clone.
+        **changes: Configuration entries to change.
+    """
+    with named_in_errors(op):
+        if not isinstance(op, keras.layers.Layer):
+            new = _clone_operation(op, changes)
+        elif isinstance(op, keras.layers.Lambda):
+            # The function is one of this very process, so it is safe.
+            config = {**op.get_config(), **changes}
+            new = type(op).from_config(config, safe_mode=False)
+        else:
+            new = type(op).from_config({**op.get_config(), **changes})
+    if name is not None:
+        new.name = name
+    if isinstance(op, keras.layers.Layer):
+        new.trainable = op.trainable
+    return new
+
+
+def _clone_operation(op, changes):
+    """A `keras.ops` operation once more. It has no state, and its arguments
+    are its attributes: some, such as NumPy's integers, are in no config."""
+    if changes:
+        names = inspect.signature(type(op)).parameters
+        old = {x: getattr(op, x) for x in names if hasattr(op, x)}
+        return type(op)(**{**old, **changes})
+    new = object.__new__(type(op))
+    new.__dict__.update(op.__dict__, _inbound_nodes=[], _outbound_nodes=[])
+    return new
+
+
+def copy_state(source, target, strict=True):
+    """Copies all variables (weights and seeds) of one layer into another.
+
+    Args:
+        source, target: Operations; only layers have a state.
+        strict: Whether both must have equally many variables.
+    """
+    if not isinstance(source, keras.layers.Layer):
+        return
+    with named_in_errors(target):
+        pairs = zip(source.variables, target.variables, strict=strict)
+        for old, new in pairs:
+            # A copy: on JAX an assigned array is shared, and a compiled call
+            # of the one model would then delete the variables of the other.
+            new.assign(np.array(keras.ops.convert_to_numpy(old)))
+        if hasattr(target, "finalize_state"):
+            target.finalize_state()  # keras.layers.Normalization
+
+
+@contextlib.contextmanager
+def named_in_errors(op):
+    """Errors in this context say which layer they are about.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    try:
+        yield
+    except Exception as error:  # Keras and its backends raise many kinds.
+        reason = str(error).strip().split("\n\n")[0]
+        raise ValueError(
+            f"The layer {op.name!r} cannot be rebuilt. Expected one that its "
+            "`get_config` describes in full: every argument of `__init__` is "
+            "in it, and all weights are made when the layer is built. "
+            f"Received: {type(op)}, with {type(error).__name__}: {reason}"
+        ) from error

@@ -1,0 +1,72 @@
+"""Which models have a graph of layers, and what of a model is not in it."""
+
+import keras
+
+# Methods of a model that say how it is trained, evaluated or run.
+_METHODS = (
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
+
+
+def is_sequential(model):
+    return isinstance(model, keras.Sequential)
+
+
+def is_functional(op):
+    """Whether a model does just what its graph says. A subclass with a `call`
+    of its own may do anything, so it counts as one opaque layer."""
+    if not isinstance(op, keras.Model):
+        return False
+    plain = ("Functional.call", "Sequential.call")
+    built = not is_sequential(op) or getattr(op, "_functional", None)
+    return bool(built) and type(op).call.__qualname__ in plain
+
+
+def functional(model):
+    """The Functional model that holds the graph of a model."""
+    return model._functional if is_sequential(model) else model
+
+
+def overridden_methods(model):
+    """Names of the methods for training and inference that a subclass, or an
+    assignment, replaced: a graph does not hold them."""
+    base = keras.Sequential if is_sequential(model) else keras.Model
+    return [
+        name
+        for name in _METHODS
+        if getattr(getattr(model, name), "__func__", None)
+        is not getattr(base, name)
+    ]
+
+
+def check_has_graph(model):
+    """Raises a ValueError unless a model has a graph of layers."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "Only a Keras model can be analysed. "
+            "Expected a Functional or Sequential `keras.Model`. "
+            f"Received: {model!r} (of type {type(model)})"
+        )
+    if isinstance(model, keras.distillation.Distiller):
+        raise ValueError(
+            "A distiller trains a network and is none itself. Expected the "
+            "network that it trains: pass `distiller.student`. "
+            f"Received: {model.name!r} (of type {type(model)})"
+        )
+    if is_sequential(model) and not model.built:
+        raise ValueError(
+            "This Sequential model has no graph of layers yet. "
+            "Expected a model that was built: begin it with `keras.Input`, or "
+            f"call it once on a batch. Received: {model.name!r}"
+        )
+    if not is_functional(model):
+        raise ValueError(
+            "This model has no graph of layers to analyse. "
+            "Expected a Functional or Sequential `keras.Model`; a subclassed "
+            "model hides its layers in Python code. "
+            f"Received: {model.name!r} (of type {type(model)})"
+        )

@@ -1,0 +1,187 @@
+"""Rules of layers that treat every channel by itself."""
+
+import keras
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules import activations
+from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import agree
+from keras_bar.analysis.rules.base import channel_axis
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.channel_selection import NO_ZEROS
+from keras_bar.analysis.rules.channel_selection import pads_zeros
+from keras_bar.analysis.rules.kernels import Kernel
+from keras_bar.analysis.rules.kernels import Padding
+
+
+class Channelwise(Rule):
+    """A layer that maps channel i of its input to channel i of its output and
+    turns a constant into a constant."""
+
+    def axis(self, node, analysis):
+        """Channel axis of the output."""
+        return analysis.inputs(node)[0].axis
+
+    def refuse(self, node, analysis):
+        data_format = getattr(node.op, "data_format", None)
+        if data_format is None:
+            return None
+        expected = channel_axis(data_format, len(node.inputs[0].shape))
+        if not agree(analysis.inputs(node)[0], expected):
+            return "it works along another axis than the channels"
+        return None
+
+    def propagate_alive(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        axis = self.axis(node, analysis)
+        if axis is None:
+            return [analysis.all_alive(node.output)]
+        nonzero = analysis.algebra.full
+        if self.preserves_zero(node):
+            nonzero = channels.nonzero
+        return [analysis.carries(node.output, axis, channels.alive, nonzero)]
+
+    def propagate_needed(self, node, analysis):
+        return [analysis.needed[node.output]]
+
+    def preserves_zero(self, node):
+        """Whether 0 becomes 0."""
+        return True
+
+    def constants(self, node, resolved):
+        """By default a constant stays what it is."""
+        return resolved.constants[node.inputs[0]]
+
+    def rebuild(self, node, builder):
+        tensor = builder.read_for(node, 0)
+        layer = builder.clone(node, **self.config(node, builder))
+        outputs = trace.call(layer, node, {node.inputs[0]: tensor})
+        self.assign(node, layer, builder)
+        return outputs
+
+    def config(self, node, builder):
+        """Configuration entries that change with the channels."""
+        return {}
+
+    def assign(self, node, layer, builder):
+        """Copies what belongs to the kept channels."""
+        trace.copy_state(node.op, layer)
+
+
+class Elementwise(Channelwise):
+    """Activations, and arithmetic with a number."""
+
+    def refuse(self, node, analysis):
+        for x in keras.tree.flatten((node.args, node.kwargs)):
+            if getattr(x, "shape", ()) != () and not isinstance(x, trace.Value):
+                return "it combines the channels with a constant tensor"
+        if not np.all(np.isfinite(self._apply(node, np.zeros(1)))):
+            return "it is not finite at 0"
+        return None
+
+    def preserves_zero(self, node):
+        return not np.any(self._apply(node, np.zeros(1)))
+
+    def constants(self, node, resolved):
+        return self._apply(node, resolved.constants[node.inputs[0]])
+
+    def _apply(self, node, vector):
+        tensor = keras.ops.convert_to_tensor(vector, "float32")
+        (result,) = trace.call(node.op, node, {node.inputs[0]: tensor})
+        return to_numpy(result)
+
+
+class Activation(Elementwise):
+    """keras.layers.Activation: only with a function of one number."""
+
+    def refuse(self, node, analysis):
+        if not activations.is_elementwise(node.op.activation):
+            return "its activation looks at several channels at once"
+        return None
+
+
+class Spatial(Channelwise):
+    """Pooling, cropping, up-sampling: moves values about within a channel."""
+
+
+class Removed(Channelwise):
+    """A layer of training only: the compact model does without it."""
+
+    def rebuild(self, node, builder):
+        return [builder.read_for(node, 0)]
+
+
+class Dropout(Channelwise):
+    """Dropout, whose mask may have a shape of its own."""
+
+    def refuse(self, node, analysis):
+        if getattr(node.op, "noise_shape", None) is not None:
+            return "its noise shape fixes the channels"
+        return None
+
+
+class Localized(Channelwise):
+    """A layer that makes of a constant something that differs from place to
+    place, so that it has to be computed; only 0 stays 0."""
+
+    def propagate_alive(self, node, analysis):
+        channels, axis = analysis.inputs(node)[0], self.axis(node, analysis)
+        if axis is None:
+            return [analysis.all_alive(node.output)]
+        nonzero = channels.nonzero
+        return [analysis.carries(node.output, axis, nonzero, nonzero)]
+
+
+class ZeroPadding(Padding, Localized):
+    """A constant other than 0 ends here. Layers with a kernel take that into
+    account; for anything else it has to be computed."""
+
+    def propagate_alive(self, node, analysis):
+        analysis.channels[node.output] = Channelwise.propagate_alive(
+            self, node, analysis
+        )[0]
+        by_kernels = all(
+            # What else a reader of several tensors reads is not known yet.
+            len(reader.inputs) == 1
+            and isinstance(analysis.rule_for(reader), Kernel)
+            for reader in node.output.consumers
+        )
+        if by_kernels and node.output not in analysis.graph.outputs:
+            return [analysis.channels[node.output]]
+        return super().propagate_alive(node, analysis)
+
+
+class Pad(ZeroPadding):
+    """keras.ops.pad with zeros, beside the channels."""
+
+    def refuse(self, node, analysis):
+        return None if pads_zeros(node) else NO_ZEROS
+
+
+class GlobalPooling(Channelwise):
+    """Leaves one value per channel."""
+
+    def axis(self, node, analysis):
+        axis = super().axis(node, analysis)
+        return axis if node.op.keepdims or axis is None else 1
+
+
+class Reduction(Channelwise):
+    """keras.ops.mean and max over other axes than the channels."""
+
+    def _reduced(self, node):
+        axes, rank = node.op.axis, len(node.inputs[0].shape)
+        axes = range(rank) if axes is None else np.atleast_1d(axes)
+        return {int(axis) % rank for axis in axes}
+
+    def refuse(self, node, analysis):
+        if self._reduced(node) & {0, analysis.inputs(node)[0].axis}:
+            return "it reduces over the channels"
+        return None
+
+    def axis(self, node, analysis):
+        axis = super().axis(node, analysis)
+        if axis is None or node.op.keepdims:
+            return axis
+        return axis - sum(x < axis for x in self._reduced(node))

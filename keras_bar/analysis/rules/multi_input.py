@@ -1,0 +1,248 @@
+"""Rules of layers that combine several tensors."""
+
+import keras
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Rule
+
+
+class Merge(Rule):
+    """Combines tensors channel by channel; a result is constant only where
+    all of its operands are."""
+
+    def refuse(self, node, analysis):
+        if len(node.inputs) == 1:
+            return "it combines a tensor with a constant tensor"
+        known = [c for c in analysis.inputs(node) if c.axis is not None]
+        ranks = {len(x.shape) for x in node.inputs}
+        if known and len(ranks) > 1:
+            return "its inputs have different ranks"
+        if len({c.axis for c in known}) > 1:
+            return "its inputs carry their channels along different axes"
+        if known and None in {x.shape[known[0].axis] for x in node.inputs}:
+            return "it does not know its number of channels"
+        return None
+
+    def propagate_alive(self, node, analysis):
+        inputs = analysis.inputs(node)
+        axes = [c.axis for c in inputs if c.axis is not None]
+        if not axes:
+            return [analysis.all_alive(node.output)]
+        alive, nonzero = self.join(inputs, analysis.algebra)
+        return [analysis.carries(node.output, axes[0], alive, nonzero)]
+
+    def join(self, inputs, algebra):
+        """Which channels vary, and which are not 0."""
+        alive = algebra.disjunction(*(c.alive for c in inputs))
+        return alive, algebra.disjunction(*(c.nonzero for c in inputs))
+
+    def propagate_needed(self, node, analysis):
+        needed = analysis.needed[node.output]
+        return [
+            analysis.algebra.any(needed)
+            if broadcasts(x, node, analysis)
+            else needed
+            for x in node.inputs
+        ]
+
+    def combine(self, arrays, node):
+        """The operation on constants."""
+        raise NotImplementedError
+
+    def constants(self, node, resolved):
+        arrays = [resolved.constants[x] for x in node.inputs]
+        return self.combine(np.broadcast_arrays(*arrays), node)
+
+    def rebuild(self, node, builder):
+        tensors = {
+            x: builder.restored(x)
+            if broadcasts(x, node, builder.analysis)
+            else builder.read_for(node, i)
+            for i, x in enumerate(node.inputs)
+            if builder.is_built(x)
+        }
+        # An operand that is constant throughout gets the shape of another.
+        like = next(
+            (tensors[x] for x in tensors if has_full_shape(x, node)), None
+        )
+        for x in node.inputs:
+            if x not in tensors:
+                tensors[x] = (
+                    builder.restored(x)
+                    if broadcasts(x, node, builder.analysis)
+                    else builder.constant_for(node, x, like)
+                )
+        return trace.call(builder.clone(node), node, tensors)
+
+
+class Maximum(Merge):
+    def combine(self, arrays, node):
+        return np.max(arrays, axis=0)
+
+
+class Minimum(Merge):
+    def combine(self, arrays, node):
+        return np.min(arrays, axis=0)
+
+
+class Sum(Merge):
+    """Linear combination: in the compact model a mixed residual connection.
+
+    The supplement's Algorithm 1: each operand stores its own alive channels,
+    and adds them where they belong.
+    """
+
+    def weights(self, node):
+        """The factor of every operand."""
+        return [1.0] * len(node.inputs)
+
+    def combine(self, arrays, node):
+        return np.tensordot(self.weights(node), arrays, axes=1)
+
+    def rebuild(self, node, builder):
+        full = all(has_full_shape(x, node) for x in node.inputs)
+        if not full or builder.order[node.output] is None:
+            return super().rebuild(node, builder)
+        operands, constant = builder.operands(node, self.weights(node))
+        complete = len(operands) == len(node.inputs)
+        if complete and all(x.places is None for x in operands):
+            tensors = {x.value: x.tensor for x in operands}
+            return trace.call(builder.clone(node), node, tensors)
+        return [builder.add(node, operands, constant)]
+
+
+class Subtract(Sum):
+    def weights(self, node):
+        return [1.0, -1.0]
+
+
+class Average(Sum):
+    def weights(self, node):
+        return [1.0 / len(node.inputs)] * len(node.inputs)
+
+
+class ScaledResidual(Sum):
+    """InceptionResNet's `x + scale * residual`."""
+
+    def weights(self, node):
+        return [1.0, node.op.scale]
+
+
+class Multiply(Merge):
+    """Multiply: a channel that is 0 in one operand is 0 in the product, so
+    squeeze-and-excitation follows the channels it scales."""
+
+    def join(self, inputs, algebra):
+        varies = algebra.disjunction(*(c.alive for c in inputs))
+        nonzero = algebra.conjunction(*(c.nonzero for c in inputs))
+        return algebra.conjunction(varies, nonzero), nonzero
+
+    def propagate_needed(self, node, analysis):
+        # Where one operand is 0 nobody needs the others.
+        inputs, needs = (
+            analysis.inputs(node),
+            super().propagate_needed(node, analysis),
+        )
+        for i, value in enumerate(node.inputs):
+            others = [
+                c.nonzero
+                for j, c in enumerate(inputs)
+                if j != i and not broadcasts(value, node, analysis)
+            ]
+            needs[i] = analysis.algebra.conjunction(needs[i], *others)
+        return needs
+
+    def combine(self, arrays, node):
+        return np.prod(arrays, axis=0)
+
+    def rebuild(self, node, builder):
+        built = [x for x in node.inputs if builder.is_built(x)]
+        rest = [x for x in node.inputs if not builder.is_built(x)]
+        if not rest or len(built) > 1 or not has_full_shape(built[0], node):
+            return super().rebuild(node, builder)
+        # The other operands hold nothing but constants: a fixed factor.
+        kept = builder.order[node.output]
+        size = builder.analysis.channels[node.output].size
+        arrays = [np.broadcast_to(builder.constants[x], (size,)) for x in rest]
+        factors = self.combine(arrays, node)[kept]
+        tensor = builder.read_for(node, node.inputs.index(built[0]))
+        name = f"{node.name}_factor"
+        return [builder.affine(tensor, node.output, name, scale=factors)]
+
+
+class Concatenate(Rule):
+    """Concatenate: channels one after the other."""
+
+    def axis(self, node):
+        return node.op.axis % len(node.output.shape)
+
+    def refuse(self, node, analysis):
+        known = {c.axis for c in analysis.inputs(node) if c.axis is not None}
+        if not known <= {self.axis(node)}:
+            return "it joins another axis than the channels"
+        if known and None in self.sizes(node):
+            return "it does not know its number of channels"
+        return None
+
+    def sizes(self, node):
+        return [x.shape[self.axis(node)] for x in node.inputs]
+
+    def propagate_alive(self, node, analysis):
+        inputs, axis = analysis.inputs(node), self.axis(node)
+        if not any(c.axis == axis for c in inputs):
+            return [analysis.all_alive(node.output)]
+        alive = analysis.algebra.concatenate(
+            [c.alive for c in inputs], self.sizes(node)
+        )
+        nonzero = analysis.algebra.concatenate(
+            [c.nonzero for c in inputs], self.sizes(node)
+        )
+        return [analysis.carries(node.output, axis, alive, nonzero)]
+
+    def propagate_needed(self, node, analysis):
+        needed = analysis.needed[node.output]
+        return [analysis.algebra.take(needed, x) for x in self.numbering(node)]
+
+    def numbering(self, node):
+        """The output channels that each input becomes."""
+        ends = np.cumsum(self.sizes(node))
+        return np.split(np.arange(ends[-1]), ends[:-1])
+
+    def constants(self, node, resolved):
+        parts = [
+            np.broadcast_to(resolved.constants[x], (size,))
+            for x, size in zip(node.inputs, self.sizes(node), strict=True)
+        ]
+        return np.concatenate(parts)
+
+    def rebuild(self, node, builder):
+        kept = builder.order[node.output]
+        if kept is None:
+            by_value = {x: builder.restored(x) for x in node.inputs}
+            return trace.call(builder.clone(node), node, by_value)
+        stored, tensors = [], []
+        for value, ids in zip(node.inputs, self.numbering(node), strict=True):
+            if builder.is_built(value):
+                order = builder.order[value]
+                stored.append(ids if order is None else ids[order])
+                tensors.append(builder.tensors[value])
+        output = tensors[0]
+        if len(tensors) > 1:
+            layer = keras.layers.Concatenate(axis=node.op.axis, name=node.name)
+            output = layer(tensors)
+        channels = np.concatenate(stored)
+        return [builder.select(output, channels, kept, self.axis(node))]
+
+
+def broadcasts(value, node, analysis):
+    """Whether an operand has one channel that serves all of the output's."""
+    axis = analysis.channels[node.output].axis
+    if axis is None:
+        return False
+    return value.shape[axis] == 1 and node.output.shape[axis] != 1
+
+
+def has_full_shape(value, node):
+    """Whether an operand is as large as the output, and not broadcast."""
+    return value.shape[1:] == node.output.shape[1:]

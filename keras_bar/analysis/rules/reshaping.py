@@ -1,0 +1,140 @@
+"""Rules of layers that move the channel axis."""
+
+import keras
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import positions
+from keras_bar.analysis.rules.channelwise import Channelwise
+
+
+class Flatten(Rule):
+    """Flatten: every channel becomes one feature per position."""
+
+    def refuse(self, node, analysis):
+        if (
+            analysis.removable(node.inputs[0])
+            and None in node.inputs[0].shape[1:]
+        ):
+            return "the size of its input is unknown"
+        return None
+
+    def features(self, node, channels, stored):
+        """Channel of every feature, and the number of the feature in the full
+        network, if only the channels `stored` are flattened."""
+        places = np.arange(positions(node.inputs[0], channels.axis))
+        first = channels.axis != len(node.inputs[0].shape) - 1
+        moves = getattr(node.op, "data_format", None) == "channels_first"
+        if first and not moves:
+            resolved = stored[:, None] * len(places) + places
+            return np.repeat(stored, len(places)), resolved.reshape(-1)
+        resolved = places[:, None] * channels.size + stored
+        return np.tile(stored, len(places)), resolved.reshape(-1)
+
+    def propagate_alive(self, node, analysis):
+        (channels,) = analysis.inputs(node)
+        if channels.axis is None or None in node.inputs[0].shape[1:]:
+            return [analysis.all_alive(node.output)]
+        of, _ = self.features(node, channels, np.arange(channels.size))
+        alive = analysis.algebra.take(channels.alive, of)
+        nonzero = analysis.algebra.take(channels.nonzero, of)
+        return [analysis.carries(node.output, 1, alive, nonzero)]
+
+    def propagate_needed(self, node, analysis):
+        # Dense layers read all features or none.
+        return [analysis.algebra.any(analysis.needed[node.output])]
+
+    def constants(self, node, resolved):
+        channels = resolved.analysis.channels[node.inputs[0]]
+        of, _ = self.features(node, channels, np.arange(channels.size))
+        return resolved.constants[node.inputs[0]][of]
+
+    def rebuild(self, node, builder):
+        value, kept = node.inputs[0], builder.order[node.output]
+        tensors = {value: builder.tensors[value]}
+        (output,) = trace.call(builder.clone(node), node, tensors)
+        if kept is None:
+            return [output]
+        channels = builder.analysis.channels[value]
+        _, made = self.features(node, channels, builder.order[value])
+        return [builder.select(output, made, kept, axis=1)]
+
+
+class Transpose(Channelwise):
+    """keras.ops.transpose: the channel axis goes where it is sent."""
+
+    def refuse(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        if channels.axis is not None and _permutation(node)[0] != 0:
+            return "it moves the batch along another axis"
+        return None
+
+    def axis(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        if channels.axis is None:
+            return None
+        return _permutation(node).index(channels.axis)
+
+    def rebuild(self, node, builder):
+        tensor = builder.read_for(node, 0)
+        source = untransposed(tensor, _permutation(node))
+        if source is not None:
+            return [source]
+        return trace.call(builder.clone(node), node, {node.inputs[0]: tensor})
+
+
+class Reshape(Channelwise):
+    """Reshape that leaves the channel axis alone, such as (C,) to (1, 1, C)."""
+
+    def refuse(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        if channels.axis is not None and self.axis(node, analysis) is None:
+            return "it moves values between channels"
+        return None
+
+    def axis(self, node, analysis):
+        value, channels = node.inputs[0], analysis.inputs(node)[0]
+        old, new = value.shape, node.output.shape
+        if channels.axis is None:
+            return None
+        if channels.axis == len(old) - 1 and new[-1] == channels.size:
+            return len(new) - 1
+        if channels.axis == 1 and new[1:2] == (channels.size,):
+            return 1
+        return None
+
+    def config(self, node, builder):
+        axis = builder.analysis.channels[node.output].axis
+        if axis is None:
+            return {}
+        # A -1 in the target has to be spelled out: the sizes change.
+        layer = isinstance(node.op, keras.layers.Layer)
+        target = node.op.target_shape if layer else node.op.newshape
+        shape = list(node.output.shape)
+        if None in shape[1:]:
+            shape = [None, *target] if layer else list(target)
+        shape[axis] = len(builder.order[node.output])
+        if layer:
+            return {"target_shape": shape[1:]}
+        return {"newshape": [-1 if x is None else int(x) for x in shape]}
+
+
+def untransposed(tensor, axes):
+    """What a transposition by `axes` would give back, if the tensor was made
+    by the opposite one; else None."""
+    history = tensor._keras_history
+    made = history.operation
+    if type(made).__name__ != "Transpose" or made.axes is None:
+        return None
+    if [made.axes[axis] for axis in axes] != list(range(len(axes))):
+        return None
+    return made._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def _permutation(node):
+    """Per axis of the output, the axis of the input that it is."""
+    rank, axes = len(node.inputs[0].shape), node.op.axes
+    if axes is None:
+        return list(range(rank))[::-1]
+    return [axis % rank for axis in axes]

@@ -1,0 +1,273 @@
+"""A Keras model as a flat list of operations, and back.
+
+`trace` unrolls nested models, so that one list holds every operation in the
+order in which it runs; `replay` runs such a list on new input tensors and
+lets the caller decide what each operation becomes.
+"""
+
+import inspect
+import warnings
+
+import keras
+from keras import tree
+
+from keras_bar.analysis import kinds
+from keras_bar.analysis import naming
+from keras_bar.analysis.cloning import clone as clone
+from keras_bar.analysis.cloning import copy_state as copy_state
+from keras_bar.analysis.cloning import named_in_errors
+from keras_bar.layers import BudgetState
+
+
+class Value:
+    """A tensor of the traced model.
+
+    Attributes:
+        shape: Tuple, batch first, `None` where unknown.
+        dtype: String.
+        producer: The `Node` that makes it, `None` for a model input.
+        consumers: List of `Node`s that read it.
+    """
+
+    def __init__(self, tensor, producer):
+        self.shape = tuple(tensor.shape)
+        self.dtype = tensor.dtype
+        self.producer = producer
+        self.consumers = []
+
+
+class Node:
+    """One call of an operation.
+
+    Attributes:
+        op: The `keras.Operation` (a layer, or a `keras.ops` operation).
+        name: Unique name; prefixed by the nested model it came from.
+        args, kwargs: What it was called with, `Value`s in place of tensors.
+        inputs, outputs: The `Value`s among them, and those it returns.
+        twins: List of all `Node`s that call this very operation, in order.
+    """
+
+    def __init__(self, op, name, args, kwargs):
+        self.op = op
+        self.name = name
+        self.args = args
+        self.kwargs = kwargs
+        self.inputs = [
+            x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
+        ]
+        self.outputs = []
+        self.shared_calls = [self]
+        for value in self.inputs:
+            value.consumers.append(self)
+
+    @property
+    def output(self):
+        return self.outputs[0]
+
+    @property
+    def calls(self):
+        """How often the model calls this operation."""
+        return len(self.shared_calls)
+
+
+class Graph:
+    """A traced model.
+
+    Attributes:
+        name: Name of the model.
+        nodes: List of `Node`, each after those it reads from.
+        input_tensors: The model's symbolic inputs, flat.
+        inputs, outputs: Lists of `Value`, flat.
+        input_struct, output_struct: The same, nested as the model has them.
+        output_names: List of strings, what the model calls its outputs.
+        overridden: Names of the methods in which the model differs from a
+            plain one; a graph does not hold them.
+    """
+
+    def __init__(self, model):
+        self.name = model.name
+        self.nodes = []
+        self.input_tensors = list(model.inputs)
+        self.inputs = [Value(x, None) for x in model.inputs]
+        self.output_names = naming.output_names(model.outputs)
+        self.overridden = kinds.overridden_methods(model)
+        source = kinds.functional(model)
+        # What the model calls by a name keeps it; names of what is inside of
+        # nested models give way.
+        self._names = {x.name for x in source.operations}
+        self._shared_calls = {}
+        outputs = self._unroll(model, self.inputs, prefix="", training=None)
+        self.outputs = outputs
+        # Not packed anew: on PyTorch Keras would sort the keys of dicts.
+        known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
+        known |= zip(map(id, model.outputs), outputs, strict=True)
+        self.input_struct, self.output_struct = tree.map_structure(
+            lambda x: known[id(x)],
+            (source._inputs_struct, source._outputs_struct),
+        )
+
+    def _unroll(self, model, inputs, prefix, training):
+        """Appends the nodes of `model`, called on `inputs`."""
+        model = kinds.functional(model)
+        values = {
+            id(x): value for x, value in zip(model.inputs, inputs, strict=True)
+        }
+        by_depth = model._nodes_by_depth
+        for depth in sorted(by_depth, reverse=True):
+            for node in by_depth[depth]:
+                if not node.is_input:
+                    self._append(node, values, prefix, training)
+        return [values[id(x)] for x in model.outputs]
+
+    def _append(self, keras_node, values, prefix, training):
+        op = keras_node.operation
+        args, kwargs = tree.map_structure(
+            lambda x: (
+                values.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
+            ),
+            (keras_node.arguments.args, keras_node.arguments.kwargs),
+        )
+        # What a layer is told itself outweighs what its model is told.
+        untold = kwargs.get("training") is None and _accepts_training(op)
+        if training is not None and untold:
+            kwargs = {**kwargs, "training": training}
+        if kinds.is_functional(op):
+            called_on = tree.flatten(args[0] if args else kwargs["inputs"])
+            outputs = self._unroll(
+                op, called_on, f"{prefix}{op.name}_", kwargs.get("training")
+            )
+        elif type(op) is keras.layers.Identity and len(keras_node.outputs) > 1:
+            # Several outputs of one name; `replay` names them again.
+            outputs = [x for x in tree.flatten(args) if isinstance(x, Value)]
+        else:
+            if isinstance(op, BudgetState):
+                # It waits for its other inputs, and does not read them.
+                args = tuple(tree.flatten(args)[:1])
+            shared_calls = self._shared_calls.setdefault(id(op), [])
+            first = not prefix and not shared_calls
+            name = op.name if first else self.fresh_name(prefix + op.name)
+            node = Node(op, name, args, kwargs)
+            node.shared_calls = shared_calls
+            node.shared_calls.append(node)
+            specs = _output_specs(node, keras_node)
+            node.outputs = [Value(x, node) for x in specs]
+            self.nodes.append(node)
+            outputs = node.outputs
+        for tensor, value in zip(keras_node.outputs, outputs, strict=True):
+            values[id(tensor)] = value
+
+    def fresh_name(self, name):
+        """A name like `name` that no operation has yet."""
+        base, copies = name, 0
+        while name in self._names:
+            copies += 1
+            name = f"{base}_{copies}"
+        self._names.add(name)
+        return name
+
+    @property
+    def values(self):
+        """Every tensor, inputs first."""
+        return self.inputs + [x for node in self.nodes for x in node.outputs]
+
+
+def trace(model):
+    """Traces a model.
+
+    Args:
+        model: A Functional or a built Sequential `keras.Model`.
+
+    Returns:
+        A `Graph`.
+
+    Raises:
+        ValueError: If the model has no graph of layers.
+    """
+    kinds.check_has_graph(model)
+    return Graph(model)
+
+
+def replay(graph, rebuild, finish=None, name=None):
+    """Builds a new model by running a traced one, operation by operation.
+
+    Args:
+        graph: A `Graph`.
+        rebuild: Function of `(node, tensors)` that returns the flat list of
+            new output tensors of a node; `tensors` maps each `Value` computed
+            so far to its new tensor.
+        finish: Function from the flat list of output tensors to those the
+            model shall return; by default they are as they are.
+        name: Name of the new model; by default the old one's.
+
+    Returns:
+        A Functional `keras.Model` with new inputs. What goes in and comes out
+        is named and nested as in the old model.
+    """
+    if graph.overridden:
+        warnings.warn(
+            f"The new model made of {graph.name!r} is a plain one, without "
+            f"its own {', '.join(f'`{x}`' for x in graph.overridden)}: only "
+            "its graph of layers is rebuilt. To train by them, make a model "
+            "of your class of the new one's `inputs` and `outputs`.",
+            stacklevel=4,
+        )
+    tensors = {}
+    for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
+        tensors[value] = clone(tensor._keras_history.operation).output
+    for node in graph.nodes:
+        outputs = rebuild(node, tensors)
+        for value, tensor in zip(node.outputs, outputs, strict=True):
+            tensors[value] = tensor
+    outputs = [tensors[value] for value in graph.outputs]
+    outputs = finish(outputs) if finish else outputs
+    final = dict(zip(graph.outputs, outputs, strict=True))
+    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+    named = naming.name_outputs(
+        [tensors[value] for value in graph.inputs],
+        final.values(),
+        names.values(),
+        graph.fresh_name,
+    )
+    final = dict(zip(final, named, strict=True))
+    return keras.Model(
+        tree.map_structure(lambda x: tensors[x], graph.input_struct),
+        tree.map_structure(lambda x: final[x], graph.output_struct),
+        name=name or graph.name,
+    )
+
+
+def call(op, node, tensors):
+    """Calls `op` as `node` was called, on new tensors.
+
+    Returns:
+        The flat list of output tensors.
+    """
+    args, kwargs = tree.map_structure(
+        lambda x: tensors[x] if isinstance(x, Value) else x,
+        (node.args, node.kwargs),
+    )
+    with named_in_errors(op):
+        return tree.flatten(op(*args, **kwargs))
+
+
+def _accepts_training(op):
+    return "training" in inspect.signature(op.call).parameters
+
+
+def _output_specs(node, keras_node):
+    """What a call returns, as tensors with a shape and a dtype.
+
+    A nested model may have been built for inputs of any size, and be called on
+    some of a known one.
+    """
+    called_on = tree.flatten(keras_node.input_tensors)
+    known = [tuple(x.shape) for x in called_on]
+    if [x.shape for x in node.inputs] == known[: len(node.inputs)]:
+        return keras_node.outputs
+    args, kwargs = tree.map_structure(
+        lambda x: (
+            keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
+        ),
+        (node.args, node.kwargs),
+    )
+    return tree.flatten(node.op.compute_output_spec(*args, **kwargs))

@@ -1,0 +1,1 @@
+"""Everything that follows a budget: callbacks, controls, costs, selection."""

@@ -1,0 +1,86 @@
+"""Whether a network can be pruned to a budget, and what keeps it from that."""
+
+import dataclasses
+
+from keras_bar import costs
+
+# As many layers are listed.
+LARGEST = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetCheck:
+    """Whether a network can be pruned to a budget; `str()` prints it.
+
+    Attributes:
+        possible: Whether a connected network within the budget exists.
+        metric: `"volume"`, `"flops"` or `"params"`, the unit of what follows.
+        target: The budget.
+        least: Cost of the smallest connected network found.
+        full: Cost of the unpruned network.
+        largest: List of `LayerCost`, the layers that hold most of `least`, the
+            largest first.
+    """
+
+    possible: bool
+    metric: str
+    target: float
+    least: float
+    full: float
+    largest: list = dataclasses.field(repr=False)
+
+    @classmethod
+    def make(cls, cost_model, metric, target, masks):
+        """The check of a cost model.
+
+        Args:
+            cost_model: `CostModel`.
+            metric: `"volume"`, `"flops"` or `"params"`.
+            target: The budget, in units of the metric.
+            masks: Dict from gate to booleans `(channels,)`, the smallest
+                connected network.
+        """
+        least = cost_model.hard(masks)[metric]
+        full = cost_model.full[metric]
+        layers = [x for x in cost_model.layers(masks) if getattr(x, metric)]
+        layers.sort(key=lambda x: -getattr(x, metric))
+        return cls(
+            possible=bool(least <= target <= full),
+            metric=metric,
+            target=target,
+            least=least,
+            full=full,
+            largest=layers[:LARGEST],
+        )
+
+    def __str__(self):
+        if self.possible:
+            verdict = "possible"
+        elif self.target > self.full:
+            verdict = "more than the full network has"
+        else:
+            verdict = "too small for any connected network"
+        return (
+            f"A budget of {self._of_full(self.target)} is {verdict}.\n"
+            f"The least is {self._of_full(self.least)}.\n{self.floor()}"
+        )
+
+    def floor(self):
+        """Text: the layers that hold the least cost."""
+        rows: list[tuple] = [
+            ("layer", "type", "channels", self.metric, "share")
+        ]
+        for x in self.largest:
+            cost = getattr(x, self.metric)
+            share = f"{cost / self.least:.1%}"
+            channels = "{} of {}".format(*x.channels)
+            rows.append((x.name, x.kind, channels, f"{cost:,}", share))
+        rows.append(("all layers", "", "", f"{self.least:,}", "100.0%"))
+        return (
+            f"What the smallest network's {self.metric} consists of, the "
+            f"largest layers first:\n{costs.table(rows)}"
+        )
+
+    def _of_full(self, cost):
+        share = f"{cost / self.full:.4g} of the full {self.metric}"
+        return f"{cost:,.0f} ({share})"

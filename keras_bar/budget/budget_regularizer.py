@@ -1,0 +1,185 @@
+"""The callback that prunes a network to a budget while it trains."""
+
+import warnings
+
+import numpy as np
+from keras import ops
+
+from keras_bar.budget import controls as control
+from keras_bar.budget import selection
+from keras_bar.budget import validation
+from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.deprecation import renamed_arguments
+from keras_bar.layers import HardConcreteGate
+
+# Of a channel that is opened when the gates are fixed: it shall not be dead.
+LEAST_FACTOR = 1e-3
+
+
+class BudgetRegularizer(GateRegularizer):
+    """Prunes a gated model to a budget during `fit`.
+
+    The budget moves from the full cost to its final value along a sigmoidal
+    transition (supplement, section 1), and the gates are made to follow it in
+    the compiled training step. When it has arrived, all gates are fixed, the
+    model is within the budget and connected, and the rest of `fit` trains just
+    what is left. `keras_bar.compact` builds the small network.
+
+    Logs of every epoch: the metric, such as `volume`, of the network if it were
+    compacted now, and `budget`, the moving budget, both as fractions of the
+    full cost. With `log_all=True` also the other two of `volume`, `flops` and
+    `params`; `expected`, the expected cost under the noise; and `threshold`, by
+    which the gates are pushed, or `penalty`, the loss that is added. Callbacks
+    that read them come after this one in the list.
+
+    Only networks whose gates are fixed are pruned. To keep the best of them,
+    wrap Keras's callbacks in `keras_bar.callbacks.AfterPruning`.
+
+    Args:
+        budget: Float in (0, 1], the fraction of the full cost that may remain;
+            or a number above 1, in units of the metric.
+        metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
+        steps: Integer, steps of the optimizer over which the budget moves; or
+            float in (0, 1], the fraction of all steps of `fit`. In the steps
+            after them the network settles: which channels live is decided.
+        hardness: Float, hardness `d` of the transition; 0 is the line.
+        strength: None, or the factor lambda of the paper's penalty. By default
+            a threshold tracks the budget instead; see
+            `keras_bar.budget.controls.ThresholdControl`.
+        undecided_fraction: Pair of floats, the share of the expected cost
+            whose gates are undecided, at the start and at the end.
+        initial_logit: Float, `logit P(z > 0)` at the start.
+        cost_exponent: Float, how much faster channels that cost more close:
+            0 treats all alike, 1 in proportion to their cost. More than 1 is
+            right where few channels remain: what closing one costs once the
+            others have learned to do its work grows less than its importance.
+        log_all: Boolean, whether the logs have every entry. Defaults to False.
+
+    Raises:
+        FloatingPointError: During `fit`, if the loss or a weight becomes NaN.
+            No gate is fixed by it.
+        ValueError: Before the first step, if the model has no gates or was
+            pruned already, a second regularizer takes part, the number of
+            steps is unknown, or the budget is not positive, above the full
+            cost or below what any connected network needs.
+    """
+
+    @renamed_arguments(
+        undecided_fraction="undecided_fraction",
+        initial_logit="initial_logit",
+        cost_exponent="cost_exponent",
+    )
+    def __init__(
+        self,
+        budget,
+        metric="volume",
+        *,
+        steps=0.9,
+        hardness=10.0,
+        strength=None,
+        undecided_fraction=(0.12, 0.02),
+        initial_logit=3.0,
+        cost_exponent=1.5,
+        log_all=False,
+    ):
+        super().__init__(steps, log_all)
+        selection.check_budget_argument(budget, metric)
+        validation.check_transition(hardness, strength)
+        validation.check_tracking(
+            undecided_fraction, initial_logit, cost_exponent
+        )
+        self.budget = budget
+        self.metric = metric
+        self.hardness = hardness
+        self.strength = strength
+        self.undecided_fraction = tuple(undecided_fraction)
+        self.initial_logit = initial_logit
+        self.cost_exponent = cost_exponent
+
+    @classmethod
+    def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
+        """The setting of the paper: the barrier penalty in the loss."""
+        settings = {"steps": 1.0, **kwargs}
+        return cls(budget, metric, strength=strength, **settings)
+
+    @property
+    def brief_logs(self):
+        return (self.metric, "budget")
+
+    def limit(self):
+        return (self.metric, float(self._control.budget.target))
+
+    def announce(self):
+        budget, progress = self._control.budget, self._progress
+        share = budget.target / budget.full_cost
+        settling = progress.total - progress.steps
+        return (
+            f"Pruning to {share:.4g} of the {self.metric} in {progress.steps} "
+            f"steps; {max(settling, 0)} more to settle."
+        )
+
+    def check_model(self, cost_model, name):
+        selection.target_cost(cost_model, self.metric, self.budget, name)
+        selection.warn_uncounted(cost_model, self.metric, name)
+
+    def make_control(self, steps):
+        model = self._cost_model
+        validation.check_gates(
+            model.gates, HardConcreteGate, type(self).__name__
+        )
+        target = selection.in_units(model, self.metric, self.budget)
+        budget = control.Budget(
+            model, self.metric, target, steps, self.hardness
+        )
+        if self.strength is not None:
+            return control.BarrierControl(budget, self.strength)
+        return control.ThresholdControl(
+            budget,
+            self.initial_logit,
+            self.undecided_fraction,
+            self.cost_exponent,
+            selection.required_gates(model, self.metric),
+        )
+
+    def is_finished(self, cost_model):
+        cost = cost_model.hard(self.alive(cost_model))[self.metric]
+        target = selection.in_units(cost_model, self.metric, self.budget)
+        return cost <= target
+
+    def measure(self, cost_model):
+        budget = self._control.budget
+        step = self._state.steps_done()
+        moving = ops.convert_to_numpy(budget.moving(step))
+        expected = ops.convert_to_numpy(budget.soft_cost())
+        return {
+            "budget": float(moving) / budget.full_cost,
+            "expected": float(expected) / budget.full_cost,
+        }
+
+    def choose(self, cost_model, masks):
+        budget = self._control.budget
+        cost = cost_model.hard(masks)[self.metric]
+        if selection.WELL_USED * cost > budget.target:
+            warnings.warn(
+                "The training was too short to follow the budget: when the "
+                "gates had to be fixed, "
+                f"{cost / budget.full_cost:.4f} of the {self.metric} was in "
+                f"use, the budget is {budget.target / budget.full_cost:.4f}. "
+                "The weakest channels were closed. Train for longer; `steps` "
+                "must not exceed those of `fit`.",
+                stacklevel=2,
+            )
+        scores = {
+            gate: ops.convert_to_numpy(gate.location())
+            for gate in cost_model.gates
+        }
+        return selection.completed(
+            cost_model, self.metric, budget.target, scores, masks
+        )
+
+    def opened(self, gate):
+        if self._progress.settles:  # It is trained with from now on.
+            return 1.0
+        # What batch normalization saw of a channel that is opened now is its
+        # mean under the noise; at 1 it could drown the others.
+        return np.fmax(gate.mean(), LEAST_FACTOR)

@@ -1,0 +1,341 @@
+"""How a budget acts on the gates, inside the compiled training step.
+
+Both controls see all gates once per step, after the noise of the step was
+drawn. They read and write variables only, so they work in a compiled `fit`, on
+every replica alike, and are resumed with the weights.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_bar import hard_concrete
+from keras_bar import schedules
+from keras_bar.budget.marginal_costs import MarginalCosts
+from keras_bar.costs import CostModel
+
+# The location at which P(z > 0) = 1/2 and the deterministic gate closes.
+CENTER = hard_concrete.BETA * math.log(
+    -hard_concrete.GAMMA / hard_concrete.ZETA
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What is to be kept.
+
+    Attributes:
+        cost_model: `CostModel` of the gated network.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        target: The final budget, in units of the metric.
+        steps: Training steps over which the budget moves.
+        hardness: Hardness `d` of the sigmoidal transition.
+    """
+
+    cost_model: CostModel
+    metric: str
+    target: float
+    steps: int
+    hardness: float
+
+    @property
+    def full_cost(self):
+        """Cost of the unpruned network, in units of the metric."""
+        return float(self.cost_model.full[self.metric])
+
+    def moving(self, step):
+        """The budget in force after `step` steps, in units of the metric."""
+        t = ops.cast(step, "float32") / float(self.steps)
+        return schedules.moving_budget(
+            t, self.target, self.full_cost, self.hardness
+        )
+
+    def soft_cost(self):
+        """Expected cost, a differentiable tensor."""
+        gates = {g: g.probability() for g in self.cost_model.gates}
+        return self.cost_model.soft(self.metric, gates)
+
+    def hard_cost(self):
+        """Cost of the channels that are alive, a tensor without gradient."""
+        gates = {
+            g: ops.cast(g.deterministic() != 0.0, "float32")
+            for g in self.cost_model.gates
+        }
+        return ops.stop_gradient(self.cost_model.soft(self.metric, gates))
+
+
+class Penalty:
+    """A control that is a loss and nothing else.
+
+    Args:
+        gates: The gates it acts on.
+    """
+
+    def __init__(self, gates):
+        self.gates = list(gates)
+
+    def start(self, state):
+        """Prepares the gates before the first step: what they learn alone
+        counts, whatever drove them before."""
+        state.threshold.assign(0.0)
+        for gate in self.gates:
+            gate.reset_drive()
+
+    def __call__(self, state, is_new=True):
+        """The loss, a scalar tensor.
+
+        Args:
+            state: `BudgetState`.
+            is_new: Boolean tensor, whether this is the first time that the
+                network runs in a step of the optimizer.
+        """
+        raise NotImplementedError
+
+    def logs(self, state):
+        """Entries of the logs: the loss that is added at present."""
+        return {"penalty": float(ops.convert_to_numpy(self(state)))}
+
+    def least_steps(self, optimizer):
+        """How many steps it takes at least."""
+        return 0
+
+
+class BarrierControl(Penalty):
+    """The paper's control: a loss `strength * f(V, a, b) * L_S`.
+
+    Args:
+        budget: `Budget`.
+        strength: Float, the factor lambda (1e-5 in the paper), for `L_S` in
+            units of the metric.
+    """
+
+    def __init__(self, budget, strength):
+        super().__init__(budget.cost_model.gates)
+        self.budget = budget
+        self.strength = strength
+
+    def __call__(self, state, is_new=True):
+        loss = self.strength * self.barrier(state) * self.budget.soft_cost()
+        # Once the budget has arrived the gates are fixed: a barrier that they
+        # touch would only drown the loss.
+        return ops.where(state.steps_done() < self.budget.steps, loss, 0.0)
+
+    def least_steps(self, optimizer):
+        """Those in which an optimizer that normalises gradients, as Adam does,
+        moves a gate from where it starts to where it closes."""
+        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        if rate <= 0.0:
+            return 0
+        farthest = max(
+            float(np.median(ops.convert_to_numpy(gate.location() - CENTER)))
+            / float(gate.slope.numpy())
+            for gate in self.gates
+        )
+        return math.ceil(max(farthest, 0.0) / rate)
+
+    def barrier(self, state):
+        """`f(V, a, b)`, scalar tensor."""
+        budget = self.budget
+        lower = budget.target - schedules.MARGIN * budget.full_cost
+        return schedules.barrier(
+            budget.hard_cost(), lower, budget.moving(state.steps_done())
+        )
+
+
+class ThresholdControl:
+    """Moves one threshold for all gates so that the cost follows the budget.
+
+    The pull on the gates is applied beside the optimizer, as decoupled weight
+    decay is: Adam normalises the size of every gradient away, and a penalty
+    inside of it moves all gates alike and too late. Every channel has a score,
+
+        log_alpha + 1/2 log(importance / price^cost_exponent),
+
+    where the importance estimates the loss expected from closing it (see
+    `layers.hard_concrete_gate.multiply_observed`) and the price is the marginal
+    cost of the channel in a network narrowed to the moving budget
+    (`MarginalCosts`), so that channels rank by benefit per cost. The location
+    is `slope * (score - threshold)` around the point where it closes. Each step
+
+    - the threshold takes a fraction of the Newton step that brings both the
+      expected and the hard cost within the moving budget. It falls only where
+      the expected cost is far below: channels are whole, and to use a budget
+      to the last unit the threshold would open and close one for ever;
+    - the slope grows or falls such that of the expected cost the share whose
+      gates are undecided, `mean 4 p (1 - p)`, follows a schedule that ends
+      near 0. At the end the noise has no say any more: expected and hard cost
+      agree.
+
+    The strongest channels of gates without which the network would fall apart
+    (`required_gates`) stay open.
+
+    Args:
+        budget: `Budget`.
+        initial_logit: Float, `logit P(z > 0)` of the gates at the start.
+        undecided_fraction: Pair of floats, the undecided share of the expected
+            cost at start and end; each gate weighted with the marginal cost of
+            its channels.
+        cost_exponent: Float, the weight of a channel's cost: 1 ranks by
+            benefit per cost, 0 by benefit.
+        required_gates: Dict from gate to how many of its channels stay open.
+    """
+
+    THRESHOLD_GAIN = 0.3
+    SLOPE_GAIN = 0.1
+    SLOPES = (0.3, 1000.0)
+    MEMORY = 0.99
+    # In fewer steps the cost exceeds b(t) by up to 0.06 (100 steps) or 0.1 (75)
+    # of the full cost, in 200 by 0.03 (`tests/tiny.py`, Adam, 1/2).
+    LEAST_STEPS = 200
+    # The cost lags behind what it follows; this share of the steps ahead.
+    LEAD = 0.01
+    # Between these shares of the moving budget the expected cost rests; the
+    # hard one must be within the last.
+    USED = (0.88, 0.98)
+    HARD = 0.99
+
+    def __init__(
+        self,
+        budget,
+        initial_logit,
+        undecided_fraction,
+        cost_exponent,
+        required_gates,
+    ):
+        self.budget = budget
+        self.initial_logit = initial_logit
+        self.undecided_fraction = undecided_fraction
+        self.cost_exponent = cost_exponent
+        self.required_gates = required_gates
+        savings = budget.cost_model.savings(budget.metric)
+        total = sum(x * g.channels for g, x in savings.items())
+        self.weights = {g: x * g.channels / total for g, x in savings.items()}
+        self.marginal_costs = MarginalCosts(budget.cost_model, budget.metric)
+
+    def start(self, state):
+        """Opens the gates before the first step."""
+        state.threshold.assign(-self.initial_logit)
+        for gate in self.budget.cost_model.gates:
+            gate.slope.assign(1.0)
+            gate.offset.assign(
+                np.full(gate.channels, CENTER + self.initial_logit)
+            )
+            gate.importance.assign(np.zeros(gate.channels))
+
+    def __call__(self, state, is_new=True):
+        budget, step = self.budget, state.steps_done()
+        gates = budget.cost_model.gates
+        probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
+        cost = budget.cost_model.soft(budget.metric, probabilities)
+        log_costs = self.marginal_costs.logarithms(
+            budget.moving(step) / budget.full_cost
+        )
+        share = cost / budget.full_cost
+        slope, undecided = self._next_slope(step, probabilities, log_costs)
+        before = ops.convert_to_tensor(gates[0].slope)
+        slope = ops.where(is_new, slope, before)
+        hard = budget.hard_cost() / budget.full_cost
+        gap = self._gap(share, hard, step)
+        # d share / d threshold = -slope * sum(price p (1 - p))
+        newton = gap / (slope * undecided / 4.0)
+        # Once the budget has arrived the gates are fixed, and do not follow.
+        moves = ops.logical_and(is_new, step < budget.steps)
+        move = ops.where(moves, self.THRESHOLD_GAIN * newton, 0.0)
+        threshold = state.threshold + move
+        state.threshold.assign(threshold)
+        scale = ops.where(is_new, state.loss_scale(), 0.0)
+        saliency_per_cost = self._saliency_per_cost(log_costs, scale)
+        for gate in gates:
+            gate.slope.assign(slope)
+            gate.offset.assign(
+                self._offset(gate, slope, saliency_per_cost[gate] - threshold)
+            )
+
+    def _saliency_per_cost(self, log_costs, scale):
+        """Benefit per cost of every channel, `(channels,)` per gate: half the
+        logarithm, 0 on average over the network.
+
+        Args:
+            log_prices: Dict from gate to scalar tensor.
+            scale: Scalar tensor, the loss scale under which the importances
+                were observed; 0 if they have been seen before.
+        """
+        saliency_per_cost = {}
+        for gate, log_price in log_costs.items():
+            before = ops.convert_to_tensor(gate.importance)
+            seen = ops.convert_to_tensor(gate.observation)
+            # A loss scale that is too large is tried out and given up again.
+            seen = ops.where(ops.isfinite(seen), seen, 0.0)
+            # It is a square of gradients.
+            seen = seen / ops.square(ops.maximum(scale, 1e-15))
+            # A closed channel shows nothing: it keeps what was seen last.
+            importance = ops.where(
+                ops.logical_and(seen > 0.0, scale > 0.0),
+                self.MEMORY * before + (1 - self.MEMORY) * seen,
+                before,
+            )
+            gate.importance.assign(importance)
+            saliency_per_cost[gate] = 0.5 * (
+                ops.log(importance + 1e-30) - self.cost_exponent * log_price
+            )
+        mean = sum(
+            self.weights[g] * ops.mean(m) for g, m in saliency_per_cost.items()
+        )
+        return {g: m - mean for g, m in saliency_per_cost.items()}
+
+    def _offset(self, gate, slope, margin):
+        """What to add to `slope * log_alpha`, `(channels,)`."""
+        offset = CENTER + slope * margin
+        kept = self.required_gates.get(gate, 0)
+        if not kept:
+            return offset
+        location = slope * gate.log_alpha + offset
+        weakest = ops.top_k(location, kept)[0][-1]
+        missing = ops.maximum(CENTER + self.initial_logit - location, 0.0)
+        return ops.where(location >= weakest, offset + missing, offset)
+
+    def _next_slope(self, step, probabilities, log_costs):
+        """The slope that brings the undecided part of the cost nearer to its
+        schedule, and that part, at least what the schedule wants, as a fraction
+        of the full cost."""
+        t = ops.cast(step, "float32") / float(self.budget.steps)
+        first, last = self.undecided_fraction
+        wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
+
+        def part(weight):
+            parts = (
+                ops.exp(log_costs[g]) * ops.sum(weight(p))
+                for g, p in probabilities.items()
+            )
+            return sum(parts) / self.budget.full_cost
+
+        # All that is open; of a product every factor counts.
+        wanted = wanted * part(lambda p: p)
+        undecided = part(lambda p: 4.0 * p * (1.0 - p))
+        gap = ops.log(ops.maximum(undecided, 1e-6 * wanted) / wanted)
+        gap = ops.clip(gap, -1.0, 1.0)
+        slope = self.budget.cost_model.gates[0].slope
+        slope = ops.clip(slope * ops.exp(self.SLOPE_GAIN * gap), *self.SLOPES)
+        return slope, ops.maximum(undecided, wanted)
+
+    def logs(self, state):
+        """Entries of the logs."""
+        return {"threshold": float(state.threshold.numpy())}
+
+    def least_steps(self, optimizer):
+        """How many steps it takes at least to follow a budget."""
+        return self.LEAST_STEPS
+
+    def _gap(self, share, hard, step):
+        """By how much the cost is too high, or too low if negative; fractions
+        of the full cost, as the expected `share` and the `hard` one."""
+        ahead = step + int(self.LEAD * self.budget.steps)
+        limit = self.budget.moving(ahead) / self.budget.full_cost
+        # While the budget is no constraint, open gates keep some noise, and
+        # learn.
+        open_share = ops.sigmoid(float(self.initial_logit))
+        least, most = (ops.minimum(x * limit, open_share) for x in self.USED)
+        excess = ops.maximum(share - most, hard - self.HARD * limit)
+        return ops.maximum(excess, 0.0) + ops.minimum(share - least, 0.0)

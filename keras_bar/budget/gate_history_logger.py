@@ -1,0 +1,78 @@
+"""Writes down how open the gates are, epoch by epoch."""
+
+import json
+import os
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar import files
+from keras_bar.budget import validation
+from keras_bar.layers import ChannelGate
+
+# Of the probabilities, from 0 to 1.
+BINS = 20
+
+
+class GateHistoryLogger(keras.callbacks.Callback):
+    """Writes a histogram of `P(z > 0)` per gate, after every epoch.
+
+    `keras_bar.reports.plot_gates` draws it. The file is JSON: a dict from the
+    number of the epoch, from 1 on, to a dict from the gate's name to how many
+    of its channels are in each of 20 equal bins from 0 to 1. A training that is
+    gone on with adds to it.
+
+    Args:
+        path: Path of the file. Its folder must exist.
+
+    Raises:
+        ValueError: If the file cannot be written, or is there and no such
+            journal; and in `fit`, if the model has no gates.
+    """
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = _checked(path)
+        self.epochs = files.read_json(self.path)
+        if not all(x.isdecimal() for x in self.epochs):
+            raise files.DamagedFileError(
+                f"{self.path} is no journal of gates, to which this one could "
+                "be added. Expected numbers of epochs as its keys, or a file "
+                f"that is not there yet. Received: {[*self.epochs][:3]}"
+            )
+
+    def set_model(self, model):
+        super().set_model(model)
+        gated = validation.find_gated(model)
+        self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Of an earlier training what comes later is none of this one.
+        self.epochs = {x: y for x, y in self.epochs.items() if int(x) <= epoch}
+
+    def on_epoch_end(self, epoch, logs=None):
+        _ = self.model  # On JAX this brings the variables up to date.
+        self.epochs[str(epoch + 1)] = {
+            gate.name: _count(gate.probability()) for gate in self._gates
+        }
+        with files.replacing(self.path) as unfinished:
+            unfinished.write_text(json.dumps(self.epochs))
+
+
+def _checked(path):
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            "Invalid file of a journal. Expected its path. "
+            f"Received: path={path!r}"
+        )
+    files.check_writable(path)
+    return pathlib.Path(path)
+
+
+def _count(probabilities):
+    """Histogram of probabilities, list of integers."""
+    values = ops.convert_to_numpy(probabilities)
+    counts, _ = np.histogram(values, bins=BINS, range=(0.0, 1.0))
+    return counts.tolist()

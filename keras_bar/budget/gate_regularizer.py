@@ -1,0 +1,291 @@
+"""What all callbacks have in common that prune a network while it trains."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_bar import keras_internals
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
+from keras_bar.budget import selection
+from keras_bar.budget import validation
+from keras_bar.budget.progress import Phase
+from keras_bar.budget.progress import Progress
+from keras_bar.budget.progress import control_steps
+from keras_bar.budget.progress import total_steps
+from keras_bar.costs import METRICS
+from keras_bar.costs import CostModel
+from keras_bar.costs import alive_masks
+from keras_bar.layers import BudgetState
+
+
+class GateRegularizer(keras.callbacks.Callback):
+    """Lets a control act on the gates of a model during `fit`, and fixes them.
+
+    A subclass makes the control, a function of the model's `BudgetState` that
+    runs once per step, within the compiled step, and returns a loss or None;
+    see `keras_bar.budget.controls`. This class finds the gates, installs the
+    control, resumes an interrupted training, and fixes the gates: once the
+    control has had its steps, or when `fit` ends.
+
+    Args:
+        steps: Integer, steps of the optimizer in which the control acts; or
+            float in (0, 1], the fraction of all steps of `fit`; or None, to its
+            end.
+        log_all: Boolean, whether the logs have every entry, or those in
+            `brief_logs`.
+    """
+
+    def __init__(self, steps, log_all=False):
+        super().__init__()
+        if steps is not None:
+            validation.check_steps(steps)
+        self.steps = steps
+        self.log_all = log_all
+        self._state: Any = None
+        self._cost_model: Any = None
+        self._control: Any = None
+        self._before: list = []
+        self._steps_before = 0
+        self._first_iteration = 0
+        self._progress = Progress()
+
+    @property
+    def brief_logs(self):
+        """Names of the entries of the logs that progress is judged by."""
+        return ("volume", "penalty")
+
+    def make_control(self, steps):
+        """The control.
+
+        Args:
+            steps: Integer, the steps in which it acts; infinite where they are
+                not known.
+
+        Returns:
+            Function of `BudgetState` with the methods `start(state)`, to be
+            called before the first step, `logs(state)`, a dict from name to
+            float, and `least_steps(optimizer)`, how many it needs.
+        """
+        raise NotImplementedError
+
+    def check_model(self, cost_model, name):
+        """Raises a ValueError if this model cannot be pruned so."""
+
+    def limit(self):
+        """Metric and cost that the network is pruned to, or None."""
+        return None
+
+    def alive(self, cost_model):
+        """Dict from gate to its channels that live now, booleans
+        `(channels,)`."""
+        return alive_masks(cost_model.gates)
+
+    def choose(self, cost_model, masks):
+        """Which channels live when the gates are fixed.
+
+        Args:
+            cost_model: `CostModel`.
+            masks: Dict from gate to booleans `(channels,)`, those alive now.
+
+        Returns:
+            Dict like `masks`.
+        """
+        return selection.connected(cost_model, masks)
+
+    def opened(self, gate):
+        """The factor at which a dead channel is opened."""
+        return 1.0
+
+    def is_finished(self, cost_model):
+        """Whether fixed gates are what this regularizer wants, as where a
+        training is resumed that was interrupted after they were fixed."""
+        return False
+
+    def measure(self, cost_model):
+        """Further entries of the logs, a dict from name to float."""
+        return {}
+
+    def announce(self):
+        """A line that is printed before the first step, or None."""
+        return None
+
+    def set_model(self, model):
+        super().set_model(model)
+        gated = validation.find_gated(model)
+        self._model_name = gated.name
+        self._cost_model = CostModel(ChannelAnalysis(trace(gated)))
+        (self._state,) = (x for x in gated.layers if isinstance(x, BudgetState))
+        control = self.make_control(steps=1)  # May refuse the model.
+        self._state.owner = self
+        self._state.control = self._control = None
+        self._progress = Progress()
+        # The step was compiled without this control, or with another one.
+        model.train_function = None
+        # Weights that another callback restores when `fit` begins come later
+        # than this, and are kept.
+        self._before = [x.numpy() for x in self._remembered()]
+        self._steps_before = self._steps_done()
+        self._state.start()
+        control.start(self._state)
+
+    def on_train_begin(self, logs=None):
+        if self._state.owner is not self:
+            raise ValueError(
+                "Two regularizers cannot drive the same gates. Expected one "
+                "of them in `callbacks`. Received: more than one"
+            )
+        validation.check_losses_count(self.model)
+        validation.check_trainable(self._cost_model.gates, self._state)
+        self.check_model(self._cost_model, self._model_name)
+        if isinstance(self.steps, float) and not self.params.get("steps"):
+            raise ValueError(
+                "The length of the training is unknown, so the budget cannot "
+                "move along it. Expected data of known length, "
+                "`steps_per_epoch` in `fit`, or `steps` in "
+                f"`{type(self).__name__}`. Received: "
+                f"steps={self.params.get('steps')} per epoch"
+            )
+        parameters = [
+            x for g in self._cost_model.gates for x in g.trainable_variables
+        ]
+        optimizer = self.model.optimizer
+        keras_internals.exempt_from_weight_decay(optimizer, parameters)
+        keras_internals.average_overwritten_variables(
+            optimizer, self.model.trainable_variables
+        )
+
+    def on_test_begin(self, logs=None):
+        self._undo_outside_of_fit()
+        self._settle_if_due()  # Validation shall see what is left.
+
+    def on_predict_begin(self, logs=None):
+        self._undo_outside_of_fit()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._progress.has_started:
+            self._begin(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not at the end of a batch: a callback that asks for that makes Keras
+        # wait for the logs of every batch.
+        self._settle_if_due()
+        self._progress.advance()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            validation.check_loss(logs, epoch)
+        self._settle_if_due()
+        _ = self.model  # On JAX this brings the variables up to date.
+        self._check_counting()
+        if logs is not None:
+            entries = self._entries()
+            if not self.log_all:
+                entries = {name: entries[name] for name in self.brief_logs}
+            logs.update(entries)
+
+    def on_train_end(self, logs=None):
+        _ = self.model  # On JAX this brings the variables up to date.
+        if not self._progress.has_started:  # No epoch was left to train.
+            self._begin(self.params.get("epochs") or 0)
+        # Another callback may have restored weights from before.
+        if not self._is_fixed():
+            self._fix_gates()
+        self._progress.phase = Phase.FINISHED
+        self._state.control = None
+        # The step without the control is compiled anew.
+        self.model.train_function = None
+
+    def _begin(self, epoch):
+        """Starts at an epoch, or resumes there an interrupted training, whose
+        number of steps came with the weights."""
+        interrupted = self._steps_before > 0 and not self._steps_done()
+        if epoch and interrupted:
+            self._restore()
+        done = self._steps_done()
+        resumes = done and self.is_finished(self._cost_model)
+        if self._is_fixed() and not resumes:
+            raise ValueError(
+                "This model was pruned already: every gate is fixed. Expected "
+                "gates that can learn; to prune further, gate the compact "
+                f"model anew. Received: {self._model_name!r}"
+            )
+        optimizer = self.model.optimizer
+        batches = keras_internals.batches_per_step(optimizer)
+        total = total_steps(self.params, epoch, done, batches)
+        steps = control_steps(self.steps, total)
+        calls = getattr(self.model, "steps_per_execution", 1)
+        self._progress.start(steps, total, done, calls)
+        if self._is_fixed():
+            self._progress.phase = Phase.SETTLING
+        self._control = self._state.control = self.make_control(steps)
+        self._state.limit = self.limit()
+        self._first_iteration = int(ops.convert_to_numpy(optimizer.iterations))
+        if self._progress.phase is Phase.TRACKING and total > done:
+            validation.check_length(steps, self._control.least_steps(optimizer))
+            if self.params.get("verbose") and self.announce():
+                print(self.announce(), flush=True)
+
+    def _entries(self):
+        """All entries of the logs, dict from name to float."""
+        costs = self._cost_model.hard(self.alive(self._cost_model))
+        full = self._cost_model.full
+        return {
+            **{name: costs[name] / full[name] for name in METRICS},
+            **self.measure(self._cost_model),
+            **self._control.logs(self._state),
+        }
+
+    def _settle_if_due(self):
+        """Fixes the gates once the control has had its steps."""
+        if self._progress.may_settle():
+            _ = self.model  # On JAX this brings the variables up to date.
+            if self._progress.look(self._steps_done()):
+                self._fix_gates()
+
+    def _is_fixed(self):
+        return all(gate.is_fixed for gate in self._cost_model.gates)
+
+    def _fix_gates(self):
+        validation.check_finite(self.model)
+        model = self._cost_model
+        chosen = self.choose(model, self.alive(model))
+        for gate, mask in chosen.items():
+            gate.set_alive(mask, opened=self.opened(gate))
+        self._progress.phase = Phase.SETTLING
+
+    def _check_counting(self):
+        """Raises a RuntimeError if the optimizer steps and the budget does not
+        learn of it."""
+        iterations = int(ops.convert_to_numpy(self.model.optimizer.iterations))
+        stepped = iterations > self._first_iteration
+        if stepped and not self._steps_done():
+            raise RuntimeError(
+                "The optimizer took steps of which the budget saw none, so it "
+                "cannot move. Expected a loss that includes `model.losses`, as "
+                "that of `keras.Model.train_step` does. Received: a model of "
+                f"type {type(self.model)} whose loss leaves them out"
+            )
+
+    def _restore(self):
+        for x, value in zip(self._remembered(), self._before, strict=True):
+            x.assign(value)
+
+    def _undo_outside_of_fit(self):
+        """Keras calls `set_model` for `evaluate` and `predict`, too."""
+        if not self._progress.has_started:
+            self._restore()
+
+    def _steps_done(self):
+        return int(ops.convert_to_numpy(self._state.steps_done()))
+
+    def _remembered(self):
+        """The variables in which a control remembers what it did."""
+        gates = self._cost_model.gates
+        return [
+            self._state.step,
+            self._state.signal,
+            self._state.threshold,
+            *(x for gate in gates for x in gate.driven_variables()),
+        ]

@@ -1,0 +1,330 @@
+"""Which channels stay: sets that are within budget and connected."""
+
+import warnings
+
+import numpy as np
+
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.counting import listed
+from keras_bar.analysis.trace import trace
+from keras_bar.budget.budget_check import BudgetCheck
+from keras_bar.costs import METRICS
+from keras_bar.costs import CostModel
+
+# The share of a budget from which on it counts as used.
+WELL_USED = 0.95
+
+# Maximum number of layers that a warning names.
+MOST_NAMED = 8
+
+
+def check_metric(metric):
+    """Raises a ValueError unless there is such a cost."""
+    if metric not in METRICS:
+        raise ValueError(
+            "Unknown metric. Expected one of "
+            f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
+        )
+
+
+def check_budget_argument(budget, metric):
+    """Raises a ValueError for a budget that is wrong for any model."""
+    check_metric(metric)
+    if not is_number(budget) or not budget > 0:
+        raise ValueError(
+            "Invalid budget. Expected a fraction of the full cost in "
+            "(0, 1], or a number above 1 in units of the metric. "
+            f"Received: budget={budget!r}"
+        )
+
+
+def target_cost(cost_model, metric, budget, name):
+    """A budget in units of its metric.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        budget: Float in (0, 1], a fraction of the full cost; or a number above
+            1, in units of the metric.
+        name: String, what to call the model in errors.
+
+    Returns:
+        Number.
+
+    Raises:
+        ValueError: If no connected network has this cost.
+    """
+    check_known_size(cost_model, metric, name)
+    full = cost_model.full[metric]
+    target = in_units(cost_model, metric, budget)
+    if target > full:
+        raise ValueError(
+            f"The budget exceeds the full network's {metric}. "
+            f"Expected at most {full:.0f}. Received: {target:.0f}"
+        )
+    least = smallest_cost(cost_model, metric)
+    if target < least:
+        check = _budget_check(cost_model, metric, target)
+        raise ValueError(
+            "The budget is too small for any connected network. Expected "
+            f"at least {least} ({least / full:.4g} of the full "
+            f"{metric}). Received: {target:.1f} ({target / full:.4g}).\n"
+            f"{check.floor()}"
+        )
+    return target
+
+
+def check_budget(model, budget, metric="volume"):
+    """Says whether a gated model can be pruned to a budget, before training.
+
+    Args:
+        model: `keras.Model` made by `keras_bar.gate`.
+        budget: Float in (0, 1], a fraction of the full cost; or a number above
+            1, in units of the metric.
+        metric: `"volume"`, `"flops"` or `"params"`.
+
+    Returns:
+        A `BudgetCheck`. Its `least` is what the smallest connected network
+        costs: one channel in every gate that must not close. Where `possible`
+        is False, `BudgetRegularizer` would refuse the budget.
+
+    Raises:
+        ValueError: If the model has no gates, the budget or the metric is
+            wrong for any model, or the cost depends on an unknown size of the
+            input.
+
+    Example:
+
+    >>> check = keras_bar.check_budget(keras_bar.gate(model), 1 / 8, "flops")
+    >>> check.possible, check.least / check.full
+    >>> print(check)
+    """
+    check_budget_argument(budget, metric)
+    cost_model = CostModel(ChannelAnalysis(trace(model)))
+    if not cost_model.gates:
+        raise ValueError(
+            "The model has no gates, so that nothing of it can be left out. "
+            "Expected a model made by `keras_bar.gate`. "
+            f"Received: {model.name!r}"
+        )
+    check_known_size(cost_model, metric, model.name)
+    target = in_units(cost_model, metric, budget)
+    return _budget_check(cost_model, metric, target)
+
+
+def _budget_check(cost_model, metric, target):
+    masks = smallest(cost_model, metric)
+    return BudgetCheck.make(cost_model, metric, target, masks)
+
+
+def least_costs(cost_model):
+    """Dict from metric to the cost of the smallest connected network found,
+    for the metrics that are known whatever the size of the input."""
+    return {
+        metric: smallest_cost(cost_model, metric)
+        for metric in METRICS
+        if np.isfinite(cost_model.full[metric])
+    }
+
+
+def warn_uncounted(cost_model, metric, name):
+    """Warns if a budget leaves out what some layers compute.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: The metric of the budget.
+        name: String, what to call the model.
+    """
+    if metric == "flops" and cost_model.uncounted:
+        warnings.warn(
+            f"The budget on FLOPs leaves out layers of {name!r} that no rule "
+            "knows; it holds for all others. Not counted: "
+            f"{listed(cost_model.uncounted, MOST_NAMED)}.",
+            stacklevel=2,
+        )
+
+
+def check_known_size(cost_model, metric, name):
+    """Raises a ValueError if a cost depends on an unknown size of inputs."""
+    if not np.isfinite(cost_model.full[metric]):
+        raise ValueError(
+            "The cost of the model depends on the size of its input. "
+            "Expected inputs of known size, or the metric 'params'. "
+            f"Received: {name!r} and metric={metric!r}"
+        )
+
+
+def in_units(cost_model, metric, budget):
+    """A budget in units of its metric, be it possible or not."""
+    return budget * cost_model.full[metric] if budget <= 1 else budget
+
+
+def is_number(x):
+    """Whether something is a number, and not a boolean."""
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool)
+
+
+def required_gates(cost_model, metric="flops"):
+    """Gates that must not close entirely, lest the network fall apart.
+
+    Whole gates are closed one after the other, the costliest first, as long
+    as a path from the input to every output is left.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`: what is to be saved.
+
+    Returns:
+        Dict from gate to the number of its channels that shall stay open; one
+        in each of them suffices to keep the network connected.
+    """
+    masks = {gate: _first(gate, 1) for gate in cost_model.gates}
+    costs = {
+        gate: cost_model.hard({**masks, gate: _first(gate, 0)})[metric]
+        for gate in masks
+    }
+    for gate in sorted(masks, key=lambda gate: costs[gate]):
+        closed = {**masks, gate: _first(gate, 0)}
+        if cost_model.analysis.is_connected(closed):
+            masks = closed
+    return {gate: 1 for gate, mask in masks.items() if mask.any()}
+
+
+def smallest(cost_model, metric):
+    """The smallest connected network found.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`.
+
+    Returns:
+        Dict from gate to booleans `(channels,)`.
+    """
+    kept = required_gates(cost_model, metric)
+    return {gate: _first(gate, gate in kept) for gate in cost_model.gates}
+
+
+def smallest_cost(cost_model, metric):
+    """Cost of the smallest connected network found, in units of the metric."""
+    return cost_model.hard(smallest(cost_model, metric))[metric]
+
+
+def strongest(cost_model, metric, target, scores):
+    """The largest set of strongest channels that is within a budget.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        target: The budget, in units of the metric; enough for the `smallest`
+            network.
+        scores: Dict from gate to floats `(channels,)`; the higher the
+            stronger.
+
+    Returns:
+        Dict from gate to booleans `(channels,)`: all channels above some
+        score, and of those below it what still fits, if that leaves much of
+        the budget unused. The strongest channel of every lifeline is among
+        them if the network would not be connected otherwise.
+    """
+    ranks = _rank(scores)
+    masks = _largest(cost_model, metric, target, ranks)
+    if not cost_model.analysis.is_connected(masks):
+        for gate in required_gates(cost_model, metric):
+            ranks[gate][np.argmax(ranks[gate])] = np.inf
+        masks = _largest(cost_model, metric, target, ranks)
+    cost = cost_model.hard(masks)[metric]
+    if cost > target or not cost_model.analysis.is_connected(masks):
+        # The strongest channels do not go together; these do.
+        masks = smallest(cost_model, metric)
+    return _fill(cost_model, metric, target, ranks, masks)
+
+
+def connected(cost_model, masks):
+    """A set of channels that leaves a path open.
+
+    Args:
+        cost_model: `CostModel`.
+        masks: Dict from gate to booleans `(channels,)`, the channels wanted.
+
+    Returns:
+        Dict like `masks`: these channels, and if the network would fall apart
+        with them, those of the `smallest` network, too.
+    """
+    if cost_model.analysis.is_connected(masks):
+        return masks
+    path = smallest(cost_model, "flops")
+    return {gate: mask | path[gate] for gate, mask in masks.items()}
+
+
+def completed(cost_model, metric, target, scores, masks):
+    """A set of channels that is within a budget and uses it.
+
+    Args:
+        cost_model, metric, target, scores: As of `strongest`.
+        masks: Dict from gate to booleans `(channels,)`, the channels wanted.
+
+    Returns:
+        Dict like `masks`: these channels, if they are within the budget and
+        connected, and where much of it is unused the strongest others that
+        fit; otherwise the `strongest`.
+    """
+    within = cost_model.hard(masks)[metric] <= target
+    if within and cost_model.analysis.is_connected(masks):
+        return _fill(cost_model, metric, target, _rank(scores), masks)
+    return strongest(cost_model, metric, target, scores)
+
+
+def _rank(scores):
+    """Dict from gate to the places of its channels in the order of all. Equal
+    scores get different places; those that are no numbers come first."""
+    flat = np.concatenate([*scores.values()])
+    flat = np.where(np.isnan(flat), -np.inf, flat)
+    places = np.empty(len(flat))
+    places[np.argsort(flat, kind="stable")] = np.arange(len(flat))
+    ends = np.cumsum([len(x) for x in scores.values()])
+    return dict(zip(scores, np.split(places, ends[:-1]), strict=True))
+
+
+def _largest(cost_model, metric, target, scores):
+    """Bisects the number of channels kept: costs grow with the set."""
+    ordered = np.sort(np.concatenate([*scores.values()]))[::-1]
+    low, high = 0, len(ordered)  # Keeping `low` fits; `high + 1` never does.
+    while low < high:
+        middle = (low + high + 1) // 2
+        cost = cost_model.hard(_above(scores, ordered[middle - 1]))[metric]
+        low, high = (middle, high) if cost <= target else (low, middle - 1)
+    return _above(scores, ordered[low - 1] if low else np.inf)
+
+
+def _fill(cost_model, metric, target, scores, masks):
+    """Opens channels that still fit, the strongest first, until the budget is
+    used well: in a small network one channel may be a large part of it."""
+    cost = cost_model.hard(masks)[metric]
+    closed = [
+        (score, gate, i)
+        for gate, mask in masks.items()
+        for i, score in enumerate(scores[gate])
+        if not mask[i]
+    ]
+    for _, gate, i in sorted(closed, key=lambda x: -x[0]):
+        if cost >= WELL_USED * target:
+            break
+        mask = masks[gate].copy()
+        mask[i] = True
+        new = cost_model.hard({**masks, gate: mask})[metric]
+        if cost < new <= target:
+            masks, cost = {**masks, gate: mask}, new
+    return masks
+
+
+def _above(scores, threshold):
+    """Masks of the channels at or above a score; infinite ones always stay."""
+    return {
+        gate: (x >= threshold) | np.isposinf(x) for gate, x in scores.items()
+    }
+
+
+def _first(gate, count):
+    mask = np.zeros(gate.channels, bool)
+    mask[:count] = True
+    return mask

@@ -1,0 +1,184 @@
+"""What a budget regularizer needs, and the errors where it is missing."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar.budget import selection
+from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
+
+# Maximum number of names listed in an error.
+MANY = 5
+
+
+def check_steps(steps):
+    """Raises a ValueError unless it is a number of steps, or a fraction."""
+    whole = isinstance(steps, int | np.integer) and steps >= 1
+    fraction = isinstance(steps, float) and 0 < steps <= 1
+    if isinstance(steps, bool) or not (whole or fraction):
+        raise ValueError(
+            "Invalid number of pruning steps. Expected a positive integer, or "
+            "a float in (0, 1] as the fraction of all steps of `fit`. "
+            f"Received: steps={steps!r} (of type {type(steps).__name__})"
+        )
+
+
+def check_transition(hardness, strength):
+    """Raises a ValueError for a wrong transition, or penalty on the way."""
+    if not selection.is_number(hardness) or not hardness >= 0:
+        raise ValueError(
+            "Invalid hardness of the transition. Expected a number of 0 "
+            f"or more. Received: hardness={hardness!r}"
+        )
+    if strength is not None and (
+        not selection.is_number(strength) or not strength > 0
+    ):
+        raise ValueError(
+            "Invalid strength of the penalty. Expected a positive number, or "
+            f"None to track the budget. Received: strength={strength!r}"
+        )
+
+
+def check_tracking(undecided_fraction, initial_logit, cost_exponent):
+    """Raises a ValueError for wrong settings of `ThresholdControl`."""
+    pair = (
+        isinstance(undecided_fraction, tuple | list)
+        and len(undecided_fraction) == 2
+    )
+    if not pair or not all(
+        selection.is_number(x) and 0 < x < 1 for x in undecided_fraction
+    ):
+        raise ValueError(
+            "Invalid undecided shares. Expected a pair of numbers in (0, 1), "
+            "at the start and at the end, such as (0.12, 0.02). "
+            f"Received: undecided_fraction={undecided_fraction!r}"
+        )
+    for name, x in (
+        ("initial_logit", initial_logit),
+        ("cost_exponent", cost_exponent),
+    ):
+        if not selection.is_number(x) or not 0 <= x < float("inf"):
+            raise ValueError(
+                f"Invalid {name}. Expected a finite number of 0 or more. "
+                f"Received: {name}={x!r}"
+            )
+
+
+def find_gated(model):
+    """The gated network in a model: itself, a part, or a distiller's student.
+
+    Args:
+        model: `keras.Model`.
+
+    Returns:
+        A Functional `keras.Model` with gates and a `BudgetState`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    stack = [model]
+    while stack:
+        candidate = stack.pop()
+        if isinstance(candidate, keras.distillation.Distiller):
+            # Not its layers: they include models that share the student's
+            # layers to extract features, and a teacher that may have gates.
+            stack.append(candidate.student)
+        elif isinstance(candidate, keras.Model):
+            if _is_gated(candidate):
+                return candidate
+            stack.extend(candidate.layers)
+    raise ValueError(
+        "The model has no gates to prune. Expected a model made by "
+        "`keras_bar.gate`; one made by `keras_bar.compact` is finished, gate "
+        f"it anew to prune further. Received: {model.name!r}"
+    )
+
+
+def _is_gated(model):
+    layers = [BudgetState, ChannelGate]
+    return all(any(isinstance(x, y) for x in model.layers) for y in layers)
+
+
+def check_losses_count(model):
+    """Raises a ValueError if the model's loss leaves out added losses."""
+    parent = keras.distillation.Distiller
+    if isinstance(model, parent) and (
+        type(model).compute_loss is parent.compute_loss
+    ):
+        raise ValueError(
+            "Keras's distiller leaves the losses that layers add out of the "
+            "loss, so the budget would not learn of its steps. Expected a "
+            "`keras_bar.distillation.Distiller`. "
+            f"Received: {model.name!r} of type {type(model)}"
+        )
+
+
+def check_trainable(gates, state):
+    """Raises a ValueError if gates, or the budget's state, are frozen."""
+    frozen = [x.name for x in [*gates, state] if not x.trainable]
+    if frozen:
+        raise ValueError(
+            "Frozen gates cannot be pruned. Expected `trainable` gates, and a "
+            "trainable `BudgetState`; other layers may be frozen. Received: "
+            f"trainable=False for {_shortened(frozen)}"
+        )
+
+
+def check_length(steps, least):
+    """Warns if a schedule is too short to be followed."""
+    if steps < least:
+        warnings.warn(
+            f"The budget moves within {steps} steps, which is too short to "
+            f"follow. Expected {least} steps or more: more epochs, smaller "
+            "batches, or larger `steps`. The network will be within its "
+            "budget, but worse than it could be.",
+            stacklevel=2,
+        )
+
+
+def check_loss(logs, epoch):
+    """Raises a FloatingPointError if the loss of an epoch is no number."""
+    loss = logs.get("loss")
+    if loss is not None and np.isnan(loss):
+        raise FloatingPointError(
+            f"The loss of epoch {epoch + 1} is NaN, and no gate was fixed by "
+            "it. Expected a finite loss: a smaller learning rate, `clipnorm`, "
+            "or data without NaN may help. "
+            f"Received: loss={float(loss)}"
+        )
+
+
+def check_finite(model):
+    """Raises a FloatingPointError if weights are no numbers."""
+    broken = [
+        x.path
+        for x in model.trainable_variables
+        if not np.all(np.isfinite(ops.convert_to_numpy(x)))
+    ]
+    if broken:
+        raise FloatingPointError(
+            "Weights are NaN or infinite, so the gates cannot be fixed by "
+            "them. Expected finite weights: a smaller learning rate, "
+            "`clipnorm`, or data without NaN may help. "
+            f"Received: {_shortened(broken)}"
+        )
+
+
+def _shortened(names):
+    """Names for an error message."""
+    rest = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(map(repr, names[:MANY])) + rest
+
+
+def check_gates(gates, expected, user):
+    """Raises a ValueError unless all gates are of a class."""
+    others = {type(x).__name__ for x in gates if not isinstance(x, expected)}
+    if others:
+        raise ValueError(
+            f"`{user}` needs gates of another kind. Expected a model made by "
+            f"`keras_bar.gate` with layer={expected.__name__}. "
+            f"Received: gates of type {', '.join(sorted(others))}"
+        )

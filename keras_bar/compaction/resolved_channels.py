@@ -1,0 +1,52 @@
+"""The channel flow in numbers, once it is known which gates are alive."""
+
+import numpy as np
+
+from keras_bar.analysis.evaluation import evaluate
+
+
+class ResolvedChannels:
+    """Alive and live channels, and the constants that dead ones hold.
+
+    Args:
+        analysis: `ChannelAnalysis` of the graph.
+        masks: Dict from gate to booleans `(channels,)`.
+
+    Attributes:
+        alive: Dict from `Value` to booleans `(channels,)`: which channels vary
+            with the input. `(1,)` where the channel axis is unknown.
+        live: The same for channels that are alive and needed.
+        constants: Dict from `Value` to floats `(channels,)`, 0 where alive.
+            Where a constant ends at a border and a layer with a kernel sees
+            that, its mean contribution is taken, as hard pruning does.
+    """
+
+    def __init__(self, analysis, masks):
+        self.analysis = analysis
+        self._masks = masks
+        values = analysis.graph.values
+        alive = {value: analysis.channels[value].alive for value in values}
+        live = {value: analysis.live(value) for value in values}
+        results = evaluate([*alive.values(), *live.values()], masks)
+        self.alive = {v: self._mask(v, results[x]) for v, x in alive.items()}
+        self.live = {v: self._mask(v, results[x]) for v, x in live.items()}
+        self.constants = {}
+        for value in values:
+            self.constants[value] = self._constants(value)
+
+    def holds(self, expression):
+        """Whether a single value is true."""
+        return bool(evaluate([expression], self._masks)[expression] > 0.5)
+
+    def _mask(self, value, resolved):
+        size = self.analysis.channels[value].size or 1
+        return np.broadcast_to(resolved > 0.5, (size,))
+
+    def _constants(self, value):
+        alive = self.alive[value]
+        if alive.all():
+            return np.zeros(len(alive))
+        node = value.producer
+        return np.where(
+            alive, 0.0, self.analysis.rules[node].constants(node, self)
+        )

@@ -1,0 +1,262 @@
+"""A distiller that leaves nothing out of the loss."""
+
+import inspect
+import warnings
+
+import keras
+from keras import ops
+
+from keras_bar.budget import selection
+from keras_bar.distillation import chance
+from keras_bar.distillation import distiller_checks
+from keras_bar.distillation import losses
+from keras_bar.distillation import probabilities
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class Distiller(keras.distillation.Distiller):
+    """`keras.distillation.Distiller` that trains as `keras.Model` does.
+
+    Keras's distiller returns the supervised and the distillation loss and
+    leaves out `self.losses`: the budget's penalty and the weights'
+    regularizers of a student would silently have no effect. It runs the
+    student a second time where a distillation loss reads intermediate
+    features, with other noise in the gates and another step of the budget;
+    here it runs once. It also ignores weights of samples.
+
+    For the paper's loss `(1 - alpha) CE + alpha T^2 KL` with `alpha = 0.9` and
+    `T = 4` pass `LogitsDistillation(temperature=4.0)` and
+    `student_loss_weight=0.1`. Where a network ends in a softmax, the
+    logarithms of its probabilities are compared: they are logits.
+
+    `compile` takes the arguments of `keras.Model.compile`, with losses, loss
+    weights and metrics of several outputs as there; they are the student's.
+
+    `sample_weight` weighs the supervised loss, as in `keras.Model.fit`, and
+    the distillation losses alike: an example of weight 2 counts like two
+    examples, for the labels and for the teacher's answers. `class_weight`
+    is the sample weight that an example's class has. To weigh classes for the
+    labels alone, do so in the loss that `compile` is given. A distillation loss
+    of your own takes part if its `compute_loss` has an argument
+    `sample_weight`; without, a warning says that its samples count alike. The
+    losses of intermediate features, which belong to no output, take the mean of
+    the weights that an example has in several outputs or places.
+
+    The first `fit` compares the teacher's answers for some of the training
+    examples, or else of the validation data, with their classes if both are
+    arrays, and warns if no answer at all would be as good.
+
+    Args:
+        teacher: `keras.Model` to learn from. It is frozen.
+        student: `keras.Model` to train, a network of its own.
+        distillation_losses: `LogitsDistillation`, `FeatureDistillation` or
+            another `keras.distillation.DistillationLoss`, or a list of them.
+        **kwargs: `distillation_loss_weights`, `student_loss_weight` and
+            `name`; see `keras.distillation.Distiller`.
+
+    Raises:
+        ValueError: If the teacher is the student, or shares weights with it
+            that are to be trained, or if a softmax of the outputs would say
+            nothing because they are single numbers or end in a sigmoid.
+
+    Example:
+
+    >>> distiller = keras_bar.distillation.Distiller(
+    ...     teacher,
+    ...     keras_bar.gate(teacher),
+    ...     keras_bar.distillation.LogitsDistillation(temperature=4.0),
+    ...     student_loss_weight=0.1,
+    ... )
+    >>> distiller.compile("adam", loss="sparse_categorical_crossentropy")
+    >>> distiller.fit(x, y, class_weight={0: 1.0, 1: 5.0})
+    """
+
+    def __init__(self, teacher, student, distillation_losses, **kwargs):
+        distiller_checks.check_networks(teacher, student)
+        distillation_losses = keras.tree.map_structure(
+            losses.mend, distillation_losses
+        )
+        distiller_checks.check_losses(distillation_losses)
+        if not isinstance(distillation_losses, list | tuple):
+            # Keras's distiller would not read the weight of a single loss.
+            distillation_losses = [distillation_losses]
+            weight = kwargs.get("distillation_loss_weights")
+            if selection.is_number(weight):
+                kwargs["distillation_loss_weights"] = [weight]
+        super().__init__(teacher, student, distillation_losses, **kwargs)
+        # Not as attributes: Keras would track the lists.
+        self.__dict__["_teacher_kinds"] = probabilities.kinds_of(teacher)
+        self.__dict__["_student_kinds"] = probabilities.kinds_of(student)
+        for loss in self.distillation_losses:
+            probabilities.check_comparable(
+                loss, teacher, self._teacher_kinds, "teacher"
+            )
+            probabilities.check_comparable(
+                loss, student, self._student_kinds, "student"
+            )
+        self._chance_checked = False
+        # It has no variables of its own. Built, it can be restored by
+        # `BackupAndRestore`, and its optimizer with it.
+        self.built = teacher.built and student.built
+
+    @property
+    def output_names(self):
+        """The student's, by which losses and metrics may be given."""
+        return getattr(self.student, "output_names", None)
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        distiller_checks.check_compile_loss(loss, self.student)
+        # Keras's distiller hides the loss from the model that it is, and with
+        # it all that `keras.Model` does with one.
+        keras.Model.compile(self, optimizer, loss, metrics=metrics, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(self, *args, **kwargs):
+        if not self._chance_checked and self.student_loss_weight < 1:
+            self._chance_checked = True
+            bound = inspect.signature(keras.Model.fit).bind(
+                self, *args, **kwargs
+            )
+            chance.warn_if_at_chance(self, bound.arguments)
+        return super().fit(*args, **kwargs)
+
+    def call(self, inputs, training=None, **kwargs):
+        extractor = self._student_feature_extractor
+        if not training or extractor is None:
+            return super().call(inputs, training=training, **kwargs)
+        self._student_features = extractor(inputs, training=True)
+        return self._student_features["final_output"]
+
+    def _extract_all_student_features(self, x, y_pred):
+        if self._student_feature_extractor is None:
+            return {"final_output": y_pred}
+        features = self.__dict__.pop("_student_features", {})
+        if features.get("final_output") is y_pred:
+            return features
+        return self._student_feature_extractor(x, training=False)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        # The student's losses alone: the teacher has not been called yet.
+        penalties = self.losses
+        y, sample_weight, answers, answer_weight = self.part(
+            y, y_pred, sample_weight
+        )
+        supervised = distilled = 0.0
+        if self.student_loss_weight > 0.0 and y is not None:
+            supervised = self._compile_loss(y, y_pred, sample_weight)
+        if self.student_loss_weight < 1.0:
+            teacher = (
+                self._extract_all_teacher_features(x)
+                if answers is None
+                else {"final_output": answers}
+            )
+            student = self._extract_all_student_features(x, y_pred)
+            distilled = self._distillation_loss(teacher, student, answer_weight)
+        share = self.student_loss_weight
+        loss = ops.add(
+            ops.multiply(share, supervised),
+            ops.multiply(1.0 - share, distilled),
+        )
+        # Weighted as Keras weighs `loss`: the last batch may be a smaller one.
+        size = ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        self.student_loss_tracker.update_state(supervised, size)
+        self.distillation_loss_tracker.update_state(distilled, size)
+        self.total_loss_tracker.update_state(loss, size)
+        for penalty in penalties:
+            loss = ops.add(loss, self._aggregate_additional_loss(penalty))
+        return loss
+
+    def part(self, y, y_pred, sample_weight):
+        """What of the targets is for which loss.
+
+        Args:
+            y: Targets as `fit` has them.
+            y_pred: Outputs of the student.
+            sample_weight: Weights as `fit` has them, or None.
+
+        Returns:
+            Labels and their weights; the teacher's answers, or None if it is
+            to be asked; and the weights for these.
+        """
+        return y, sample_weight, None, sample_weight
+
+    def _distillation_loss(self, teacher, student, sample_weight):
+        """Scalar loss of dicts from the names of layers to features, those of
+        the outputs at `"final_output"`."""
+        total = 0.0
+        for loss, factor in zip(
+            self.distillation_losses,
+            self.distillation_loss_weights,
+            strict=True,
+        ):
+            names = [
+                getattr(loss, name, None)
+                for name in ("teacher_layer_name", "student_layer_name")
+            ]
+            target, output = (
+                features[name or "final_output"]
+                for features, name in zip(
+                    (teacher, student), names, strict=True
+                )
+            )
+            if not names[0]:
+                target = probabilities.as_logits(
+                    loss, target, self._teacher_kinds
+                )
+            if not names[1]:
+                output = probabilities.as_logits(
+                    loss, output, self._student_kinds
+                )
+            loss.validate_outputs(target, output)
+            options = {}
+            if sample_weight is not None and _takes_weights(loss):
+                options["sample_weight"] = (
+                    _per_sample(sample_weight)
+                    if any(names)
+                    else _like_outputs(sample_weight, output, self.output_names)
+                )
+            value = loss.compute_loss(target, output, **options)
+            distiller_checks.check_scalar(value, loss)
+            total = ops.add(total, ops.multiply(factor, value))
+        return total
+
+
+def _takes_weights(loss):
+    if "sample_weight" in inspect.signature(loss.compute_loss).parameters:
+        return True
+    warnings.warn(
+        f"`{type(loss).__name__}` cannot weigh samples: `sample_weight` and "
+        "`class_weight` have no effect on this part of the loss. Expected a "
+        "method `compute_loss(teacher_outputs, student_outputs, "
+        "sample_weight=None)`.",
+        stacklevel=2,
+    )
+    return False
+
+
+def _per_sample(weights):
+    """One weight per sample, the mean over outputs and places."""
+    each = [
+        losses.with_rank(x, 1)
+        for x in keras.tree.flatten(weights)
+        if x is not None
+    ]
+    return sum(each) / float(len(each)) if each else None
+
+
+def _like_outputs(weights, outputs, names):
+    """Weights in the structure of the outputs, if there is one for each."""
+    tree = keras.tree
+    if not tree.is_nested(weights) or not tree.is_nested(outputs):
+        return tree.flatten(weights)[0]
+    if isinstance(weights, dict) and not isinstance(outputs, dict):
+        weights = [weights.get(name) for name in names]
+    return tree.pack_sequence_as(outputs, tree.flatten(weights))

@@ -1,0 +1,190 @@
+"""Distillation losses whose samples have weights."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class LogitsDistillation(keras.distillation.LogitsDistillation):
+    """`T^2 KL(softmax(teacher / T), softmax(student / T))` of two logits.
+
+    Keras 3.15's class of this name, left to its default loss, compares the
+    logits themselves as if they were probabilities (the string
+    `"kl_divergence"` becomes a function there, and the softmax is taken only
+    for an instance of `keras.losses.KLDivergence`): a student trained with it
+    stays at chance. This one defaults to the instance.
+
+    Args:
+        temperature: Float, the temperature `T`; 4 in the paper.
+        loss: `keras.losses.Loss` between the two softened outputs; by default
+            the Kullback-Leibler divergence. For several outputs also a list or
+            a dict of losses like them, None where there is none.
+    """
+
+    def __init__(self, temperature=4.0, loss=None):
+        if isinstance(temperature, bool) or (
+            isinstance(temperature, int | float)
+            and not 0 < temperature < float("inf")
+        ):
+            raise ValueError(
+                "Invalid temperature. Expected a finite number above 0. "
+                f"Received: temperature={temperature!r}"
+            )
+        super().__init__(temperature, loss or "kl_divergence")
+        self.loss: Any = keras.tree.map_structure(_mend_divergence, self.loss)
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
+    ):
+        """Scalar loss of logits.
+
+        Args:
+            teacher_outputs, student_outputs: Tensors `(..., classes)`, or
+                lists or dicts of them; one loss serves all outputs.
+            sample_weight: None, or a tensor of weights as Keras takes them;
+                or a structure of them like that of the outputs.
+            **kwargs: Ignored.
+
+        Returns:
+            Scalar tensor, the sum over the outputs.
+        """
+
+        def apply(loss, teacher, student, weight):
+            teacher = ops.divide(teacher, self.temperature)
+            student = ops.divide(student, self.temperature)
+            if not is_divergence(loss):
+                return weighted_mean(loss, teacher, student, weight)
+            teacher, student = ops.softmax(teacher), ops.softmax(student)
+            divergence = weighted_mean(loss, teacher, student, weight)
+            return self.temperature**2 * divergence
+
+        return _sum_over_outputs(
+            apply, self.loss, teacher_outputs, student_outputs, sample_weight
+        )
+
+    @classmethod
+    def mend(cls, distillation):
+        """`distillation`, with the divergence Keras means by its default."""
+        if type(distillation) is keras.distillation.LogitsDistillation:
+            return cls(distillation.temperature, distillation.loss)
+        return distillation
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class FeatureDistillation(keras.distillation.FeatureDistillation):
+    """`keras.distillation.FeatureDistillation` whose samples have weights.
+
+    See there for the arguments. A `Distiller` puts it in the place of Keras's
+    own.
+    """
+
+    def compute_loss(
+        self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
+    ):
+        """Scalar loss of features; as of `LogitsDistillation`."""
+        return _sum_over_outputs(
+            weighted_mean,
+            self.loss,
+            teacher_outputs,
+            student_outputs,
+            sample_weight,
+        )
+
+    @classmethod
+    def mend(cls, distillation):
+        """`distillation`, able to weigh samples if it is Keras's own."""
+        if type(distillation) is keras.distillation.FeatureDistillation:
+            return cls(
+                distillation.loss,
+                distillation.teacher_layer_name,
+                distillation.student_layer_name,
+            )
+        return distillation
+
+
+def mend(distillation):
+    """A distillation loss, in our class where it is of one of Keras's."""
+    return FeatureDistillation.mend(LogitsDistillation.mend(distillation))
+
+
+def is_divergence(loss):
+    """Whether a loss compares what a softmax makes of its arguments."""
+    return isinstance(loss, keras.losses.KLDivergence)
+
+
+def weighted_mean(loss, target, output, sample_weight=None):
+    """A loss, averaged over all samples.
+
+    Args:
+        loss: `keras.losses.Loss`, or a function of targets and outputs that
+            returns a loss per sample.
+        target, output: Tensors.
+        sample_weight: Tensor, or None for equal weights. Weights of fewer
+            axes than the loss has count for all that is left, such as the
+            places of an image; those of more are averaged.
+
+    Returns:
+        Scalar tensor: as in Keras the sum of the weighted losses, divided by
+        how many there are, whatever the weights.
+    """
+    if not isinstance(loss, keras.losses.Loss):
+        loss = _FunctionLoss(loss)
+    if sample_weight is not None:
+        target, output = (
+            ops.convert_to_tensor(x, dtype=loss.dtype) for x in (target, output)
+        )
+        rank = len(loss.call(target, output).shape)
+        if not rank:
+            raise ValueError(
+                "A loss of the distillation cannot be weighted. Expected one "
+                "value per sample, where samples have weights. "
+                f"Received: a scalar from {loss.name}"
+            )
+        sample_weight = with_rank(sample_weight, rank)
+    return ops.mean(loss(target, output, sample_weight=sample_weight))
+
+
+def with_rank(weights, rank):
+    """Weights with so many axes, the samples' in front."""
+    weights = ops.convert_to_tensor(weights, dtype="float32")
+    while len(weights.shape) > rank:
+        weights = ops.mean(weights, axis=-1)
+    while len(weights.shape) < rank:
+        weights = ops.expand_dims(weights, axis=-1)
+    return weights
+
+
+class _FunctionLoss(keras.losses.Loss):
+    """A function as a loss, which `tf.distribute` scales like the others."""
+
+    def __init__(self, function):
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self._function = function
+
+    def call(self, y_true, y_pred):
+        return self._function(y_true, y_pred)
+
+
+def _sum_over_outputs(apply, losses, teacher, student, weights):
+    """The sum of `apply(loss, teacher, student, weight)` over the outputs."""
+    tree = keras.tree
+    if tree.is_nested(student) and not tree.is_nested(losses):
+        losses = tree.map_structure(lambda _: losses, student)
+    if not tree.is_nested(weights):
+        weights = tree.map_structure(lambda _: weights, losses)
+    values = tree.map_structure(
+        lambda loss, *rest: 0.0 if loss is None else apply(loss, *rest),
+        losses,
+        teacher,
+        student,
+        weights,
+    )
+    return ops.sum(ops.stack(tree.flatten(values)))
+
+
+def _mend_divergence(loss):
+    if loss is keras.losses.kl_divergence:
+        return keras.losses.KLDivergence()
+    return loss

@@ -1,0 +1,157 @@
+"""Distillation from answers that a teacher has given beforehand."""
+
+import inspect
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bar.distillation.distiller import Distiller
+
+
+@keras.saving.register_keras_serializable("keras_bar")
+class RecordedDistiller(Distiller):
+    """A `Distiller` whose teacher has answered beforehand.
+
+    A teacher that is shown the same images in every epoch, without
+    augmentation, gives the same answers in every epoch. Recorded once, they
+    save its part of every step, which is the larger one where the student is
+    small:
+
+        labels = {"labels": y, "teacher": teacher.predict(x)}
+        distiller.fit(x, labels, epochs=40, callbacks=[budget])
+
+    `"teacher"` holds what the teacher returns for these images, in their
+    order: a `tf.data.Dataset` is to be joined with the answers before it is
+    shuffled. Metrics and the student's loss see the labels alone. Where targets
+    are anything else, as those to validate on may be, the teacher is asked.
+
+    A `sample_weight` is one array for both, or a dict with the keys of the
+    targets, to weigh labels and answers differently. `class_weight` may be
+    given with any data, if the labels are of a single output.
+
+    The arguments are those of `Distiller`.
+
+    Raises:
+        ValueError: If a distillation loss reads intermediate features, of
+            which there is no record.
+    """
+
+    def __init__(self, teacher, student, distillation_losses, **kwargs):
+        super().__init__(teacher, student, distillation_losses, **kwargs)
+        self._class_weights = None
+        if self._teacher_feature_extractor is not None:
+            names = [
+                loss.teacher_layer_name
+                for loss in self.distillation_losses
+                if getattr(loss, "teacher_layer_name", None)
+            ]
+            raise ValueError(
+                "A distillation loss reads intermediate features of the "
+                "teacher. Expected losses of its outputs, which can be "
+                "recorded, or a `Distiller`. "
+                f"Received: losses of the layers {names}"
+            )
+
+    def fit(self, *args, **kwargs):
+        bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
+        given = {**bound.arguments}
+        del given["self"]
+        # Keras looks for the classes in the targets as a whole.
+        class_weight = given.pop("class_weight", None)
+        if class_weight is None:
+            return super().fit(*args, **kwargs)
+        if given.get("sample_weight") is not None:
+            raise ValueError(
+                "Both `class_weight` and `sample_weight` weigh the examples. "
+                "Expected one of them. Received: both"
+            )
+        self._class_weights = _as_table(class_weight)
+        self.train_function = None  # The step is compiled with the weights.
+        try:
+            return super().fit(**given)
+        finally:
+            self._class_weights = None
+            self.train_function = None
+
+    def train_step(self, *args):
+        *state, data = args  # JAX has a state.
+        if self._class_weights is not None:
+            x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
+            if weight is not None:
+                raise ValueError(
+                    "Both `class_weight` and the data weigh the examples. "
+                    "Expected one of them. Received: both"
+                )
+            weight = _weights_of(_part(y)[0], self._class_weights)
+            data = x, y, weight
+        return super().train_step(*state, data)
+
+    def part(self, y, y_pred, sample_weight):
+        y, answers = _part(y)
+        weight, answer_weight = _part_weights(sample_weight)
+        if answers is not None:
+            # TensorFlow makes tuples of lists that are fed.
+            answers = keras.tree.pack_sequence_as(
+                y_pred, keras.tree.flatten(answers)
+            )
+        return y, weight, answers, answer_weight
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(
+            x, _part(y)[0], y_pred, _part_weights(sample_weight)[0]
+        )
+
+
+def _part(y):
+    """Targets, and the teacher's answers, or None where there are none."""
+    if not isinstance(y, dict) or "teacher" not in y:
+        return y, None
+    if set(y) != {"labels", "teacher"}:
+        raise ValueError(
+            "These targets hold a teacher's answers, and something else. "
+            "Expected the keys 'labels' and 'teacher'. "
+            f"Received: {sorted(y)}"
+        )
+    return y["labels"], y["teacher"]
+
+
+def _part_weights(sample_weight):
+    """The weights of labels, and of the teacher's answers."""
+    if isinstance(sample_weight, dict) and "teacher" in sample_weight:
+        return sample_weight["labels"], sample_weight["teacher"]
+    return sample_weight, sample_weight
+
+
+def _as_table(class_weight):
+    """List of the weights of the classes from 0 on."""
+    classes = np.array([*class_weight])
+    if classes.dtype.kind not in "iu" or np.any(classes < 0):
+        raise ValueError(
+            "Invalid class weights. Expected a dict from the number of a "
+            f"class to its weight. Received: class_weight={class_weight!r}"
+        )
+    table = np.ones(classes.max() + 2)  # The last stands for the classes after.
+    table[classes] = [class_weight[x] for x in class_weight]
+    return table.tolist()
+
+
+def _weights_of(labels, table):
+    """The weight of each sample's class, as Keras finds it."""
+    if keras.tree.is_nested(labels):
+        raise ValueError(
+            "`class_weight` weighs the classes of one output. Expected "
+            "`sample_weight` for several. Received: labels of "
+            f"{len(keras.tree.flatten(labels))} outputs"
+        )
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) > 1:
+        labels = (
+            ops.squeeze(labels, axis=-1)
+            if labels.shape[-1] == 1
+            else ops.argmax(labels, axis=-1)
+        )
+    if keras.backend.is_float_dtype(labels.dtype):
+        labels = ops.round(labels)
+    labels = ops.clip(ops.cast(labels, "int32"), 0, len(table) - 1)
+    return ops.take(ops.convert_to_tensor(table, dtype="float32"), labels)

@@ -1,0 +1,41 @@
+"""Names of Keras that are not public are where they are expected to be."""
+
+import keras
+import pytest
+
+from keras_bar import keras_internals
+from tests import tiny
+
+
+def moved(name):
+    return (
+        f"Keras {keras.__version__} has moved `{name}`, which "
+        "`keras_bar.keras_internals` uses; 3.15 had it."
+    )
+
+
+@pytest.mark.core
+def test_names_that_are_used_exist():
+    optimizer = keras.optimizers.AdamW(use_ema=True)
+    model = tiny.student(optimizer=optimizer)
+    optimizer.build(model.trainable_variables)
+    for name in [
+        "_exclude_from_weight_decay",
+        "_exclude_from_weight_decay_cache",
+        "_model_variables_moving_average",
+        "_trainable_variables",
+        "_untrack_variable",
+        "_var_key",
+        "gradient_accumulation_steps",
+    ]:
+        if name.startswith("_exclude"):
+            optimizer._built = False
+            optimizer.exclude_from_weight_decay([])
+        assert hasattr(optimizer, name), moved(name)
+    averages = optimizer._model_variables_moving_average
+    assert len(averages) == len(optimizer._trainable_variables)
+    assert any(x is None for x in averages), moved("the missing averages")
+    known = len(optimizer.variables)
+    keras_internals.average_overwritten_variables(optimizer, [])
+    assert not any(x is None for x in averages)
+    assert len(optimizer.variables) == known  # As many as a saved one has.
