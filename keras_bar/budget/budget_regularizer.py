@@ -65,9 +65,9 @@ class BudgetRegularizer(GateRegularizer):
     """
 
     @renamed_arguments(
-        undecided_fraction="undecided_fraction",
-        initial_logit="initial_logit",
-        cost_exponent="cost_exponent",
+        indecision="undecided_fraction",
+        openness="initial_logit",
+        price_exponent="cost_exponent",
     )
     def __init__(
         self,
