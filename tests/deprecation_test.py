@@ -9,9 +9,9 @@ from keras_bar import callbacks
 @pytest.mark.parametrize(
     "old, new, value",
     [
-        ("initial_logit", "initial_logit", 2.0),
-        ("undecided_fraction", "undecided_fraction", (0.3, 0.1)),
-        ("cost_exponent", "cost_exponent", 1.0),
+        ("openness", "initial_logit", 2.0),
+        ("indecision", "undecided_fraction", (0.3, 0.1)),
+        ("price_exponent", "cost_exponent", 1.0),
     ],
 )
 def test_old_arguments(old, new, value):
@@ -25,7 +25,7 @@ def test_old_arguments(old, new, value):
 @pytest.mark.parametrize(
     "module, old, new",
     [
-        (callbacks, "GateHistoryLogger", "GateHistoryLogger"),
+        (callbacks, "GateJournal", "GateHistoryLogger"),
         (baselines, "Channels", "ChannelGroup"),
         (baselines, "random", "random_scores"),
     ],

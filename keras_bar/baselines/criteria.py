@@ -52,7 +52,7 @@ class ChannelGroup:
     ...     sizes = [np.abs(x).max(axis=0) for x in channels.filters]
     ...     return np.max(sizes, axis=0)
     >>> filters = np.array([[1.0, -3.0], [2.0, 0.5]])  # 2 weights, 2 channels
-    >>> channels = keras_bar.baselines.Channels("conv", [filters], index=0)
+    >>> channels = keras_bar.baselines.ChannelGroup("conv", [filters], index=0)
     >>> largest_weight(channels).tolist()
     [2.0, 3.0]
     """
@@ -89,7 +89,7 @@ def weight_magnitude(channels: ChannelGroup) -> np.ndarray:
     Example:
 
     >>> filters = np.array([[3.0, 0.0], [4.0, 1.0]])  # 2 weights, 2 channels
-    >>> channels = keras_bar.baselines.Channels("conv", [filters], index=0)
+    >>> channels = keras_bar.baselines.ChannelGroup("conv", [filters], index=0)
     >>> keras_bar.baselines.weight_magnitude(channels).tolist()
     [5.0, 1.0]
 

@@ -15,5 +15,5 @@ __all__ = [
 
 
 def __getattr__(name):
-    renamed = {"GateHistoryLogger": "GateHistoryLogger"}
+    renamed = {"GateJournal": "GateHistoryLogger"}
     return deprecation.renamed_attribute(globals(), renamed, name)

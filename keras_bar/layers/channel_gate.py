@@ -44,9 +44,9 @@ class ChannelGate(keras.layers.Layer):
     ...         pass
     ...     def draw(self, batch_size):
     ...         return keras.ops.ones((self.channels,))
-    ...     def inferred(self):
+    ...     def inference_factors(self):
     ...         return keras.ops.ones((self.channels,))
-    ...     def liveliness(self):
+    ...     def keep_probability(self):
     ...         return keras.ops.ones((self.channels,))
     >>> gate = AlwaysOpen()
     >>> gate(np.ones((1, 3))).shape[-1]
