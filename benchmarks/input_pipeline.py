@@ -25,10 +25,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from keras_bar import datasets as prepared
-from recipes import datasets
-from recipes import streams
-from recipes import synthetic
-from recipes import training
+from recipes.data import registry as datasets
+from recipes.data import synthetic
+from recipes.data import tfds_data as streams
+from recipes.experiment import distilling as training
 
 # Training pictures per class.
 COUNTS = {"cifar10": 200, "mio_tcd": 100}

@@ -32,11 +32,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import keras_bar
 from keras_bar import reports
 from keras_bar.reports import runs
-from recipes import command
-from recipes import digits_data
-from recipes import figures
-from recipes import resuming
-from recipes import training
+from recipes.data import digits_data
+from recipes.experiment import command
+from recipes.experiment import distilling as training
+from recipes.experiment import resuming
+from recipes.results import figures
 
 # Parts of `--epochs`; the rest fine-tunes.
 TEACHER_PART, PRUNE_PART = 0.25, 0.5

@@ -35,14 +35,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import arguments
-from recipes import command
-from recipes import comparison
-from recipes import figures
-from recipes import hosts
-from recipes import methods
-from recipes import runner
-from recipes import tables
+from recipes.experiment import arguments
+from recipes.experiment import command
+from recipes.experiment import grid as runner
+from recipes.experiment import hosts
+from recipes.methods import bar as methods
+from recipes.results import comparison
+from recipes.results import figures
+from recipes.results import tables
 
 COMPARED = ["bar", "narrow", "wm"]
 

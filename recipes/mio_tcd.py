@@ -18,13 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import early
+from recipes.experiment import preflight as early
 
 if __name__ == "__main__":
     early.check("mio_tcd")  # Before Keras is imported.
 
-from recipes import command
-from recipes import comparison
+from recipes.experiment import command
+from recipes.results import comparison
 
 
 def main(given=None):

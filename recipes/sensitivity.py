@@ -32,10 +32,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import arguments
-from recipes import command
-from recipes import datasets
-from recipes import trials
+from recipes.data import registry as datasets
+from recipes.experiment import arguments
+from recipes.experiment import command
+from recipes.experiment import sweep as trials
 
 
 def main(given=None):

@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
-from tests import fashion  # noqa: E402
+from tests.recipes import fashion  # noqa: E402
 
 # Trainings from end to end. Begun last, one would keep a single process busy
 # when all others are done.

@@ -9,7 +9,7 @@ from keras import ops
 import keras_bar
 from keras_bar import distillation
 from keras_bar.callbacks import BudgetRegularizer
-from recipes.pictures import Pictures
+from recipes.data.in_memory_data import Pictures
 from tests import tiny
 
 pytestmark = pytest.mark.core
