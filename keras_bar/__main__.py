@@ -1,9 +1,8 @@
-"""`python -m keras_bar`: costs, explanations, compaction and reports of files.
+"""`python -m keras_bar`: costs, explanations and compaction of files.
 
 python -m keras_bar cost model.keras
 python -m keras_bar explain gated.keras --json
 python -m keras_bar compact gated.keras -o small.keras
-python -m keras_bar report runs/digits
 """
 
 import argparse
@@ -19,7 +18,6 @@ import keras
 from keras_bar import compaction
 from keras_bar import costs
 from keras_bar import files
-from keras_bar import reports
 
 # Characters of another program's error: Keras shows a layer's whole
 # configuration.
@@ -88,19 +86,6 @@ def parse(arguments):
     small.add_argument(
         "--connectivity", choices=("mixed", "regular"), default="mixed"
     )
-    page = add(
-        "report",
-        report,
-        "output folder of a recipe",
-        "writes one HTML page with the tables and pictures of a run",
-    )
-    page.add_argument(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="(default: report.html in the folder)",
-    )
     return parser.parse_args(arguments)
 
 
@@ -152,20 +137,6 @@ def compact(settings):
         | {name: dataclasses.asdict(x) for name, x in both.items()},
         f"{found}\n\n{what}\n\nwrote {output}",
     )
-
-
-def report(settings):
-    output = settings.output or settings.path / "report.html"
-    if output.suffix != ".html":
-        raise UserError(
-            "The page cannot be written. Expected a file that ends with "
-            f".html. Received: {output}"
-        )
-    try:
-        reports.write_page(settings.path, output)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(error) from error
-    return {"report": str(output)}, f"wrote {output}"
 
 
 def measure(model, path):

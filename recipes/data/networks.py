@@ -9,27 +9,31 @@ import keras_bar
 VGG_WIDTHS = (32, 64, 128)
 
 
-def wide_resnet(depth, width, input_shape, classes, narrow=1):
+def wide_resnet(depth, width, shape, classes, narrow=1):
     """WideResNet-`depth`-`width`."""
+    if keras.config.image_data_format() == "channels_first":
+        shape = (shape[-1], *shape[:-1])
     return keras_bar.models.WideResNet(
-        depth, width, input_shape, classes, narrow=narrow
+        depth, width, shape, classes, narrow=narrow
     )
 
 
-def resnet50(input_shape, classes, narrow=1):
+def resnet50(shape, classes, narrow=1):
     """ResNet-50."""
-    return keras_bar.models.ResNet50(input_shape, classes, narrow=narrow)
+    return keras_bar.models.ResNet50(shape, classes, narrow=narrow)
 
 
-def vgg(input_shape, classes, narrow=1):
+def vgg(shape, classes, narrow=1):
     """Six convolutions, one after the other."""
-    x = inputs = keras.Input(input_shape)
+    x = inputs = keras.Input(shape)
     for group, width in enumerate(VGG_WIDTHS, 1):
         for i in (1, 2):
-            name = f"group{group}_conv{i}"
-            filters = max(1, round(width / narrow))
             x = layers.Conv2D(
-                filters, 3, padding="same", use_bias=False, name=name
+                max(1, round(width / narrow)),
+                3,
+                padding="same",
+                use_bias=False,
+                name=f"group{group}_conv{i}",
             )(x)
             x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
         if group < len(VGG_WIDTHS):
@@ -38,10 +42,3 @@ def vgg(input_shape, classes, narrow=1):
     # Distillation takes a softmax of them, which half precision blurs.
     logits = layers.Dense(classes, dtype="float32", name="logits")
     return keras.Model(inputs, logits(x))
-
-
-def without_optimizer(model):
-    """A copy whose file has a third of the size."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy

@@ -1,16 +1,28 @@
-"""The data sets of the recipes, each with the networks for it."""
+"""The data sets of the recipes, each with the networks for it.
+
+Imports nothing that takes seconds: a command line is checked with this before
+Keras is imported.
+"""
 
 import dataclasses
 import functools
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable
 
-from recipes.data import digits_data
-from recipes.data import fashion_data
-from recipes.data import networks
-from recipes.data.in_memory_data import Pictures
-from recipes.experiment.preflight import FOLDER
-
-# Of the epochs, on made-up pictures.
+# Where tensorflow-datasets looks for its data sets, too.
+FOLDER = pathlib.Path("~/tensorflow_datasets")
+SOURCES = pathlib.Path(__file__).parents[2] / "keras_bar/datasets/sources.py"
+# Factor on the number of epochs, for synthetic images.
 SYNTHETIC_SCALE = 0.03
+# The data sets of the supplement.
+PAPER = {
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "mio_tcd": "Mio-TCD",
+    "tiny_imagenet": "TinyImageNet",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,17 +30,19 @@ class Dataset:
     """A data set.
 
     Attributes:
-        title: Its name in tables and pictures.
+        title: Its name in tables and figures.
         phases: The table of its phases in `phases.toml`.
         networks: Dict from a network's name to a function that builds it, with
             random weights and all widths divided by the argument `narrow`. The
             first one is the default.
-        load: Function of a path, or None, the number of training pictures, or
-            None for all, and whether broken ones are left out; it returns
-            `Pictures` or `Stream`.
-        check_available: Function of the path and whether broken ones are left
-            out, which raises what `load` would, as far as it can tell at once.
-        count: Of how many pictures a recipe trains by default.
+        load: Function of a path or None, the number of training images or None
+            for all, and whether broken ones are left out; it returns
+            `InMemoryData` or `TfdsData`.
+        check: Function of the path and whether broken ones are left out; it
+            raises what `load` would, as far as that can be told at once.
+        published: The data set whose numbers in the supplement stand beside
+            this one's, or None.
+        count: With how many images a recipe trains by default.
         scale: Factor on the number of epochs, by default.
         start: Weights with which pruning begins by default: the `"teacher"`'s,
             or random ones, from `"scratch"`.
@@ -37,8 +51,9 @@ class Dataset:
     title: str
     phases: str
     networks: dict
-    load: object
-    check_available: object
+    load: Callable
+    check: Callable
+    published: str | None = "cifar10"
     count: int | None = None
     scale: float = 1.0
     start: str = "teacher"
@@ -48,17 +63,23 @@ class Dataset:
         return next(iter(self.networks))
 
 
+def lazy(module, function, *args, **kwargs):
+    """A function of this package's, imported when it is called."""
+
+    def call(*more, **others):
+        found = importlib.import_module(f"recipes.data.{module}")
+        return getattr(found, function)(*args, *more, **kwargs, **others)
+
+    return call
+
+
 def refuse_skipping(path, skip_broken):
-    """For pictures that are not files of their own."""
+    """For images that are not files of their own."""
     if skip_broken:
         raise ValueError(
-            "These pictures are not files of their own. Expected no "
+            "These images are not files of their own. Expected no "
             "--skip-broken. Received: --skip-broken"
         )
-
-
-def load_fashion(path, count, skip_broken, tests=10_000):
-    return fashion_data.load_fashion(path, count, tests)
 
 
 def check_digits(path, skip_broken):
@@ -70,115 +91,92 @@ def check_digits(path, skip_broken):
         )
 
 
-def load_digits(path, count, skip_broken):
-    digits = digits_data.load_digits()
-    if not 0 < count <= len(digits.x):
-        raise ValueError(
-            "There are fewer pictures than asked for. Expected at most "
-            f"{len(digits.x)}. Received: --pictures {count}"
-        )
-    return Pictures(
-        digits_data.with_channel(digits.x[:count]),
-        digits.y[:count],
-        digits_data.with_channel(digits.x_test),
-        digits.y_test,
-    )
+def check_files(name, path, skip_broken):
+    """Raises, within seconds, what is wrong with a data set's folder."""
+    sources = _import_alone(SOURCES)
+    source = sources.SOURCES[name]
+    if not source.files:
+        refuse_skipping(path, skip_broken)
+    folder = sources.around(source, path or FOLDER)
+    prepared = (folder / x for x in (name, f"extracted_{name}"))
+    if not sources.find(source, folder) and not any(
+        x.exists() for x in prepared
+    ):
+        sources.check_network(name, source, folder)
 
 
-def check_files(path, skip_broken, name):
-    from keras_bar import datasets
-
-    datasets.check_available(name, path or FOLDER, skip_broken)
-
-
-def load_files(path, count, skip_broken, name):
-    from keras_bar import datasets
-    from recipes.data import tfds_data as streams
-
-    return streams.Stream(
-        datasets.prepare(name, path or FOLDER, skip_broken), count
-    )
+def _import_alone(path):
+    """A module without the package that it is in, which imports Keras."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Data classes look their module up.
+    spec.loader.exec_module(module)
+    return module
 
 
-def load_synthetic(path, count, skip_broken, name, per_class):
-    """Writes made-up pictures where there are none yet, and reads them as if
-    they were the real ones."""
-    from recipes.data import synthetic
-
-    folder = (path or FOLDER).expanduser() / "synthetic" / f"{per_class}"
-    synthetic.write_once(name, folder, per_class, -(-per_class // 4))
-    return load_files(folder, count, skip_broken, name)
-
-
-def _files(name, title, networks, per_class, narrow, start="scratch"):
-    """A data set of tensorflow-datasets, and made-up pictures like its own
-    with a network that is `narrow` times narrower."""
+def _paper(name, network, size, classes, per_class, narrow, start="scratch"):
+    """A data set of the supplement, and synthetic images of its shape with a
+    network that is `narrow` times narrower."""
+    networks = {network: _NETWORKS[network](size, classes)}
     real = Dataset(
-        title,
+        PAPER[name],
         name,
         networks,
-        functools.partial(load_files, name=name),
-        functools.partial(check_files, name=name),
+        lazy("tfds_data", "load", name),
+        functools.partial(check_files, name),
+        published=name,
         start=start,
     )
-    small = {key: _narrower(build, narrow) for key, build in networks.items()}
-    made_up = dataclasses.replace(
+    synthetic = dataclasses.replace(
         real,
-        title=f"made-up pictures, NOT {title}",
-        networks=small,
-        load=functools.partial(load_synthetic, name=name, per_class=per_class),
-        check_available=lambda path, skip_broken: None,
+        title=f"synthetic images, NOT {PAPER[name]}",
+        networks={x: _narrower(y, narrow) for x, y in networks.items()},
+        load=lazy("synthetic", "load", name, size, classes, per_class),
+        check=lambda path, skip_broken: None,
+        published=None,
         scale=SYNTHETIC_SCALE,
     )
-    return {name: real, f"{name}-synthetic": made_up}
+    return {name: real, f"{name}-synthetic": synthetic}
 
 
 def _narrower(build, narrow):
     return lambda **kwargs: build(narrow=narrow * kwargs.get("narrow", 1))
 
 
-def _wide_resnet(classes):
-    shape = (32, 32, 3)
-    network = functools.partial(networks.wide_resnet, 26, 12, shape, classes)
-    return {"wide_resnet": network}
-
-
-def _resnet50(size, classes):
-    network = functools.partial(networks.resnet50, (size, size, 3), classes)
-    return {"resnet50": network}
-
-
-FASHION_SHAPE = (fashion_data.SIZE, fashion_data.SIZE, 1)
+_NETWORKS = {
+    "wide_resnet": lambda size, classes: lazy(
+        "networks", "wide_resnet", 26, 12, (size, size, 3), classes
+    ),
+    "resnet50": lambda size, classes: lazy(
+        "networks", "resnet50", (size, size, 3), classes
+    ),
+}
 DATASETS = {
     "fashion_mnist": Dataset(
         "Fashion-MNIST",
         "fashion_mnist",
         {
-            "wide_resnet": functools.partial(
-                networks.wide_resnet, 10, 2, FASHION_SHAPE, 10
+            "wide_resnet": lazy(
+                "networks", "wide_resnet", 10, 2, (14, 14, 1), 10
             ),
-            "vgg": functools.partial(networks.vgg, FASHION_SHAPE, 10),
+            "vgg": lazy("networks", "vgg", (14, 14, 1), 10),
         },
-        load_fashion,
+        lazy("in_memory_data", "load_fashion_mnist"),
         refuse_skipping,
-        10_000,
+        count=10_000,
     ),
     "digits": Dataset(
         "handwritten digits",
         "digits",
-        {
-            "wide_resnet": functools.partial(
-                networks.wide_resnet, 16, 2, digits_data.input_shape(), 10
-            )
-        },
-        load_digits,
+        {"wide_resnet": lazy("networks", "wide_resnet", 16, 2, (8, 8, 1), 10)},
+        lazy("in_memory_data", "load_digits"),
         check_digits,
-        1347,
+        count=1347,
     ),
-    # The networks of the paper.
-    **_files("cifar10", "CIFAR-10", _wide_resnet(10), 64, 12),
-    **_files("cifar100", "CIFAR-100", _wide_resnet(100), 8, 12),
+    # The networks of the supplement; synthetic images per class.
+    **_paper("cifar10", "wide_resnet", 32, 10, 64, 12),
+    **_paper("cifar100", "wide_resnet", 32, 100, 8, 12),
     # The only one of them that starts from the full network (section 3.1).
-    **_files("mio_tcd", "Mio-TCD", _resnet50(128, 11), 30, 16, "teacher"),
-    **_files("tiny_imagenet", "TinyImageNet", _resnet50(64, 200), 4, 16),
+    **_paper("mio_tcd", "resnet50", 128, 11, 30, 16, start="teacher"),
+    **_paper("tiny_imagenet", "resnet50", 64, 200, 16, 16),
 }

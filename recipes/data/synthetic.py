@@ -1,162 +1,73 @@
-"""Made-up pictures in the true layouts of public data sets.
+"""Synthetic images of the supplement's shapes, for a first try.
 
-For a first try, and for tests: what reads them is what reads the real ones.
-A picture is noise around a colour and a stripe that tell its class.
+Every class has a pattern, so that they can be learned, and a pipeline that
+mixes images or labels up shows. What reads them reads the real ones.
 """
 
-import io
 import pathlib
 import tempfile
 
 import numpy as np
-from PIL import Image
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
-from keras_bar import datasets
-from keras_bar.datasets import mio_tcd
+from recipes.data import tfds_data
+from recipes.data.registry import FOLDER
 
-# Classes of TinyImageNet; numbers like those of ImageNet.
-WORDNET = [f"n{10_000_000 + 7919 * i}" for i in range(200)]
-
-
-def write(name, folder, count, tests):
-    """Writes a data set as its archive would extract.
-
-    Args:
-        name: `"cifar10"`, `"cifar100"`, `"tiny_imagenet"` or `"mio_tcd"`.
-        folder: `pathlib.Path`, where the archive would be extracted.
-        count: Integer, training pictures per class.
-        tests: Integer, test pictures per class. Of Mio-TCD a tenth of all
-            pictures is for tests.
-
-    Returns:
-        `pathlib.Path` of the archive's folder.
-    """
-    return _WRITERS[name](folder, count, tests)
+# Bands of a pattern, and standard deviation of the noise.
+BANDS, NOISE = 4, 20
+VERSION = "1.0.0"
 
 
-def write_once(name, folder, count, tests):
-    """Writes a data set as `write` does, unless it is there."""
-    if (folder / datasets.SOURCES[name].extracted).exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        root = write(name, pathlib.Path(scratch), count, tests)
-        root.rename(folder / root.name)
+def load(name, size, classes, per_class, path, count, skip_broken):
+    """`TfdsData` of synthetic images, which are written unless they are there
+    already."""
+    folder = (path or FOLDER).expanduser() / f"synthetic-{name}-{per_class}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            unfinished = pathlib.Path(scratch) / name
+            write(name, unfinished, size, classes, per_class)
+            unfinished.rename(folder)
+    builder = tfds.builder_from_directory(folder / name / VERSION)
+    return tfds_data.TfdsData(builder, count)
 
 
-def make_picture(rng, label, classes, size):
-    """Array uint8 `(height, width, 3)`."""
-    height, width = size
-    # Colours around a circle, stripes at a height that the class tells.
-    angle = 2 * np.pi * label / classes
-    colour = 128 + 60 * np.sin(angle + np.array([0, 2.1, 4.2]))
-    picture = rng.normal(colour, 40, (height, width, 3))
-    first = round(label % 10 / 10 * height)
-    picture[first : first + max(1, height // 10)] += 70
-    return np.clip(picture, 0, 255).astype("uint8")
+def write(name, folder, size, classes, per_class):
+    """Writes training images, and a quarter as many for tests."""
+    counts = {"train": per_class, "test": -(-per_class // 4)}
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version=VERSION,
+        data_dir=folder,
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(size, size, 3)),
+                "label": tfds.features.ClassLabel(num_classes=classes),
+            }
+        ),
+        split_datasets={
+            split: tf.data.Dataset.from_tensor_slices(
+                make_images(split, size, classes, n)
+            )
+            for split, n in counts.items()
+        },
+        disable_shuffling=True,
+    )
 
 
-def encode(picture):
-    """The bytes of a JPEG file, grey where there is no channel axis."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG")
-    return buffer.getvalue()
+def make_images(split, size, classes, per_class):
+    """Dict of images, uint8 `(n, size, size, 3)`, and labels, in a random
+    order: the pattern of the class, and noise."""
+    rng = np.random.default_rng(len(split))
+    labels = rng.permutation(np.repeat(np.arange(classes), per_class))
+    images = [rng.normal(make_pattern(x, size), NOISE) for x in labels]
+    return {"image": np.clip(images, 0, 255).astype("uint8"), "label": labels}
 
 
-def _write_cifar10(folder, count, tests):
-    root = folder / "cifar-10-batches-bin"
-    root.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    parts = np.array_split(_cifar_records(rng, 10, count), 5)
-    for i, part in enumerate(parts, 1):
-        (root / f"data_batch_{i}.bin").write_bytes(part.tobytes())
-    test = _cifar_records(rng, 10, tests)
-    (root / "test_batch.bin").write_bytes(test.tobytes())
-    _write_names(root / "batches.meta.txt", "class", 10)
-    return root
-
-
-def _write_cifar100(folder, count, tests):
-    root = folder / "cifar-100-binary"
-    root.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name, n in (("train", count), ("test", tests)):
-        records = _cifar_records(rng, 100, n)
-        coarse = records[:, :1] // 5
-        whole = np.concatenate([coarse, records], 1)
-        (root / f"{name}.bin").write_bytes(whole.tobytes())
-    _write_names(root / "coarse_label_names.txt", "group", 20)
-    _write_names(root / "fine_label_names.txt", "class", 100)
-    return root
-
-
-def _cifar_records(rng, classes, count):
-    """Rows of a label and 3x32x32 pixels, shuffled."""
-    labels = rng.permutation(np.repeat(np.arange(classes), count))
-    rows = [
-        [
-            label,
-            *make_picture(rng, label, classes, (32, 32))
-            .transpose(2, 0, 1)
-            .flat,
-        ]
-        for label in labels
-    ]
-    return np.array(rows, "uint8")
-
-
-def _write_names(path, prefix, count):
-    path.write_text("".join(f"{prefix}_{i}\n" for i in range(count)))
-
-
-def _write_tiny_imagenet(folder, count, tests):
-    root = folder / "tiny-imagenet-200"
-    rng = np.random.default_rng(0)
-    lines, size = [], (64, 64)
-
-    def put(path, label):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture = make_picture(rng, label, len(WORDNET), size)
-        # Some of the real ones are grey.
-        path.write_bytes(encode(picture[..., 0] if label == 7 else picture))
-
-    for label, number in enumerate(WORDNET):
-        for i in range(count):
-            name = f"{number}_{i}.JPEG"
-            put(root / "train" / number / "images" / name, label)
-        boxes = [f"{number}_{i}.JPEG\t0\t10\t63\t58\n" for i in range(count)]
-        path = root / "train" / number / f"{number}_boxes.txt"
-        path.write_text("".join(boxes))
-        for i in range(tests):
-            name = f"val_{tests * label + i}.JPEG"
-            put(root / "val" / "images" / name, label)
-            lines.append(f"{name}\t{number}\t0\t32\t44\t62\n")
-    (root / "val" / "val_annotations.txt").write_text("".join(lines))
-    (root / "wnids.txt").write_text("\n".join(reversed(WORDNET)))
-    put(root / "test" / "images" / "test_0.JPEG", 0)
-    return root
-
-
-def _write_mio_tcd(folder, count, tests):
-    root = folder / "MIO-TCD-Classification"
-    rng = np.random.default_rng(0)
-    number = 0
-    for label, name in enumerate(mio_tcd.CLASSES):
-        path = root / "train" / name
-        path.mkdir(parents=True)
-        for _ in range(count + tests):
-            number += 1
-            size = rng.integers(30, 160, 2)
-            picture = make_picture(rng, label, len(mio_tcd.CLASSES), size)
-            (path / f"{number:08d}.jpg").write_bytes(encode(picture))
-    (root / "test").mkdir()
-    (root / "test" / "00000000.jpg").write_bytes(encode(picture))
-    return root
-
-
-_WRITERS = {
-    "cifar10": _write_cifar10,
-    "cifar100": _write_cifar100,
-    "tiny_imagenet": _write_tiny_imagenet,
-    "mio_tcd": _write_mio_tcd,
-}
+def make_pattern(label, size):
+    """Bands of colours, that stay what they are when an image is flipped, or
+    shifted by a few pixels."""
+    colours = np.random.default_rng(label).uniform(20, 235, (BANDS, 3))
+    rows = colours[np.arange(size) * BANDS // size]
+    return np.broadcast_to(rows[:, None], (size, size, 3))

@@ -1,37 +1,43 @@
-"""Backups of a training, so that it can be interrupted at any time."""
+"""The state of a training, so that it can be interrupted at any time."""
 
+import io
 import math
+import os
 import re
 import shutil
+import zlib
 
 import keras
 import numpy as np
 
-from recipes.experiment import files
+from keras_bar import files
 from recipes.experiment import hosts
+from recipes.experiment.command import RecipeError
 
-NAME = "epoch-{epoch}-{checksum}.npz"
+NAME = "epoch-{}-{:08x}.npz"
 PATTERN = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.npz")
 # How many states are kept, so that there is one if the last one is broken.
 KEPT = 2
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(RecipeError):
     """The loss of a training is not a number any more."""
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps the state after each of the last two epochs, and goes on from the
+    """Keeps the state after each of the last two epochs, and resumes from the
     last one that is whole.
-
-    Unlike with `keras.callbacks.BackupAndRestore` a state is one file, so that
-    there is no moment in which the weights are those of one epoch and the
-    number is that of another. It is no HDF5 file, for these crash the program
-    where the disk is full. Its name tells its checksum, so that a damaged one
-    is known before any of it is used.
 
     Stands behind all other callbacks: what they do when an epoch or the
     training begins or ends belongs to the state.
+
+    Keras's own callbacks fail the tests of this one. `OrbaxCheckpoint` (Keras
+    3.15, Orbax 0.12) raises a ValueError for a distiller, whose teacher and
+    student have variables of the same path; loading its checkpoint gave other
+    weights, a flipped bit was read without an error, and a cut file raised one
+    instead of leading to the checkpoint before. `BackupAndRestore` keeps the
+    weights and the number of the epoch in two files, and writes HDF5, which
+    crashes the program where the disk is full.
 
     Args:
         folder: `pathlib.Path` of a folder for nothing else.
@@ -45,7 +51,7 @@ class Backup(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self._found = self._find()
-        self.epoch = _epoch(self._found) if self._found else 0
+        self.epoch = _parse(self._found)[0] if self._found else 0
 
     def on_train_begin(self, logs=None):
         if self._found:
@@ -67,14 +73,20 @@ class Backup(keras.callbacks.Callback):
         ended = self.model.stop_training
         self.epoch = self.params["epochs"] if ended else epoch + 1
         if hosts.is_chief():
-            self._save(self.epoch, values)
+            self._save(values)
 
-    def _save(self, epoch, values):
+    def _save(self, values):
+        """One file, so that there is no moment in which the weights are those
+        of one epoch and the number is that of another. Its name has its
+        checksum, so that a damaged one is known before any of it is used."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with files.temporary(self.folder / "unfinished.npz") as unfinished:
-            np.savez(unfinished, *values)
-            name = NAME.format(epoch=epoch, checksum=files.checksum(unfinished))
-            files.put(unfinished, self.folder / name)
+        content = io.BytesIO()
+        np.savez(content, *values)
+        name = NAME.format(self.epoch, zlib.crc32(content.getbuffer()))
+        with files.replacing(self.folder / name) as new, new.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
         for old in self._states()[KEPT:]:
             old.unlink()
 
@@ -84,11 +96,10 @@ class Backup(keras.callbacks.Callback):
         variables = _variables(self.model)
         with np.load(path) as found:
             values = list(found.values())
-        shapes = [tuple(x.shape) for x in variables]
-        if [x.shape for x in values] != shapes:
+        if [x.shape for x in values] != [tuple(x.shape) for x in variables]:
             raise OSError(
                 "The state of an interrupted training is that of another "
-                f"network. Expected the {len(shapes)} variables of this "
+                f"network. Expected the {len(variables)} variables of this "
                 f"one, or no such file. Received: {path} with {len(values)}"
             )
         for variable, value in zip(variables, values, strict=True):
@@ -96,26 +107,23 @@ class Backup(keras.callbacks.Callback):
 
     def _states(self):
         """The files, the last epoch's first."""
-        if not self.folder.exists():
-            return []
-        found = [x for x in self.folder.iterdir() if PATTERN.fullmatch(x.name)]
-        return sorted(found, key=_epoch, reverse=True)
+        found = [x for x in self.folder.glob("*") if PATTERN.fullmatch(x.name)]
+        return sorted(found, key=_parse, reverse=True)
 
     def _find(self):
         """The last state that is whole, if there is one. The chief chooses,
         and removes those that are damaged."""
         path = self._choose() if hosts.is_chief() else None
-        epoch = hosts.chiefs(_epoch(path) if path else 0)
-        checksum = hosts.chiefs(int(_checksum(path), 16) if path else 0)
+        epoch, checksum = map(hosts.chiefs, _parse(path) if path else (0, 0))
         if not epoch:
             return None
-        name = NAME.format(epoch=epoch, checksum=f"{checksum:08x}")
-        hosts.see(self.folder / name)
-        return self.folder / name
+        path = self.folder / NAME.format(epoch, checksum)
+        hosts.wait_for_file(path)
+        return path
 
     def _choose(self):
         for path in self._states():
-            if files.checksum(path) == _checksum(path):
+            if zlib.crc32(path.read_bytes()) == _parse(path)[1]:
                 return path
             print(f"{path} is damaged, and removed", flush=True)
             path.unlink()
@@ -134,21 +142,15 @@ def _is_finite(values):
     return values.dtype.kind != "f" or np.isfinite(values).all()
 
 
-def _epoch(path):
-    return int(PATTERN.fullmatch(path.name)[1])
-
-
-def _checksum(path):
-    return PATTERN.fullmatch(path.name)[2]
+def _parse(path):
+    """The epoch of a state, and its checksum."""
+    epoch, checksum = PATTERN.fullmatch(path.name).groups()
+    return int(epoch), int(checksum, 16)
 
 
 def check_space(folder, model):
-    """Raises an OSError if a disk has no room for the backups of a training.
-
-    Args:
-        folder: `pathlib.Path`, where they would be, or are already.
-        model: `keras.Model` that would be trained.
-    """
+    """Raises an OSError if a disk has no room for the states of a model's
+    training in a folder, beside those that are there."""
     sizes = [4 * math.prod(x.shape) for x in model.variables]
     # Adam keeps two more of what it trains.
     adam = [8 * math.prod(x.shape) for x in model.trainable_variables]
@@ -159,7 +161,7 @@ def check_space(folder, model):
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
-            "There is no room for the backups of the training. Expected "
+            "There is no room for the states of the training. Expected "
             f"{needed / 2**20:.0f} MiB free in {folder}. "
             f"Received: {free / 2**20:.0f} MiB"
         )

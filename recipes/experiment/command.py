@@ -1,50 +1,52 @@
-"""Runs a recipe from the command line."""
+"""Runs a recipe from the command line. Imports nothing that takes seconds."""
 
 import sys
 
-from keras_bar import files
-from recipes.experiment import backups
-from recipes.experiment import hosts
-from recipes.experiment import resuming
+SAFE = "What is finished is kept, and the same command resumes."
 
-AGAIN = "What is finished is kept, and the same command goes on where it was."
+
+class RecipeError(Exception):
+    """An expected failure, told in one line."""
 
 
 def run(main):
-    """Runs a recipe's `main`. What is no error of the program ends it with a
-    line of text and not with a stack trace.
-
-    Args:
-        main: Function without arguments.
-    """
+    """Runs a recipe's `main`; expected failures print one line and no
+    traceback."""
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted. The same command goes on where it was.")
-    except (
-        backups.DivergedError,
-        files.DamagedFileError,
-        resuming.OtherRunError,
-    ) as error:
-        sys.exit(f"\n{error}")
-    except OSError as error:
-        sys.exit(f"\nCould not read or write: {error}\n{AGAIN}")
-    except _exhausted() as error:
-        sys.exit(f"\nNo room is left: {_first_line(error)}\n{AGAIN}")
-    except hosts.lost() as error:
-        sys.exit(
-            "\nAnother host is gone, or a device of this one "
-            f"({_first_line(error)}). What is finished is kept: the same "
-            "command, on all hosts, goes on where it was."
+        sys.exit(f"\nInterrupted. {SAFE}")
+    except Exception as error:
+        line = describe(error)
+        if line is None:
+            raise
+        sys.exit(f"\n{line}")
+
+
+def describe(error):
+    """The line for an expected failure, or None for another one."""
+    if isinstance(error, RecipeError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"Could not read or write: {error}\n{SAFE}"
+    files = sys.modules.get("keras_bar.files")
+    if files and isinstance(error, files.DamagedFileError):
+        return str(error)
+    if "tensorflow" in sys.modules:
+        first = str(error).partition("\n")[0]
+        errors = sys.modules["tensorflow"].errors
+        if isinstance(error, errors.ResourceExhaustedError):
+            return f"No room is left: {first}\n{SAFE}"
+        hosts = sys.modules.get("recipes.experiment.hosts")
+        lost = (
+            errors.UnavailableError,
+            errors.AbortedError,
+            errors.InternalError,
         )
-
-
-def _exhausted():
-    """Types of TensorFlow's errors of a full disk or memory."""
-    if "tensorflow" not in sys.modules:
-        return ()
-    return (sys.modules["tensorflow"].errors.ResourceExhaustedError,)
-
-
-def _first_line(error):
-    return str(error).splitlines()[0]
+        if isinstance(error, lost) and hosts and hosts.several():
+            return (
+                f"Another host is gone, or a device of this one ({first}). "
+                "What is finished is kept: the same command, on all hosts, "
+                "resumes."
+            )
+    return None

@@ -6,40 +6,37 @@ import keras
 
 from recipes.experiment import hosts
 
-STRATEGIES = ("auto", "none", "mirrored", "multiworker")
+_MIRRORED: list = []
 
 
 def start(strategy):
     """Joins the other hosts, if there are any. Must be called before
-    TensorFlow is used for anything else.
-
-    Args:
-        strategy: As `scope` takes it.
-
-    Raises:
-        ValueError: If the backend does not know the strategy, or it is not
-            told of the hosts.
-    """
-    if _check(strategy) == "multiworker":
+    TensorFlow is used for anything else."""
+    if _known(strategy) == "multiworker":
         hosts.start()
 
 
-def scope(strategy):
-    """A context in which models are made, compiled and trained.
+@contextlib.contextmanager
+def scope(settings):
+    """A context in which models are made, compiled and trained as the settings
+    ask for. Every batch is split between the devices."""
+    before = keras.config.dtype_policy()
+    if settings.mixed_precision is not None:
+        keras.config.set_dtype_policy(f"mixed_{settings.mixed_precision}")
+    try:
+        with strategy_scope(settings.strategy):
+            yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
-    Every batch is split between the devices.
 
-    Args:
-        strategy: `"none"`: one device. `"mirrored"`: all local accelerators,
-            or the CPUs if there are none. `"auto"`: the latter if there are
-            several accelerators, otherwise the former. `"multiworker"`: the
-            accelerators, or CPUs, of all hosts that have been joined.
-
-    Returns:
-        A context manager.
-    """
+def strategy_scope(strategy):
+    """The context of a strategy: `"none"`: one device. `"mirrored"`: all local
+    accelerators, or the CPUs if there are none. `"auto"`: the latter if there
+    are several accelerators, otherwise the former. `"multiworker"`: the
+    accelerators, or CPUs, of all hosts that have been joined."""
     if hosts.several():
-        return hosts.scope()
+        return hosts.strategy().scope()
     if count(strategy) == 1 and strategy != "mirrored":
         return contextlib.nullcontext()
     import tensorflow as tf
@@ -51,25 +48,18 @@ def scope(strategy):
     return _MIRRORED[0].scope()
 
 
-_MIRRORED: list = []
-
-
 def count(strategy):
     """How many devices share a batch."""
-    if _check(strategy) == "none":
+    if _known(strategy) == "none":
         return 1
     if hosts.several():
-        return hosts.count()
+        return hosts.strategy().num_replicas_in_sync
     gpus = len(_find("GPU"))
     return gpus or (len(_find("CPU")) if strategy == "mirrored" else 1)
 
 
-def _check(strategy):
-    """The strategy, which is `"none"` where a backend knows no other.
-
-    Raises:
-        ValueError: If another one was asked for.
-    """
+def _known(strategy):
+    """The strategy, which is `"none"` where a backend knows no other."""
     if keras.backend.backend() == "tensorflow":
         return strategy
     if strategy not in ("auto", "none"):
@@ -88,19 +78,6 @@ def _find(kind):
     return [x.name for x in tf.config.list_logical_devices(kind)]
 
 
-@contextlib.contextmanager
-def precision(kind):
-    """A context in which new models compute in `"bfloat16"` or `"float16"`, or
-    as before if the kind is None."""
-    before = keras.config.dtype_policy()
-    if kind is not None:
-        keras.config.set_dtype_policy(f"mixed_{kind}")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def replicated():
     """Whether several devices share the work now. Each has statistics of batch
     normalization of its own, of which the first one's are saved."""
@@ -111,30 +88,25 @@ def replicated():
     return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
-def check(strategy, batch, jit, precision):
-    """Raises a ValueError if the devices cannot train like that.
-
-    Args:
-        strategy: As `scope` takes it.
-        batch: Integer, pictures per batch.
-        jit: What `compile` takes as `jit_compile`.
-        precision: As `precision` takes it.
-    """
-    devices = count(strategy)
+def check(settings):
+    """Raises a ValueError if the devices cannot train like that. Completes
+    `settings.jit`."""
+    if settings.jit is None:
+        tensorflow = keras.backend.backend() == "tensorflow"
+        settings.jit = "off" if tensorflow else "auto"
+    batch, devices = settings.batch_size, count(settings.strategy)
     if batch % devices:
         raise ValueError(
             f"A batch cannot be shared by {devices} devices. Expected a "
             f"multiple of {devices}. Received: --batch-size {batch}"
         )
-    if devices > 1 and jit:
+    if devices > 1 and settings.jit != "off":
         raise ValueError(
             "TensorFlow cannot compile for several devices with XLA. Expected "
-            f"--jit off. Received: --jit {'auto' if jit == 'auto' else 'on'}, "
-            f"and {devices} devices"
+            f"--jit off. Received: --jit {settings.jit}, and {devices} devices"
         )
-    if devices > 1 and precision == "float16":
-        # Keras looks for overflows on every device by itself, and there is
-        # none that the others would not have to know of.
+    if devices > 1 and settings.mixed_precision == "float16":
+        # Overflow must be detected on all devices together.
         raise ValueError(
             "Several devices cannot share the loss scale that float16 needs. "
             "Expected --mixed-precision bfloat16. "

@@ -1,241 +1,188 @@
-"""Runs the cells of a comparison, one after the other.
-
-A cell is a folder in the output folder; what is done is not done again, and a
-cell that was interrupted goes on after its last epoch.
-"""
+"""Runs the experiments of a comparison, one after the other."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
-import math
 import zlib
 
 import keras
-import matplotlib  # noqa: F401  Wanted after the first cell; missing, said now.
+import matplotlib  # noqa: F401  Wanted after the first experiment.
 
 import keras_bar
 from keras_bar import baselines
-from keras_bar.files import read_json
-from recipes.data import registry as datasets
+from recipes import methods
+from recipes.data.registry import DATASETS
 from recipes.experiment import devices
-from recipes.experiment import distilling as training
 from recipes.experiment import hosts
+from recipes.experiment import lock
 from recipes.experiment import phases
-from recipes.experiment import resuming
-from recipes.experiment.training import Cell
-from recipes.experiment.training import Manner
-from recipes.experiment.training import Work
-from recipes.methods import bar as methods
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.resuming import Run
+from recipes.experiment.training import JITS
+from recipes.experiment.training import Experiment
+from recipes.experiment.training import TrainingOptions
+from recipes.results import figures
 from recipes.results import tables
 
-# Names of pictures.
+# Names of images.
 SHOWN = 10
 
 
-def run(parser, settings, dataset, folder):
-    """Runs the cells that the settings ask for and that are not done.
+def run(settings, show=True):
+    """Runs the experiments that are asked for and not done, and writes tables
+    and figures after each.
 
     Args:
-        parser: The `ArgumentParser`, which exits where the settings are wrong.
-        settings: What it parsed.
-        dataset: String, a name in `datasets.DATASETS`.
-        folder: `pathlib.Path`, the folder of this data set's cells.
-
-    Yields:
-        At the start and after each cell the rows of all cells that are done in
-        this folder, whoever asked for them.
+        settings: What the command line said, as `preflight.check` leaves it.
+        show: Whether the tables are printed at the end.
     """
-    try:
-        manner, data = prepare(settings, dataset, folder)
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
-    yield find_rows(folder)
-    rest = settings.network, settings.metric, settings.start
-    asked = itertools.product(
-        settings.methods, settings.factors, settings.seeds
-    )
-    cells = [Cell(*what, *rest) for what in asked]
-    for i, cell in enumerate(cells, 1):
-        work = Work(cell, dataset, data, manner, folder)
-        if work.run.is_done():
-            print(f"{cell}: done before", flush=True)
-            continue
-        print(f"\ncell {i} of {len(cells)}", flush=True)
-        keras.backend.clear_session()
-        with inside(settings):
-            do(work)
-        yield find_rows(folder)
-    hosts.wait()  # An early end would be taken for a loss.
+    folder = settings.folders[settings.dataset]
+    made_up = f"THESE ARE {DATASETS[settings.dataset].title}."
+    synthetic = settings.dataset.endswith("-synthetic")
+    if synthetic:
+        print(f"\n{made_up}\n", flush=True)
+    with contextlib.ExitStack() as stack:
+        options, data = prepare(settings, folder, stack)
+        publish(settings)
+        asked = itertools.product(
+            settings.methods, settings.factors, settings.seeds
+        )
+        rest = settings.network, settings.metric, settings.start
+        for what in asked:
+            key = ExperimentKey(*what, *rest)
+            experiment = Experiment(
+                key, settings.dataset, data, options, folder
+            )
+            if experiment.is_done():
+                print(f"{key}: done before", flush=True)
+                continue
+            keras.backend.clear_session()
+            with devices.scope(settings):
+                train(experiment, methods.load(key.method).run)
+            publish(settings)
+        if hosts.is_chief():
+            rows = tables.alike(tables.find_rows(settings.folders), settings)
+            own = rows[rows.dataset == settings.dataset]
+            figures.draw_networks(own, settings.output)
+        hosts.wait()  # An early end would be taken for a loss.
+    if show and hosts.is_chief():
+        tables.show(settings.output / "tables.md")
+    if synthetic:
+        print(made_up)
 
 
-@contextlib.contextmanager
-def inside(settings):
-    """A context in which models are made and trained as asked for."""
-    with (
-        devices.scope(settings.strategy),
-        devices.precision(settings.mixed_precision),
-    ):
-        yield
+def publish(settings):
+    """Writes the tables and figures of what is done."""
+    if hosts.is_chief():
+        rows = tables.find_rows(settings.folders)
+        tables.write(rows, settings)
+        figures.draw(tables.alike(rows, settings), settings.output)
 
 
-def prepare(settings, dataset, folder):
-    """Checks all, makes the folder, and loads the pictures.
+def prepare(settings, folder, stack):
+    """Checks all, loads the images, and makes the folder this process's.
+
+    Args:
+        settings: What the command line said.
+        folder: `pathlib.Path` of the experiments.
+        stack: `contextlib.ExitStack`, at whose end the folder is free again.
 
     Returns:
-        `Manner`, and `Pictures` or `Stream`.
+        `TrainingOptions`, and `InMemoryData` or `TfdsData`.
     """
-    known = datasets.DATASETS[dataset]
-    complete(settings, known)
-    jit = training.JITS[settings.jit]
-    devices.start(settings.strategy)
-    devices.check(
-        settings.strategy, settings.batch_size, jit, settings.mixed_precision
-    )
-    check_same_on_all_hosts(settings)
-    if hosts.is_chief():  # It also prepares the data for the others.
-        known.check_available(settings.data, settings.skip_broken)
-    check_networks(settings, known)
-    data = hosts.chief_first(
-        lambda: known.load(
-            settings.data, settings.pictures, settings.skip_broken
-        )
+    try:
+        methods.check_requirements(settings.methods)
+        devices.start(settings.strategy)
+        devices.check(settings)
+        check_same_on_all_hosts(settings)
+        check_networks(settings)
+        data = load(settings)
+        role = getattr(settings, "role", None)
+        stack.enter_context(lock.held(settings.output, role))
+        # One table holds one kind of training.
+        kind = {
+            "dataset": settings.dataset,
+            "pictures": data.checksum(),
+            "phases": phases.table(DATASETS[settings.dataset].phases),
+            "scale": settings.scale,
+            "batch_size": settings.batch_size,
+            "connectivity": settings.connectivity,
+            "mixed_precision": settings.mixed_precision,
+        }
+        Run(folder, kind)
+    except (ValueError, OSError, ImportError) as error:
+        settings.fail(str(error))
+    jit = JITS[settings.jit]
+    return TrainingOptions(settings.scale, settings.connectivity, jit), data
+
+
+def load(settings):
+    """The images; names those that cannot be read."""
+    known = DATASETS[settings.dataset]
+    data = hosts.run_on_chief_first(
+        lambda: known.load(settings.data, settings.images, settings.skip_broken)
     )
     data.batch = settings.batch_size
     if not data.steps:
         raise ValueError(
-            "The training pictures do not fill one batch. Expected a smaller "
+            "The training images do not fill one batch. Expected a smaller "
             f"--batch-size. Received: --batch-size {settings.batch_size}"
         )
-    tell_left_out(data.left_out)
-    # One table holds one kind of training.
-    kind = {
-        "dataset": dataset,
-        "pictures": data.checksum(),
-        "phases": phases.table(known.phases),
-        "scale": settings.scale,
-        "batch_size": settings.batch_size,
-        "connectivity": settings.connectivity,
-        "mixed_precision": settings.mixed_precision,
-    }
-    resuming.Run(folder, kind)
-    return Manner(settings.scale, settings.connectivity, jit), data
-
-
-def complete(settings, known):
-    """Fills in what was not asked for, and checks what is seen at a glance."""
-    settings.network = settings.network or known.network
-    if settings.pictures is None:
-        settings.pictures = known.count
-    settings.start = settings.start or known.start
-    if settings.scale is None:
-        settings.scale = known.scale
-    check(settings, known)
-
-
-def tell_left_out(names):
-    """Names the pictures that could not be read."""
-    if names:
+    if names := data.left_out:
         more = ", ..." if len(names) > SHOWN else ""
-        print(
-            f"left out {len(names)} pictures that cannot be read: "
-            f"{', '.join(names[:SHOWN])}{more}",
-            flush=True,
-        )
+        shown = ", ".join(names[:SHOWN]) + more
+        print(f"left out {len(names)} images that cannot be read: {shown}")
+    return data
 
 
-def do(work, method=None):
-    """Trains a cell, from where it was interrupted.
-
-    Args:
-        work: `Work`.
-        method: Function of the work and the full network, that returns the
-            pruned one and a dict of what else to report; by default the one
-            that the cell names.
-    """
-    run, cell = work.run, work.cell
-    print(cell, flush=True)
-    teacher = work.teacher()
-    small, row = (method or methods.METHODS[cell.method])(work, teacher)
-    small = run.save("compact", small)
-    row = tables.cell_row(cell, teacher, small, work.data) | row
-    if work.data.left_out:
-        row["left_out"] = len(work.data.left_out)
-    run.finish(row)
-    print(f"{cell}: accuracy {row['accuracy']:.4f}", flush=True)
-
-
-def find_rows(folder):
-    """The reports of the cells that are done in a folder."""
-    reports = sorted(folder.glob("*/report.json"))
-    return [read_json(path) for path in reports]
-
-
-def check(settings, known):
-    """Raises a ValueError if a cell would fail later, as far as that is seen
-    at a glance."""
-    factors, seeds = settings.factors, settings.seeds
-    if not all(1 <= x < math.inf for x in factors) or min(seeds) < 0:
-        raise ValueError(
-            "Invalid cells. Expected finite factors of 1 or more and seeds of "
-            f"0 or more. Received: --factors {factors} --seeds {seeds}"
-        )
-    if len({f"{x:g}" for x in factors}) < len(factors):
-        raise ValueError(
-            "Some factors are the same, to six digits. Expected different "
-            f"ones. Received: --factors {factors}"
-        )
-    batch, pictures = settings.batch_size, settings.pictures
-    if pictures is None:
-        pictures = math.inf
-    if not 0 < batch <= pictures or not 0 < settings.scale < 100:
-        raise ValueError(
-            "Invalid length of the training. Expected at least as many "
-            "pictures as there are in a batch and a scale in (0, 100). "
-            f"Received: --pictures {pictures} --batch-size {batch} --scale "
-            f"{settings.scale}"
-        )
-    if settings.network not in known.networks:
-        raise ValueError(
-            f"There is no such network for {known.title}. Expected one of "
-            f"{', '.join(known.networks)}. "
-            f"Received: --network {settings.network}"
-        )
-    for method in settings.methods:
-        package = methods.REQUIRED.get(method)
-        if package and importlib.util.find_spec(package) is None:
-            raise ImportError(
-                f"The method {method!r} needs a package that is missing. "
-                "Expected `pip install keras-bar[baselines]`. "
-                f"Received: no {package}"
-            )
-    if "bar-flops" in settings.methods and settings.metric != "volume":
-        raise ValueError(
-            "The method 'bar-flops' stands beside methods with a budget of "
-            "volume. Expected --metric volume, or the method 'bar'. "
-            f"Received: --metric {settings.metric}"
-        )
+def train(experiment, run):
+    """Trains an experiment by a method's `run`, from where it was
+    interrupted."""
+    key, data = experiment.key, experiment.data
+    print(f"\n{key}", flush=True)
+    teacher = experiment.teacher()
+    small, row = run(experiment, teacher)
+    small = experiment.save("compact", small)
+    row = tables.describe(key, teacher, small, data) | row
+    if data.left_out:
+        row["left_out"] = len(data.left_out)
+    if hosts.is_chief():
+        full = keras_bar.measure_cost(teacher)
+        figures.draw_pruning(experiment.folder, full, row)
+    experiment.finish(row)
+    print(f"{key}: accuracy {row['accuracy']:.4f}", flush=True)
 
 
 def check_same_on_all_hosts(settings):
-    """Raises a ValueError if the chief runs other cells than this host."""
+    """Raises a ValueError if the chief runs other experiments than this
+    host."""
     names = ("methods", "factors", "seeds", "network", "metric", "start")
-    cells = {name: getattr(settings, name) for name in names}
-    own = zlib.crc32(json.dumps(cells).encode())
+    asked = {name: getattr(settings, name) for name in names}
+    own = zlib.crc32(json.dumps(asked).encode())
     if own != hosts.chiefs(own):
         raise ValueError(
             "The hosts do different work. Expected the same command on all of "
-            f"them. Received, other than on the first one: {cells}"
+            f"them. Received, other than on the first one: {asked}"
         )
 
 
-def check_networks(settings, known):
+def check_networks(settings):
     """Raises a ValueError if a factor is too large for any network."""
     largest = max(settings.factors)
-    model = known.networks[settings.network]()
-    training.check_budget(model, 1 / largest, settings.metric)
+    model = DATASETS[settings.dataset].networks[settings.network]()
+    check_budget(model, 1 / largest, settings.metric)
     if "bar-flops" in settings.methods:
-        training.check_budget(model, largest**-2, "flops")
+        check_budget(model, largest**-2, "flops")
     if "morphnet" in settings.methods:
         full = getattr(keras_bar.measure_cost(model), settings.metric)
         baselines.expand(model, full / largest, settings.metric)
+
+
+def check_budget(model, budget, metric):
+    """Raises a ValueError if no connected network has this fraction of an
+    untrained model's cost."""
+    student = keras_bar.gate(model)
+    student.compile("sgd", "mse")
+    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
+    regularizer.set_model(student)
+    regularizer.on_train_begin()

@@ -3,9 +3,6 @@
 Every host runs the same command, with `TF_CONFIG` in its environment, which
 names all hosts and tells which of them this is. All of them train; the first
 one, the chief, also writes to the output folder, from which all of them read.
-
-With several hosts Keras 3's `fit` and `evaluate` fail in two places, which are
-mended here: see `_mend_trainer`.
 """
 
 import inspect
@@ -16,8 +13,7 @@ import time
 
 import keras
 
-from keras_bar.files import read_json
-from recipes.experiment import files
+from keras_bar import files
 
 # Seconds until a file that one host has written is seen by the others. Network
 # file systems may take half a minute.
@@ -44,11 +40,8 @@ def start():
     _mend_trainer()
     import tensorflow as tf
 
-    print(
-        f"host {index} of {len(workers)}, waiting for the others: "
-        f"{', '.join(workers)}",
-        flush=True,
-    )
+    others = ", ".join(workers)
+    print(f"host {index} of {len(workers)}, waiting for {others}", flush=True)
     try:
         _STRATEGY.append(tf.distribute.MultiWorkerMirroredStrategy())
     except tf.errors.OpError as error:
@@ -63,10 +56,8 @@ def start():
 
 
 def read_config():
-    """What `TF_CONFIG` says.
-
-    Returns:
-        List of the hosts' addresses, and the integer index of this one.
+    """What `TF_CONFIG` says: the list of the hosts' addresses, and the index of
+    this one.
 
     Raises:
         ValueError: If it is missing or says something else.
@@ -94,14 +85,9 @@ def several():
     return bool(_STRATEGY)
 
 
-def scope():
-    """The context in which models are made, compiled and trained."""
-    return _STRATEGY[0].scope()
-
-
-def count():
-    """How many devices share a batch, on all hosts."""
-    return _STRATEGY[0].num_replicas_in_sync
+def strategy():
+    """The strategy of all hosts."""
+    return _STRATEGY[0]
 
 
 def index():
@@ -114,33 +100,28 @@ def is_chief():
     return index() == 0
 
 
+def _sum(value):
+    import tensorflow as tf
+
+    return strategy().reduce("SUM", tf.constant(value, tf.int64), axis=None)
+
+
 def wait():
     """Waits until all hosts have come here."""
     if several():
-        import tensorflow as tf
-
-        _STRATEGY[0].reduce("SUM", tf.ones(()), axis=None)
+        _sum(0)
 
 
 def chiefs(value):
-    """The chief's value of an integer or a boolean, on every host.
-
-    What depends on the file system must not be decided by each host by itself:
-    they may see a file at different times.
-    """
+    """The chief's value of an integer or a boolean, on every host. Each host
+    may see a file at another time, so that one of them has to decide."""
     if not several():
         return value
-    import tensorflow as tf
-
-    value = tf.constant(int(value) if is_chief() else 0, tf.int64)
-    return int(_STRATEGY[0].reduce("SUM", value, axis=None))
+    return int(_sum(int(value) if is_chief() else 0))
 
 
-def see(path):
+def wait_for_file(path):
     """Waits until all hosts have come here and see a file of the chief's.
-
-    Args:
-        path: `pathlib.Path` of the file.
 
     Raises:
         OSError: If the file does not appear.
@@ -157,16 +138,24 @@ def see(path):
         time.sleep(0.1)
 
 
+def write(path, value):
+    """Lets the chief write a JSON file that all hosts see then."""
+    if is_chief():
+        with files.replacing(path) as new:
+            new.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    wait_for_file(path)
+
+
 def agree(path, value):
     """What a JSON file holds; where there is none it is written first, with
     the chief's value."""
-    if is_chief() and not path.exists():
-        files.write(path, json.dumps(value))
-    see(path)
-    return read_json(path)
+    if not chiefs(path.exists()):
+        write(path, value)
+    wait_for_file(path)
+    return files.read_json(path)
 
 
-def chief_first(make):
+def run_on_chief_first(make):
     """What a function returns, which the chief calls before the others do, so
     that they find what it has written."""
     if is_chief():
@@ -175,17 +164,6 @@ def chief_first(make):
         return made
     wait()
     return make()
-
-
-def lost():
-    """Types of the errors that tell that another host is gone, or a device of
-    this one."""
-    if not several():
-        return ()
-    import tensorflow as tf
-
-    errors = tf.errors
-    return errors.UnavailableError, errors.AbortedError, errors.InternalError
 
 
 def _mend_trainer():
@@ -213,25 +191,23 @@ def _mend_trainer():
                 f"Received: Keras {keras.__version__}"
             )
 
-    def build_of_one_replica(self, iterator=None, data_batch=None):
+    def first(value):
+        return strategy().experimental_local_results(value)[0]
+
+    def build_on_one_replica(self, iterator=None, data_batch=None):
         if iterator is not None and self.distribute_strategy is _STRATEGY[0]:
             for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(_first, next(batches))
+                data_batch = keras.tree.map_structure(first, next(batches))
                 break
             iterator = None
         return build(self, iterator, data_batch)
 
-    def reduce_of_hosts(values, strategy, reduction):
-        if strategy is not _STRATEGY[0] or reduction not in ("auto", "mean"):
-            return reduce(values, strategy, reduction)
+    def reduce_over_hosts(values, own, reduction):
+        if own is not _STRATEGY[0] or reduction not in ("auto", "mean"):
+            return reduce(values, own, reduction)
         return keras.tree.map_structure(
-            lambda x: strategy.reduce("MEAN", x, axis=None), values
+            lambda x: own.reduce("MEAN", x, axis=None), values
         )
 
-    trainer.TensorFlowTrainer._maybe_symbolic_build = build_of_one_replica
-    trainer.reduce_per_replica = reduce_of_hosts
-
-
-def _first(value):
-    """The part of a batch that one replica of this host has."""
-    return _STRATEGY[0].experimental_local_results(value)[0]
+    trainer.TensorFlowTrainer._maybe_symbolic_build = build_on_one_replica
+    trainer.reduce_per_replica = reduce_over_hosts

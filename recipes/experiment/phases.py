@@ -58,19 +58,11 @@ class Phases:
 
 
 def table(dataset):
-    """The phases of a data set as plain data."""
+    """The phases of a table in `phases.toml` as plain data."""
     return tomllib.loads(PATH.read_text())[dataset]
 
 
 def load(dataset, kind, scale=1.0):
-    """The phases of a kind of method on a data set.
-
-    Args:
-        dataset: Name of a table in `phases.toml`.
-        kind: `"full"`, `"gates"`, `"morphnet"` or `"halving"`.
-        scale: Factor on the number of epochs.
-
-    Returns:
-        `Phases`.
-    """
+    """The `Phases` of a kind of method (`"full"`, `"gates"`, `"morphnet"`,
+    `"halving"`) on a data set, `scale` times as long."""
     return Phases(**table(dataset)[kind]).scaled(scale)

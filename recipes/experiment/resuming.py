@@ -12,25 +12,23 @@ import time
 
 import keras
 
+from keras_bar import files
 from keras_bar.files import read_json
-from keras_bar.reports import runs
-from recipes.experiment import backups
 from recipes.experiment import devices
-from recipes.experiment import files
 from recipes.experiment import hosts
+from recipes.experiment.backups import Backup
+from recipes.experiment.backups import check_space
+from recipes.experiment.command import RecipeError
+from recipes.results import logs
 
-SHOWN = (
-    "accuracy",
-    "val_accuracy",
-    "loss",
-    "budget",
+SHOWN = ("accuracy", "val_accuracy", "loss", "budget") + (
     "volume",
     "flops",
     "params",
 )
 
 
-class OtherRunError(ValueError):
+class OtherRunError(RecipeError, ValueError):
     """A folder holds a run with other settings."""
 
 
@@ -48,18 +46,24 @@ class Run:
 
     def __init__(self, folder, settings):
         self.folder = folder
-        self.settings = settings
         self._scratch = folder / "unfinished"
         self._parts = set()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        path = folder / "settings.json"
-        found = hosts.agree(path, settings)
+        found = self.agree("settings.json", settings)
         if found != settings:
             raise OtherRunError(
                 f"{folder} holds a run with other settings. Expected the "
                 f"settings {found}, or another --output. Received: {settings}"
             )
+
+    def agree(self, name, value):
+        """What a JSON file holds, where it is missing after it was written."""
+        return hosts.agree(self.folder / name, value)
+
+    def write(self, name, value):
+        """Writes a JSON file."""
+        hosts.write(self.folder / name, value)
 
     def report(self):
         """What `finish` wrote, or None where the run is not finished."""
@@ -73,11 +77,11 @@ class Run:
         """The network of a part: loaded if it is finished, or else made."""
         path = self.path(name)
         if hosts.chiefs(path.exists()):
-            hosts.see(path)
+            hosts.wait_for_file(path)
             print(f"{name}: done before, in {path}", flush=True)
             return keras.models.load_model(path, compile=False)
         model = self.save(name, make())
-        # Their states only served to go on; others may be at work here.
+        # Their states only served to resume; others may be at work here.
         for part in self._parts if hosts.is_chief() else ():
             shutil.rmtree(self._scratch / part, ignore_errors=True)
         return model
@@ -88,21 +92,20 @@ class Run:
         return sorted(x.removeprefix(prefix) for x in names)
 
     def save(self, name, model):
-        """Writes a network that is never seen half written.
-
-        Returns:
-            The network as it would be loaded.
-        """
+        """Writes a network that is never seen half written, and returns it as
+        it would be loaded."""
         path = self.path(name)
         self._scratch.mkdir(exist_ok=True)
         # All hosts save, because Keras makes a variable when it first saves
         # an optimizer, which they must do together.
         unfinished = self._scratch / f"{name}{hosts.index()}.keras"
-        with files.temporary(unfinished):
+        try:
             model.save(unfinished)
             if hosts.is_chief():
-                files.put(unfinished, path)
-        hosts.see(path)
+                unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        hosts.wait_for_file(path)
         if devices.replicated():
             return keras.models.load_model(path, compile=False)
         return model
@@ -111,9 +114,7 @@ class Run:
         """Where the network of a part is, or will be."""
         return self.folder / f"{name}.keras"
 
-    def fit(
-        self, name, model, batches, epochs, callbacks=(), validation_data=None
-    ):
+    def fit(self, name, model, batches, epochs, callbacks=(), validation=None):
         """Trains, with a progress bar, from where it was interrupted.
 
         Args:
@@ -123,14 +124,14 @@ class Run:
                 `fit` takes, with an attribute `epoch`.
             epochs: Integer.
             callbacks: Callbacks that add to the logs.
-            validation_data: Pictures and classes to validate on, or None.
+            validation: What `fit` validates on, or None.
         """
         self._parts.add(name)
-        backup = backups.Backup(self._scratch / name)
-        backups.check_space(self._scratch / name, model)
+        check_space(self._scratch / name, model)
+        backup = Backup(self._scratch / name)
         callbacks = [*callbacks, Progress(name, batches)]
         if hosts.is_chief():
-            callbacks.append(Journal(self.folder / f"{name}.json"))
+            callbacks.append(EpochLog(self.folder / f"{name}.json"))
         # What TensorBoard does is no part of the state.
         callbacks += [backup, *self._tensorboard(name)]
         model.fit(
@@ -140,7 +141,7 @@ class Run:
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
-            validation_data=validation_data,
+            validation_data=validation,
         )
 
     def _tensorboard(self, name):
@@ -155,14 +156,11 @@ class Run:
 
     def history(self, name):
         """Dict from log to its values in a part, one per epoch."""
-        return runs.read_history(self.folder / f"{name}.json")
+        return logs.read_history(self.folder / f"{name}.json")
 
     def finish(self, report):
-        """Writes the report, and removes what only served to go on."""
-        path = self.folder / "report.json"
-        if hosts.is_chief():
-            files.write(path, json.dumps(report, indent=1))
-        hosts.see(path)
+        """Writes the report, and removes what only served to resume."""
+        self.write("report.json", report)
         if hosts.is_chief():
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -172,8 +170,7 @@ class Progress(keras.callbacks.Callback):
 
     def __init__(self, name, batches):
         super().__init__()
-        self.name = name
-        self.batches = batches
+        self.name, self.batches = name, batches
         self.bar = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -191,13 +188,17 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(epoch + 1, list(row.items()))
 
 
-class Journal(keras.callbacks.Callback):
-    """Writes down the logs of every epoch, and how long it took."""
+class EpochLog(keras.callbacks.Callback):
+    """Writes down the logs of every epoch, and how long it took.
+
+    `keras.callbacks.CSVLogger` appends: after a kill between its row and the
+    state an epoch is there twice, and a row that a full disk has cut runs into
+    the next one. This file is replaced as a whole.
+    """
 
     def __init__(self, path):
         super().__init__()
-        self.path = path
-        self.rows = read_json(path)
+        self.path, self.rows = path, read_json(path)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -206,4 +207,5 @@ class Journal(keras.callbacks.Callback):
         row = {log: float(value) for log, value in logs.items()}
         row["seconds"] = time.perf_counter() - self.start
         self.rows[str(epoch)] = row
-        files.write(self.path, json.dumps(self.rows))
+        with files.replacing(self.path) as new:
+            new.write_text(json.dumps(self.rows), encoding="utf-8")

@@ -2,28 +2,25 @@
 
 import contextlib
 import dataclasses
-import os
-import pathlib
 import time
 
 import keras
 import keras_tuner
 
 from keras_bar import tuning
-from recipes.data.registry import DATASETS
-from recipes.experiment import backups
-from recipes.experiment import distilling as training
-from recipes.experiment import grid as runner
-from recipes.experiment import resuming
-from recipes.experiment import worker_heartbeat as workers
-from recipes.experiment.training import Cell
-from recipes.experiment.training import Work
-from recipes.experiment.training import full_cell
-from recipes.methods import bar as methods
+from recipes.experiment import devices
+from recipes.experiment import grid
+from recipes.experiment import worker_heartbeat
+from recipes.experiment.backups import DivergedError
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.resuming import Run
+from recipes.experiment.training import DRAWN
+from recipes.experiment.training import Experiment
+from recipes.methods import bar
 from recipes.results import sweep_tables
+from recipes.results import tables
 
 OBJECTIVE = keras_tuner.Objective("accuracy", "max")
-TUNED = [x.name for x in dataclasses.fields(training.Tuned)]
 
 
 class Trials(keras_tuner.Tuner):
@@ -36,23 +33,23 @@ class Trials(keras_tuner.Tuner):
 
     Args:
         settings: What the command line says.
-        intervals: Dict from a hyperparameter to its `Interval`.
-        make_work: Function from a method's name, a factor and what was drawn
-            to the `Work` of a trial.
+        make_experiment: Function from a method's name, a factor and what was
+            drawn to the `Experiment` of a trial.
     """
 
-    def __init__(self, settings, intervals, make_work):
+    def __init__(self, settings, make_experiment):
         self.settings = settings
-        self._intervals = intervals
-        self._make_work = make_work
+        self._make_experiment = make_experiment
+        paper = settings.paper
+        self._intervals = tuning.PAPER_INTERVALS if paper else tuning.INTERVALS
         drawn = keras_tuner.HyperParameters()
-        tuning.draw(drawn, intervals)
+        tuning.draw(drawn, self._intervals)
         signs = settings.output / "workers"
-        oracle = workers.Oracle(
+        oracle = worker_heartbeat.Oracle(
             signs,
             objective=OBJECTIVE,
             max_trials=settings.trials * len(settings.factors),
-            # Of 0 KerasTuner makes a random one, and it adds 1 for every draw.
+            # KerasTuner randomizes seed 0 and increments it at every draw.
             seed=1 + 100_000 * settings.seed,
             hyperparameters=drawn,
             tune_new_entries=False,
@@ -61,17 +58,17 @@ class Trials(keras_tuner.Tuner):
             max_retries_per_trial=0,
             max_consecutive_failed_trials=10**9,
         )
-        if is_worker():
-            workers.show_life(signs, os.environ["KERASTUNER_TUNER_ID"])
+        if settings.role:
+            worker_heartbeat.start(signs, settings.role)
         super().__init__(
             oracle,
             directory=settings.output,
             project_name="search",
-            overwrite=not is_worker(),
+            overwrite=not settings.role,
         )
 
     def pre_create_trial(self):
-        if is_worker():  # The chief may have nothing to do for it yet.
+        if self.settings.role:  # The chief may have nothing for it yet.
             time.sleep(0.5)
 
     def run_trial(self, trial):
@@ -87,117 +84,85 @@ class Trials(keras_tuner.Tuner):
     def _train(self, trial):
         turn, place = divmod(int(trial.trial_id), len(self.settings.factors))
         drawn = tuning.draw(trial.hyperparameters, self._intervals)
-        rest = {x: y for x, y in drawn.items() if x not in TUNED}
+        rest = {x: y for x, y in drawn.items() if x not in DRAWN}
         factor = self.settings.factors[place]
-        work = self._make_work(f"trial{turn}", factor, drawn)
+        experiment = self._make_experiment(f"trial{turn}", factor, drawn)
 
-        def prune(work, teacher):
-            small, row = methods.bar(work, teacher, **rest)
+        def prune(experiment, teacher):
+            small, row = bar.run(experiment, teacher, **rest)
             return small, row | {"drawn": drawn}
 
-        if not work.run.is_done():
+        if not experiment.is_done():
             keras.backend.clear_session()
-            with runner.inside(self.settings):
-                try:
-                    runner.do(work, prune)
-                except backups.DivergedError as error:
-                    print(f"\n{error}", flush=True)
-                    work.run.finish(diverged_row(work.cell, drawn))
+            try:
+                with devices.scope(self.settings):
+                    grid.train(experiment, prune)
+            except DivergedError as error:
+                print(f"\n{error}", flush=True)
+                key = experiment.key
+                row = {"method": key.method, "factor": factor, "drawn": drawn}
+                experiment.finish(row)
             sweep_tables.write(self.settings)
-        return work.run.report()
+        return experiment.report()
 
 
-def diverged_row(cell, drawn):
-    """The report of a trial that came to no network."""
-    return {"method": cell.method, "factor": cell.factor, "drawn": drawn}
-
-
-def run(parser, settings):
-    """Runs the trials that are not done, and writes tables and the picture
+def run(settings):
+    """Runs the trials that are not done, and writes tables and the figure
     after each.
 
     Args:
-        parser, settings: The `ArgumentParser`, and what it parsed.
+        settings: What the command line said, as `preflight.check` leaves it.
     """
-    folder = settings.output = settings.output or pathlib.Path(
-        f"runs/sensitivity-{settings.dataset}"
+    folder = settings.output
+    key = ExperimentKey(
+        "bar",
+        1,
+        settings.seed,
+        settings.network,
+        settings.metric,
+        settings.start,
     )
-    settings.methods, settings.seeds = ["bar"], [settings.seed]
-    check(parser, settings)
-    try:
-        runner.complete(settings, DATASETS[settings.dataset])
-        wait_for_chief(settings)
-        manner, data = runner.prepare(settings, settings.dataset, folder)
+    wait_for_chief(settings, folder / str(key.teacher()) / "teacher.keras")
+    with contextlib.ExitStack() as stack:
+        options, data = grid.prepare(settings, folder, stack)
         kept = ("factors", "seed", "network", "metric", "start", "paper")
-        resuming.Run(
-            folder / "sweep", {name: getattr(settings, name) for name in kept}
-        )
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
+        try:
+            sweep = {name: getattr(settings, name) for name in kept}
+            Run(folder / "sweep", sweep)
+        except ValueError as error:
+            settings.fail(str(error))
 
-    def make_work(name, factor, drawn):
-        cell = Cell(
-            name,
-            factor,
-            settings.seed,
-            settings.network,
-            settings.metric,
-            settings.start,
-        )
-        tuned = training.Tuned(**{x: drawn[x] for x in TUNED if x in drawn})
-        return Work(
-            cell,
-            settings.dataset,
-            data,
-            dataclasses.replace(manner, tuned=tuned),
-            folder,
-            {"drawn": drawn},
-        )
+        def make_experiment(name, factor, drawn):
+            tuned = {x: drawn[x] for x in DRAWN if x in drawn}
+            return Experiment(
+                dataclasses.replace(key, method=name, factor=factor),
+                settings.dataset,
+                data,
+                dataclasses.replace(options, **tuned),
+                folder,
+                {"drawn": drawn},
+            )
 
-    full = full_cell(settings.network, settings.seed)
-    with runner.inside(settings):
-        Work(full, settings.dataset, data, manner, folder).teacher()
-    intervals = tuning.PAPER_INTERVALS if settings.paper else tuning.INTERVALS
-    with unwrapped():
-        Trials(settings, intervals, make_work).search()
-    if is_worker():
-        return
-    sweep_tables.write(settings)
-    print(f"\n{(folder / 'sensitivity.md').read_text()}")
+        teacher = Experiment(
+            key.teacher(), settings.dataset, data, options, folder
+        )
+        with devices.scope(settings):
+            teacher.teacher()
+        try:
+            Trials(settings, make_experiment).search()
+        except keras_tuner.errors.FatalError as error:
+            raise (error.__cause__ or error) from None
+    if not settings.role:
+        sweep_tables.write(settings)
+        tables.show(folder / "sensitivity.md")
 
 
-def check(parser, settings):
-    """Exits where what only sweeps have is wrong."""
-    if settings.trials < 1:
-        parser.error(
-            "Too few trials. Expected at least 1 per factor. "
-            f"Received: --trials {settings.trials}"
-        )
-    names = [
-        f"KERASTUNER_{x}" for x in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")
-    ]
-    given = [x for x in names if x in os.environ]
-    if len(given) not in (0, len(names)):
-        parser.error(
-            "The machines of the sweep are unknown. Expected all of "
-            f"{', '.join(names)}, or none of them. Received: {given}"
-        )
-    if settings.strategy == "multiworker":
-        parser.error(
-            "A trial is for one host. Expected --strategy auto, none or "
-            "mirrored, and the variables of KerasTuner for several hosts. "
-            "Received: --strategy multiworker"
-        )
-
-
-def wait_for_chief(settings):
+def wait_for_chief(settings, path):
     """Waits, on a worker, until the chief has prepared the data and trained
     the full network."""
-    cell = full_cell(settings.network, settings.seed)
-    path = settings.output / str(cell) / "teacher.keras"
     begin = time.monotonic()
     told = -60.0
-    while is_worker() and not path.exists():
+    while settings.role and not path.exists():
         waited = time.monotonic() - begin
         if waited - told >= 60:
             told = waited
@@ -207,18 +172,3 @@ def wait_for_chief(settings):
                 flush=True,
             )
         time.sleep(1)
-
-
-def is_worker():
-    """Whether another process hands out the trials."""
-    name = os.environ.get("KERASTUNER_TUNER_ID", "chief")
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in name
-
-
-@contextlib.contextmanager
-def unwrapped():
-    """A context out of which errors of trials come as they were."""
-    try:
-        yield
-    except keras_tuner.errors.FatalError as error:
-        raise (error.__cause__ or error) from None

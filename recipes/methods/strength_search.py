@@ -1,10 +1,6 @@
 """Finds the strength of a penalty that leads to a budget."""
 
-import json
 import math
-
-from recipes.experiment import files
-from recipes.experiment import hosts
 
 # A network within this factor of the wanted size is near enough. At 1/16 a
 # single channel can be a tenth of what is left, and few networks are nearer.
@@ -14,26 +10,25 @@ TRIALS = 7
 STRIDE = 4.0
 
 
-def recorded(path, attempt, target, strength, near, known):
+def recorded(run, name, attempt, target, strength, near, known):
     """Searches as `search` does, once: what was found is written down, and so
-    is what the search began with, so that an interrupted one goes the same way
-    again.
+    is what the search began with, so that an interrupted one takes the same
+    steps again.
 
     Args:
-        path: `pathlib.Path` of a JSON file.
+        run: `Run`, in whose folder it is written down.
+        name: String, the name of the file.
         attempt, target, strength, near, known: As `search` takes them.
 
     Returns:
         The strength.
     """
-    record = hosts.agree(path, {"known": list(known)})
+    record = run.agree(name, {"known": list(known)})
     if "strength" not in record:
         record["strength"] = search(
             attempt, target, strength, near, record["known"]
         )
-        if hosts.is_chief():
-            files.write(path, json.dumps(record))
-        hosts.see(path)
+        run.write(name, record)
     return record["strength"]
 
 
@@ -74,7 +69,7 @@ def next_strength(sizes, target, trial):
     Args:
         sizes: Dict from the strengths tried to the sizes they led to.
         target: The wanted size.
-        trial: Integer, the how manieth step from the first strength it is.
+        trial: Integer, step index, counted from the first strength.
 
     Returns:
         A strength, rounded to three digits.

@@ -1,123 +1,97 @@
-"""The tables and the picture of a sweep, beside the supplement's Table 1."""
+"""The tables and the figure of a sweep, beside the supplement's Table 1."""
 
-import statistics
+import pandas
 
+from keras_bar import files
 from keras_bar import reports
 from keras_bar.reports import paper
-from recipes.data import registry as datasets
-from recipes.experiment import files
-from recipes.experiment import grid as runner
-from recipes.results import comparison
+from recipes.data.registry import DATASETS
+from recipes.data.registry import PAPER
 from recipes.results import tables
 
-RESULTS = ("accuracy", "volume", "flops", "params")
-
-
-def find_rows(folder):
-    """The reports of all trials that are done."""
-    return [x for x in runner.find_rows(folder) if "drawn" in x]
+RESULTS = ["accuracy", "volume", "flops", "params"]
 
 
 def write(settings):
-    """Writes the tables and the picture of what is done.
-
-    Args:
-        settings: What the command line said.
-    """
-    folder = settings.output
-    rows = find_rows(folder)
-    flat = [
+    """Writes the tables and the figure of the trials that are done."""
+    folder, known = settings.output, DATASETS[settings.dataset]
+    found = [files.read_json(x) for x in folder.glob("*-trial*/report.json")]
+    trials = pandas.DataFrame(
         {
             "factor": row["factor"],
             "trial": int(row["method"].removeprefix("trial")),
             **row["drawn"],
             **{x: row.get(x) for x in RESULTS},
         }
-        for row in rows
-    ]
-    flat.sort(key=lambda row: (row["factor"], row["trial"]))
-    tables.write_csv(flat, folder / "trials.csv")
-    summary = summarize(flat)
+        for row in found
+    )
+    if trials.empty:
+        return
+    trials = trials.sort_values(["factor", "trial"])
+    tables.write_csv(trials, folder / "trials.csv")
+    summary = summarize(trials)
     tables.write_csv(summary, folder / "sensitivity.csv")
-    beside = comparison.published_for(settings.dataset)
-    title = datasets.DATASETS[settings.dataset].title
-    published = []
-    if settings.metric == "volume":
-        published = [
-            x for x in paper.load("sensitivity") if x["dataset"] == beside
-        ]
-    text = markdown(title, summary, published, comparison.PAPER[beside])
-    files.write(folder / "sensitivity.md", text)
-    panels = {title: {"measured here": points(summary, "factor", "accuracy")}}
-    other = points(published, "volume_factor", "test_accuracy")
-    if beside == settings.dataset and other:
-        panels[title]["published"] = other
-    elif other:
-        name = f"{comparison.PAPER[beside]}, the supplement's numbers"
-        panels[name] = {"published": other}
+    published = pandas.DataFrame(paper.load("sensitivity"))
+    beside = known.published if settings.metric == "volume" else None
+    published = published[published.dataset == beside]
+    text = tables.markdown_of(table(summary, published, PAPER.get(beside)))
+    if summary.diverged.any():
+        text += "\n\nTrials that are missing diverged."
+    tables.write_text(
+        f"## {known.title}\n\n{text}\n", folder / "sensitivity.md"
+    )
+    panels = {known.title: {"measured here": points(summary)}}
+    columns = {"volume_factor": "factor", "test_accuracy": "accuracy"}
+    other = points(published.rename(columns=columns))
+    if other:
+        own = beside == settings.dataset
+        name = f"{PAPER[beside]}, the supplement's numbers"
+        panels.setdefault(known.title if own else name, {})["published"] = other
     for ending in ("png", "svg"):
         reports.plot_sensitivity(panels, folder / f"sensitivity.{ending}")
 
 
-def summarize(rows):
-    """List of a dict per factor: the mean accuracy of its trials, and the
-    standard deviation; without those that diverged, which are counted."""
-    summary = []
-    for factor in sorted({x["factor"] for x in rows}):
-        every = [x["accuracy"] for x in rows if x["factor"] == factor]
-        found = [x for x in every if x is not None]
-        summary.append(
-            {
-                "factor": factor,
-                "trials": len(every),
-                "diverged": len(every) - len(found),
-                "accuracy": statistics.mean(found) if found else None,
-                "standard_deviation": (
-                    statistics.stdev(found) if len(found) > 1 else None
-                ),
-            }
-        )
-    return summary
+def summarize(trials):
+    """A row per factor: the mean accuracy of its trials, and the standard
+    deviation; without those that diverged, which are counted."""
+    groups = trials.astype({"accuracy": float}).groupby("factor").accuracy
+    summary = groups.agg(
+        trials="size",
+        diverged=lambda x: x.isna().sum(),
+        accuracy="mean",
+        standard_deviation="std",
+    )
+    return summary.reset_index()
 
 
-def points(rows, factor, accuracy):
+def points(frame):
     """What `plot_sensitivity` draws of a table's rows."""
-    return {
-        x[factor]: (x[accuracy], x["standard_deviation"] or 0.0)
-        for x in rows
-        if x[accuracy] is not None
-    }
+    frame = frame[frame.accuracy.notna()].fillna({"standard_deviation": 0.0})
+    values = zip(frame.accuracy, frame.standard_deviation, strict=True)
+    return dict(zip(frame.factor, values, strict=True))
 
 
-def percent(value):
-    """A fraction in percent, or nothing."""
-    return "" if value is None else f"{100 * value:.2f}"
-
-
-def markdown(title, summary, published, beside):
-    """The table beside the supplement's."""
-    others = {x["volume_factor"]: x for x in published}
-    lines = [
-        f"## {title}",
-        "",
-        f"On the right: the supplement's Table 1 for {beside}."
-        + " Of some factors not all trials came to a network; the others "
-        "diverged." * any(x["diverged"] for x in summary),
-        "",
-        "| factor | trials | accuracy, % | std dev. | published accuracy, % | "
-        "published std dev. |",
-        "|" + " --- |" * 6,
-    ]
-    for row in summary:
-        other = others.get(row["factor"], {})
-        trials, diverged = row["trials"], row["diverged"]
-        cells = [
-            f"{row['factor']:g}",
-            f"{trials - diverged} of {trials}" if diverged else str(trials),
-            percent(row["accuracy"]),
-            percent(row["standard_deviation"]),
-            percent(other.get("test_accuracy")),
-            percent(other.get("standard_deviation")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def table(summary, published, name):
+    """The measured accuracies, and those that the supplement has for the data
+    set of a name, which the columns tell."""
+    lines = []
+    for row in summary.itertuples():
+        done = row.trials - row.diverged
+        trials = f"{done} of {row.trials}" if row.diverged else str(row.trials)
+        line = {
+            "factor": f"{row.factor:g}",
+            "trials": trials,
+            "accuracy, %": tables.percent(row.accuracy),
+            "std dev.": tables.percent(row.standard_deviation),
+        }
+        if name:
+            other = published[published.volume_factor == row.factor]
+            line |= {
+                f"{name}, published: {x}": tables.percent(other[y].mean())
+                for x, y in (
+                    ("accuracy, %", "test_accuracy"),
+                    ("std dev.", "standard_deviation"),
+                )
+            }
+        lines.append(line)
+    return pandas.DataFrame(lines)

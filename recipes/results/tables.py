@@ -1,227 +1,229 @@
-"""The table of a comparison: rows, CSV, Markdown, picture."""
+"""The tables of a comparison, the supplement's numbers beside them."""
 
-import csv
-import io
-import statistics
+import math
+import pathlib
+
+import pandas
+from rich import console
+from rich import markdown
 
 import keras_bar
-from keras_bar import reports
+from keras_bar import files
 from keras_bar.costs import METRICS
 from keras_bar.reports import paper
-from recipes.experiment import files
+from recipes import methods
+from recipes.data.registry import DATASETS
+from recipes.data.registry import PAPER
 
-# What makes cells differ in more than their seed.
-KEYS = ("network", "start", "method", "metric", "factor")
-SORTED = ("dataset", *KEYS, "seed")
-# The methods that are compared, as the supplement calls them; the others are
-# BAR with another setting.
-TITLES = {
-    "random": "Random",
-    "wm": "WM",
-    "wm-global": "WM (global)",
-    "vq": "VQ",
-    "id": "ID",
-    "id-weights": "ID (weights)",
-    "lzr": "LZR",
-    "ib": "IB",
-    "morphnet": "MorphNet",
-    "bar": "BAR",
-    "bar-flops": "BAR (F-trained)",
-    "narrow": "narrowed",
-}
-# The table that has all methods.
-PLAIN = {"network": "wide_resnet", "start": "teacher", "metric": "volume"}
+# What makes experiments differ in more than their seed.
+KEYS = ["dataset", "network", "start", "method", "metric", "factor"]
+SORTED = [*KEYS, "seed"]
 
 
-def cell_row(cell, teacher, small, data):
-    """Which cell it is, how good its network is, and what that costs."""
+def describe(key, teacher, small, data):
+    """The row of an experiment: which one it is, how good its network is, and
+    what that costs."""
     full, cost = map(keras_bar.measure_cost, (teacher, small))
-    accuracies = [data.accuracy(model) for model in (small, teacher)]
+    accuracy, before = (data.accuracy(x) for x in (small, teacher))
     return {
-        **{key: getattr(cell, key) for key in KEYS},
-        "seed": cell.seed,
-        "accuracy": accuracies[0],
-        "teacher": accuracies[1],
+        **{x: getattr(key, x) for x in SORTED[1:]},
+        "accuracy": accuracy,
+        "teacher": before,
         **{x: getattr(cost, x) / getattr(full, x) for x in METRICS},
         "full_volume": full.volume,
         "full_flops": full.flops,
+        "teacher_folder": str(key.teacher()),
     }
 
 
-def pruning_row(history, metric, gated, data):
-    """How pruning went.
+def find_rows(folders):
+    """`DataFrame` of the reports of all experiments that are done, whoever
+    asked for them, sorted.
 
     Args:
-        history: Dict from log to its values, one per epoch.
-        metric: What the budget limited.
-        gated: The hard-pruned network, before any fine-tuning.
-        data: `Pictures` or `Stream`.
-
-    Returns:
-        Dict. `stochastic` is the accuracy in training mode, with the gates'
-        noise, over the last epoch; `pruned_train` and `pruned` that of the
-        hard-pruned network on the same pictures and on those of the test;
-        `validation` that of the last epoch. `expected` and `hard` are the cost
-        at the end; `worst_drop` the largest fall of it within an epoch;
-        `worst_excess` how far it was above the moving budget at most, after
-        the first tenth.
+        folders: Dict from a data set's name to the folder of its experiments.
     """
-    costs, budgets = history[metric], history["budget"]
-    later = range(-(-len(costs) // 10), len(costs))
-    falls = zip([1.0, *costs], costs, strict=False)
-    return {
-        "stochastic": history["accuracy"][-1],
-        "pruned_train": data.accuracy(gated, "train"),
-        "validation": history["val_accuracy"][-1],
-        "pruned": data.accuracy(gated),
-        "expected": history["expected"][-1],
-        "hard": costs[-1],
-        "worst_drop": max(a - b for a, b in falls),
-        "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),
-    }
+    rows = [
+        {"dataset": name, **files.read_json(path), "folder": str(path.parent)}
+        for name, folder in folders.items()
+        for path in folder.glob("*/report.json")
+    ]
+    rows = [x for x in rows if "accuracy" in x]
+    frame = pandas.DataFrame(rows or None, columns=None if rows else SORTED)
+    return frame.sort_values(SORTED, ignore_index=True)
 
 
-def write(rows, folder):
-    """Writes `results.csv`, `table.md` and the picture `accuracy`."""
-    write_csv(rows, folder / "results.csv")
-    parts = {
-        "Accuracy and cost": markdown(rows),
-        "Regular and mixed connectivity": connectivity_markdown(rows),
-    }
-    text = "\n".join(f"## {title}\n\n{x}" for title, x in parts.items())
-    files.write(folder / "table.md", text)
-    panel = make_panel("", plain(rows))
-    if panel.curves:
-        for ending in ("png", "svg"):
-            reports.plot_accuracies([panel], folder / f"accuracy.{ending}")
+def alike(rows, settings):
+    """The rows of the compared methods that are like those asked for; those of
+    another data set with its first network."""
+    networks = rows.dataset.map(lambda x: DATASETS[x].network)
+    networks = networks.mask(rows.dataset == settings.dataset, settings.network)
+    return rows[
+        (rows.network == networks)
+        & (rows.start == settings.start)
+        & (rows.metric == settings.metric)
+        & rows.method.isin(methods.NAMES)
+    ]
 
 
-def plain(rows):
-    """The rows of the table that has all methods."""
-    return [row for row in rows if PLAIN.items() <= row.items()]
-
-
-def write_csv(rows, path):
-    """Writes a row per cell, sorted."""
-    rows = sorted(rows, key=_place)
-    fields = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write(path, text.getvalue())
-
-
-def _place(row):
-    """Where a row stands in the table."""
-    return [row[key] for key in SORTED if key in row]
-
-
-def group(rows):
-    """Dict from what cells have in common to a list of their rows, sorted."""
-    groups: dict = {}
-    for row in sorted(rows, key=_place):
-        groups.setdefault(tuple(row[key] for key in KEYS), []).append(row)
-    return groups
-
-
-def make_panel(title, rows, metric=None):
-    """The curves of the compared methods.
-
-    Args:
-        title: String.
-        rows: List of dicts; those of other methods are left out.
-        metric: What tells the place on the horizontal axis; seeds share a
-            point. By default it is the factor that was asked for.
-
-    Returns:
-        `reports.Panel`.
-    """
-    curves: dict = {}
-    for members in group(rows).values():
-        place = mean_factor(members, metric) if metric else members[0]["factor"]
-        points = curves.setdefault(members[0]["method"], {})
-        points[place] = [x["accuracy"] for x in members]
-    return reports.Panel(
-        title,
-        [
-            reports.Curve(TITLES[x], curves[x])
-            for x in reversed(TITLES)
-            if x in curves
-        ],
-        statistics.mean(x["teacher"] for x in rows) if rows else None,
+def write(rows, settings):
+    """Writes `results.csv` and `tables.md`."""
+    folder = settings.output
+    write_csv(
+        rows.drop(columns="folder", errors="ignore"), folder / "results.csv"
     )
+    parts = []
+    for name, members in alike(rows, settings).groupby("dataset"):
+        known = DATASETS[name]
+        full = f"Full network: {percent(members.teacher.mean())} %."
+        table = compare(members, settings.metric, known.published)
+        parts += [f"## {known.title}", full, markdown_of(table)]
+        mixed = connectivity(members, known.published)
+        if len(mixed):
+            parts += ["### Regular and mixed connectivity", markdown_of(mixed)]
+    if len(rows):
+        parts += ["## All settings", markdown_of(summarize(rows))]
+    write_text("\n\n".join(parts) + "\n", folder / "tables.md")
 
 
-def markdown(rows):
-    """A line per cell, its seeds together: mean and standard deviation."""
-    lines = [
-        "| network | start | method | metric | factor | seeds | accuracy | "
-        "minus teacher | before fine-tuning | volume | FLOPs | params |",
-        "|" + " --- |" * 12,
-    ]
-    for key, members in group(rows).items():
-        lines.append("| " + " | ".join(_cells(key, members)) + " |")
-    return "\n".join(lines) + "\n"
+def write_text(text, path):
+    with files.replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
-def connectivity_markdown(rows):
-    """What the same gates cost with regular and with mixed blocks, as in
-    section 5 of the supplement: fractions of the full network, mean of the
-    seeds; beside it the supplement's differences, as far as it has the
-    factor."""
-    lines = [
-        "| factor | seeds | volume, regular | mixed | difference | FLOPs, "
-        "regular | mixed | difference | CIFAR-10 | CIFAR-100 | Mio-TCD |",
-        "|" + " --- |" * 11,
-    ]
-    bar = [row for row in plain(rows) if row["method"] == "bar"]
-    for (*_, factor), members in group(bar).items():
-        cells = [f"{factor:g}", str(len(members))]
-        for metric in ("volume", "flops"):
-            mixed = statistics.mean(x[metric] for x in members)
-            regular = statistics.mean(
-                x[f"regular_{metric}"] / x[f"full_{metric}"] for x in members
-            )
-            change = f"{mixed / regular - 1:+.0%}"
-            cells += [f"{regular:.4f}", f"{mixed:.4f}", change]
-        lines.append("| " + " | ".join(cells + _of_paper(factor)) + " |")
-    return "\n".join(lines) + "\n"
+def write_csv(frame, path):
+    write_text(frame.to_csv(index=False), path)
 
 
-def _of_paper(factor):
-    """The supplement's differences of the volume and of the FLOPs."""
-    return [
-        f"{x['mixed_volume'] / x['regular_volume'] - 1:+.0%}, "
-        f"{x['mixed_flops'] / x['regular_flops'] - 1:+.0%}"
-        for x in paper.load("connectivity")
-        if x["pruning_factor"] == factor
-    ] or [""] * 3
+def markdown_of(frame):
+    """A table whose cells are text."""
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def show(path):
+    """Prints a file of Markdown, in a terminal as tables."""
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    terminal = console.Console()
+    if terminal.is_terminal:
+        terminal.print(markdown.Markdown(text))
+    else:
+        print(f"\n{text}")
+
+
+def percent(value):
+    """A fraction in percent, or nothing."""
+    return "" if pandas.isna(value) else f"{100 * value:.2f}"
 
 
 def spread(values):
-    """Percents: mean and, of several, their standard deviation."""
-    values = [100 * x for x in values]
-    mean = f"{statistics.mean(values):.2f}"
-    if len(values) < 2:
-        return mean
-    return f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def _cells(key, members):
-    gaps = [x["accuracy"] - x["teacher"] for x in members]
-    before = [x["pruned"] for x in members if "pruned" in x]
-    return [
-        *map(str, key[:-1]),
-        f"{key[-1]:g}",
-        str(len(members)),
-        spread([x["accuracy"] for x in members]),
-        f"{100 * statistics.mean(gaps):+.2f}",
-        spread(before) if before else "",
-        *(f"1/{mean_factor(members, x):.1f}" for x in METRICS),
-    ]
+    """Percents: mean and, for several, their standard deviation."""
+    if values.count() < 2:
+        return percent(values.mean())
+    return f"{percent(values.mean())} ± {percent(values.std())}"
 
 
 def mean_factor(members, metric):
-    """How many times smaller the networks of some cells are."""
-    return 1 / statistics.mean(x[metric] for x in members)
+    """How many times smaller the networks of some rows are."""
+    return 1 / members[metric].mean()
+
+
+def compare(rows, metric, published=None):
+    """The supplement's table for a data set: accuracy, volume factor and FLOPs
+    factor, method by method; beside them the supplement's own numbers for the
+    data set `published`, which the columns name."""
+    titles = methods.titles()
+    order = pandas.Categorical(rows.method, list(titles))
+    lines = []
+    for (method, factor), members in rows.assign(method=order).groupby(
+        ["method", "factor"], observed=True
+    ):
+        line = {
+            "method": titles[method],
+            "factor": f"{factor:g}",
+            "seeds": str(len(members)),
+            "V factor": f"{mean_factor(members, 'volume'):.1f}",
+            "F factor": f"{mean_factor(members, 'flops'):.1f}",
+            "accuracy, %": spread(members.accuracy),
+        }
+        if published:
+            # The budget of the F-trained was not the metric.
+            own = method == "bar-flops"
+            place = factor if own else mean_factor(members, metric)
+            beside = nearest(published, titles[method], place, metric)
+            names = ("V factor", "F factor", "accuracy, %")
+            for name, value in zip(names, beside, strict=True):
+                line[f"{PAPER[published]}, published: {name}"] = value
+        lines.append(line)
+    return pandas.DataFrame(lines)
+
+
+def measured_by_the_authors(dataset):
+    """The rows of the supplement's section 6 that have an accuracy."""
+    frame = pandas.DataFrame(paper.load("results"))
+    return frame[(frame.dataset == dataset) & frame.test_accuracy.notna()]
+
+
+def nearest(dataset, title, factor, metric):
+    """The supplement's numbers of a method that come nearest to a pruning
+    factor of a metric, if there are any near it."""
+    rows = measured_by_the_authors(dataset)
+    rows = rows[rows.method == title]
+    if metric == "params" or not len(rows):
+        return [""] * 3
+    places = rows[f"{metric}_factor"]
+    if metric == "volume" and title == methods.load("bar-flops").TITLE:
+        # The budget was the FLOPs of a network narrowed by the factor.
+        places = rows.flops_factor**0.5
+    misses = (places / factor).map(lambda x: abs(math.log(x)))
+    if misses.min() > math.log(1.5):
+        return [""] * 3
+    row = rows.loc[misses.idxmin()]
+    factors = [f"{row[f'{x}_factor']:.1f}" for x in ("volume", "flops")]
+    return [*factors, percent(row.test_accuracy)]
+
+
+def summarize(rows):
+    """A line per setting, its seeds together: mean and standard deviation."""
+    lines = []
+    for key, members in rows.groupby(KEYS):
+        gap = (members.accuracy - members.teacher).mean()
+        line = dict(zip(KEYS, map(str, key), strict=True)) | {
+            "factor": f"{key[-1]:g}",
+            "seeds": str(len(members)),
+            "accuracy": spread(members.accuracy),
+            "minus teacher": f"{100 * gap:+.2f}",
+            "before fine-tuning": spread(members.pruned)
+            if "pruned" in members
+            else "",
+            **{x: f"1/{mean_factor(members, x):.1f}" for x in METRICS},
+        }
+        lines.append(line)
+    return pandas.DataFrame(lines)
+
+
+def connectivity(rows, published=None):
+    """What BAR's gates cost with regular and with mixed blocks, as in section 5
+    of the supplement: fractions of the full network, mean of the seeds; beside
+    it the supplement's differences, as far as it has the factor."""
+    lines = []
+    for factor, members in rows[rows.method == "bar"].groupby("factor"):
+        line = {"factor": f"{factor:g}", "seeds": str(len(members))}
+        for metric, name in (("volume", "volume"), ("flops", "FLOPs")):
+            mixed = members[metric].mean()
+            full = members[f"full_{metric}"]
+            regular = (members[f"regular_{metric}"] / full).mean()
+            line |= {
+                f"{name}, regular": f"{regular:.4f}",
+                f"{name}, mixed": f"{mixed:.4f}",
+                f"{name}, difference": f"{mixed / regular - 1:+.0%}",
+            }
+        for row in paper.load("connectivity") if published else ():
+            name = f"{PAPER[row['dataset']]}, published"
+            line.setdefault(name, "")
+            if row["pruning_factor"] == factor:
+                line[name] = ", ".join(
+                    f"{row[f'mixed_{x}'] / row[f'regular_{x}'] - 1:+.0%}"
+                    for x in ("volume", "flops")
+                )
+        lines.append(line)
+    return pandas.DataFrame(lines)

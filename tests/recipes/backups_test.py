@@ -10,7 +10,7 @@ import pytest
 
 from recipes.experiment import backups
 from recipes.experiment import command
-from recipes.experiment import files
+from recipes.experiment import hosts
 from recipes.experiment import resuming
 
 EPOCHS = 4
@@ -183,11 +183,11 @@ def test_a_full_disk_loses_nothing(tmp_path, expected, full_disk):
 
 def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, full_disk):
     path = tmp_path / "report.json"
-    files.write(path, "done")
+    hosts.write(path, "done")
     full_disk(100)
     with pytest.raises(OSError):
-        files.write(path, "more" * 100)
-    assert path.read_text() == "done"
+        hosts.write(path, "more" * 100)
+    assert path.read_text() == '"done"'
     assert list(tmp_path.iterdir()) == [path]
 
 

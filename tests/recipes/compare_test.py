@@ -7,21 +7,26 @@ import shutil
 
 import keras
 import numpy as np
+import pandas
 import pytest
 
 import keras_bar
 from recipes import compare
+from recipes import methods
 from recipes.data import networks
-from recipes.data import registry as datasets
-from recipes.experiment import distilling as training
+from recipes.data import registry
 from recipes.experiment import phases
-from recipes.experiment.training import Cell
-from recipes.experiment.training import Manner
-from recipes.experiment.training import Work
-from recipes.methods import bar as methods
-from recipes.methods import strength_search as searching
-from recipes.results import comparison
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.training import Experiment
+from recipes.experiment.training import TrainingOptions
+from recipes.experiment.training import make_distiller
+from recipes.methods import halving
+from recipes.methods import penalty
+from recipes.methods import strength_search
+from recipes.results import figures
+from recipes.results import tables
 from tests.recipes import fashion
+from tests.recipes.fashion import squeezed
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
@@ -38,7 +43,18 @@ ROW = {
     "teacher": 0.75,
     "volume": 0.25,
     "flops": 0.125,
+    "params": 0.125,
+    "full_volume": 1000,
+    "full_flops": 10_000,
+    "regular_volume": 300,
+    "regular_flops": 1500,
 }
+
+
+def lines_of(text, title):
+    """The lines of a method in tables, without what aligns their columns."""
+    lines = squeezed(text).splitlines()
+    return [x for x in lines if x.startswith(f"| {title} |")]
 
 
 def run(*arguments):
@@ -50,7 +66,7 @@ def finished(pictures, tmp_path_factory):
     """All methods of the paper."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(searching, "TRIALS", 1)
+        patch.setattr(strength_search, "TRIALS", 1)
         run(pictures, folder)
     return folder
 
@@ -71,9 +87,10 @@ def test_a_row_per_method(finished):
 
 
 def test_pictures_and_tables_of_the_supplement(finished):
-    lines = (finished / "tables.md").read_text().splitlines()
-    (wm,) = (x for x in lines if x.startswith("| WM |"))
-    # The supplement's row for CIFAR-10.
+    text = (finished / "tables.md").read_text()
+    (wm,) = lines_of(text, "WM")
+    # The supplement's row for CIFAR-10, which the table names.
+    assert "| CIFAR-10, published: accuracy, % |" in squeezed(text)
     assert wm.endswith("| 2.0 | 4.0 | 91.11 |")
     for name in ("volume.png", "volume.svg", "flops.png", "flops.svg"):
         assert (finished / name).stat().st_size > 0
@@ -87,7 +104,7 @@ def test_a_strength_is_searched_for_with_one_seed(
 
     folder = tmp_path / "again"
     shutil.copytree(finished, folder)
-    monkeypatch.setattr(searching, "search", refuse)
+    monkeypatch.setattr(strength_search, "search", refuse)
     run(pictures, folder, "--methods", "lzr", "--seeds", "1")
     with open(folder / "results.csv", newline="") as file:
         rows = [x for x in csv.DictReader(file) if x["method"] == "lzr"]
@@ -109,16 +126,20 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     gated = keras_bar.gate(
         teacher, layer=keras_bar.layers.MarkerGate, connectivity="regular"
     )
-    monkeypatch.setattr(methods, "find_strength", lambda *_: 1.0)
-    monkeypatch.setattr(methods, "shrink", lambda *_: gated)
-    monkeypatch.setattr(methods, "epochs_left", lambda *_: 0)
-    monkeypatch.setattr(Work, "finetune", lambda self, _, small, *more: small)
+    monkeypatch.setattr(penalty, "find_strength", lambda *_: 1.0)
+    monkeypatch.setattr(penalty, "shrink", lambda *_: gated)
+    monkeypatch.setattr(penalty, "epochs_left", lambda *_: 0)
+    monkeypatch.setattr(
+        Experiment, "finetune", lambda self, _, small, *more: small
+    )
     data = argparse.Namespace(accuracy=lambda *_: 0.0)
 
     def kernel(seed):
-        cell = Cell("morphnet", 2, seed, "vgg", "volume", "teacher")
-        work = Work(cell, "fashion_mnist", data, Manner(), tmp_path)
-        small, _ = methods.by_penalty(work, teacher, "morphnet")
+        key = ExperimentKey("morphnet", 2, seed, "vgg", "volume", "teacher")
+        experiment = Experiment(
+            key, "fashion_mnist", data, TrainingOptions(), tmp_path
+        )
+        small, _ = methods.load("morphnet").run(experiment, teacher)
         layer = small.get_layer("group1_conv1")
         return keras.ops.convert_to_numpy(layer.kernel)
 
@@ -129,20 +150,24 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
 
 def test_a_network_that_has_taught_can_be_pruned(tmp_path):
     """As when a second strength is tried."""
-    cell = Cell("lzr", 2, 0, "vgg", "volume", "teacher")
-    work = Work(cell, "fashion_mnist", None, Manner(), tmp_path)
+    key = ExperimentKey("lzr", 2, 0, "vgg", "volume", "teacher")
+    experiment = Experiment(
+        key, "fashion_mnist", None, TrainingOptions(), tmp_path
+    )
     teacher = networks.vgg((14, 14, 1), 10)
     expected = len(keras_bar.gate(teacher).trainable_variables)
-    training.distiller(teacher, networks.vgg((14, 14, 1), 10), 1e-3)
+    make_distiller(
+        teacher, networks.vgg((14, 14, 1), 10), "adam", TrainingOptions()
+    )
     assert not teacher.trainable_variables
-    student = keras_bar.gate(work.source(teacher))
+    student = keras_bar.gate(experiment.source(teacher))
     assert len(student.trainable_variables) == expected
 
 
 def test_rounds_of_the_supplement_serve_all_factors(
     pictures, tmp_path, monkeypatch
 ):
-    """Phases for every halving: 4x goes on from 2x."""
+    """Phases for every halving: 4x continues from 2x."""
     load = phases.load
     monkeypatch.setattr(
         phases,
@@ -161,9 +186,9 @@ def test_rounds_of_the_supplement_serve_all_factors(
     fashion.run(compare.main, pictures, tmp_path, *arguments)
     assert first.stat().st_mtime_ns == written
     assert first.with_name("round2.keras").exists()
-    lines = (tmp_path / "tables.md").read_text().splitlines()
-    assert [x for x in lines if x.startswith("| WM | 2 | 1 | 2.0 |")]
-    assert [x for x in lines if x.startswith("| WM | 4 | 1 | 4.0 |")]
+    two, four = lines_of((tmp_path / "tables.md").read_text(), "WM")
+    assert two.startswith("| WM | 2 | 1 | 2.0 |")
+    assert four.startswith("| WM | 4 | 1 | 4.0 |")
 
 
 def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
@@ -174,22 +199,26 @@ def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
     trained = []
 
     def train(work, part, kind):
-        trained.append((work.cell.method, part, kind))
+        trained.append((work.key.method, part, kind))
         return networks.vgg((14, 14, 1), 10)
 
-    monkeypatch.setattr(methods, "train_full", train)
+    monkeypatch.setattr(Experiment, "train_full", train)
     began = []
     monkeypatch.setattr(
-        methods.baselines,
+        halving.baselines,
         "prune",
         lambda model, *_, **__: began.append(model.get_weights()) or model,
     )
-    monkeypatch.setattr(Work, "distill", lambda self, _, __, small, *___: small)
+    monkeypatch.setattr(
+        Experiment, "distill", lambda self, _, __, small, *___: small
+    )
     teacher = networks.vgg((14, 14, 1), 10)
     for method in ("wm", "random"):
-        cell = Cell(method, 2, 0, "vgg", "volume", "scratch")
-        work = Work(cell, "cifar10", None, Manner(), tmp_path)
-        methods.METHODS[method](work, teacher)
+        key = ExperimentKey(method, 2, 0, "vgg", "volume", "scratch")
+        experiment = Experiment(
+            key, "cifar10", None, TrainingOptions(), tmp_path
+        )
+        methods.load(method).run(experiment, teacher)
     assert trained == [("initial", "initial", "halving")]
     for own, other in zip(*began, strict=True):
         np.testing.assert_array_equal(own, other)
@@ -197,7 +226,7 @@ def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
 
 
 def test_a_missing_package_is_told_of_at_once(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(methods.REQUIRED, "vq", "not_installed")
+    monkeypatch.setattr(methods.load("vq"), "REQUIREMENTS", ("not_installed",))
     arguments = ["--dataset", "digits", "--output", str(tmp_path)]
     with pytest.raises(SystemExit):
         compare.main([*arguments, "--methods", "wm", "vq"])
@@ -228,7 +257,7 @@ def test_digits_need_no_file(tmp_path, capsys):
 def test_the_supplement_beside():
     # Section 6.1: one of WM's rows, the nearest of LZR's, FLOPs as a budget.
     def nearest(title, factor, metric="volume"):
-        return comparison.nearest("cifar10", title, factor, metric)
+        return tables.nearest("cifar10", title, factor, metric)
 
     assert nearest("WM", 16) == ["16.0", "255.8", "86.33"]
     assert nearest("LZR", 4) == ["4.3", "38.1", "92.10"]
@@ -237,8 +266,9 @@ def test_the_supplement_beside():
     assert nearest("WM", 16, "flops") == ["4.0", "16.0", "91.20"]
     # What stands beside a search that ended far from where it should.
     row = {**ROW, "dataset": "cifar10", "method": "lzr", "factor": 16.0}
-    text = comparison.markdown("cifar10", [{**row, "volume": 0.24}], "volume")
-    (line,) = (x for x in text.splitlines() if x.startswith("| LZR |"))
+    rows = pandas.DataFrame([{**row, "volume": 0.24}])
+    text = tables.markdown_of(tables.compare(rows, "volume", "cifar10"))
+    (line,) = lines_of(text, "LZR")
     assert line.endswith("| 4.3 | 38.1 | 92.10 |")
     for none in (("narrowed", 8), ("WM", 64), ("WM", 4, "params")):
         assert nearest(*none) == ["", "", ""]
@@ -247,11 +277,11 @@ def test_the_supplement_beside():
 def test_supplement_without_an_accuracy():
     """Its row for IB on Mio-TCD at 11.5."""
     for metric in ("volume", "flops"):
-        for curve in comparison.published("mio_tcd", metric):
+        for curve in figures.published("mio_tcd", metric):
             assert None not in sum(curve.points.values(), [])
     # Two of CIFAR-10's rows for IB are at 1.3.
     (ib,) = (
-        x for x in comparison.published("cifar10", "volume") if x.method == "IB"
+        x for x in figures.published("cifar10", "volume") if x.method == "IB"
     )
     assert ib.points[1.3] == [0.9085, 0.9128]
 
@@ -268,30 +298,35 @@ def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
     write_reports(tmp_path, *rows)
     for metric, shown in (("volume", "50.00"), ("flops", "62.50")):
         settings = argparse.Namespace(
-            network="wide_resnet", start="teacher", metric=metric
+            dataset="digits",
+            network="wide_resnet",
+            start="teacher",
+            metric=metric,
+            output=tmp_path,
         )
-        found = comparison.find({"digits": tmp_path / "digits"})
-        comparison.write(found, "digits", settings, tmp_path)
+        found = tables.find_rows({"digits": tmp_path / "digits"})
+        tables.write(found, settings)
         with open(tmp_path / "results.csv", newline="") as file:
             assert {x["metric"] for x in csv.DictReader(file)} == {
                 "volume",
                 "flops",
             }
-        lines = (tmp_path / "tables.md").read_text().splitlines()
-        (line,) = (x for x in lines if x.startswith("| BAR |"))
+        (line,) = lines_of((tmp_path / "tables.md").read_text(), "BAR")
         assert f"| 4.0 | 8.0 | {shown} |" in line
 
 
 def test_published_curves_stand_in_the_same_panel(monkeypatch):
-    known = datasets.DATASETS["digits"]
-    monkeypatch.setitem(datasets.DATASETS, "cifar10", known)
-    (panel,) = comparison.make_panels({"cifar10": [ROW]}, "flops")
+    known = registry.DATASETS["digits"]
+    monkeypatch.setitem(registry.DATASETS, "cifar10", known)
+    rows = pandas.DataFrame([{"dataset": "cifar10", **ROW}])
+    (panel,) = figures.make_panels(rows, "flops")
     measured, *published = panel.curves
     assert measured.points == {8.0: [0.5]} and not measured.published
     assert panel.full == 0.75
     bar = next(x for x in published if x.method == "BAR")
     assert bar.published and bar.points[15.9] == [0.9278]
     # Without numbers of its own, in a panel of their own.
-    ours, theirs = comparison.make_panels({"digits": [ROW]}, "volume")
+    rows["dataset"] = "digits"
+    ours, theirs = figures.make_panels(rows, "volume")
     assert [x.published for x in ours.curves] == [False]
     assert all(x.published for x in theirs.curves)

@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import functools
 import io
 import json
 import os
@@ -12,31 +14,47 @@ import pytest
 
 import keras_bar
 from recipes import digits
-from recipes.data import digits_data
+from recipes.data import in_memory_data
+from recipes.data import networks
+from recipes.data import registry
+from recipes.experiment import arguments
 from recipes.experiment import resuming
+from recipes.results import logs
 
 EPOCHS = 8  # 2 for the teacher, 4 of pruning, 2 of fine-tuning.
 RECIPE = pathlib.Path(digits.__file__)
+TEACHER = "wide_resnet-scratch-teacher-volume-1-seed0"
+CELL = "wide_resnet-teacher-bar-volume-4-seed0"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_network():
     """A network that is trained quickly, with fewer batches per epoch."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(
-        digits,
-        "build_network",
-        lambda: keras_bar.models.WideResNet(10, 0.5, (8, 8, 1)),
+    known = registry.DATASETS["digits"]
+    small = dataclasses.replace(
+        known,
+        networks={
+            "wide_resnet": functools.partial(
+                networks.wide_resnet, 10, 0.5, (8, 8, 1), 10
+            )
+        },
     )
-    patch.setattr(digits_data, "BATCH", 256)
-    yield
-    patch.undo()
+    batches = arguments.add_training
+
+    def fewer(parser, known):
+        batches(parser, known)
+        parser.set_defaults(batch_size=256)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.DATASETS, "digits", small)
+        patch.setattr(arguments, "add_training", fewer)
+        yield
 
 
-def run(folder, *arguments):
+def run(folder, *more):
     digits.main(
         ["--epochs", str(EPOCHS), "--budget", "1/4", "--output", str(folder)]
-        + list(arguments)
+        + list(more)
     )
 
 
@@ -48,21 +66,49 @@ def finished(tmp_path_factory):
 
 
 def load(folder, name):
-    return keras.models.load_model(folder / f"{name}.keras", compile=False)
+    place = folder / (TEACHER if name == "teacher" else CELL)
+    return keras.models.load_model(place / f"{name}.keras", compile=False)
 
 
 def report_of(folder):
-    return json.loads((folder / "report.json").read_text())
+    return json.loads((folder / CELL / "report.json").read_text())
+
+
+def histories(folder):
+    """Dict from parts to their logs, one per epoch."""
+    places = {"teacher": TEACHER, "prune": CELL, "finetune": CELL}
+    return {
+        part: logs.read_history(folder / place / f"{part}.json")
+        for part, place in places.items()
+    }
 
 
 def test_leaves_its_results(finished):
-    assert {x.name for x in finished.iterdir()} == {
+    names = {x.name for x in finished.iterdir() if x.suffix != ".svg"}
+    assert names == {
+        CELL,
+        TEACHER,
+        ".lock-host0",
+        "settings.json",
+        "results.csv",
+        "tables.md",
+        *(f"{x}.png" for x in ("accuracy", "volume", "flops")),
+        *(f"{x}.png" for x in ("channels", "flops_of_layers")),
+    }
+    assert {x.name for x in (finished / TEACHER).iterdir()} == {
+        "settings.json",
+        "teacher.json",
+        "teacher.keras",
+        "tensorboard",
+        "unfinished",
+    }
+    assert {x.name for x in (finished / CELL).iterdir()} == {
         "budget.png",
         "budget.svg",
         "channels.png",
         "channels.svg",
         "compact.keras",
-        "fine-tune.json",
+        "finetune.json",
         "flops.png",
         "flops.svg",
         "gated.keras",
@@ -72,27 +118,25 @@ def test_leaves_its_results(finished):
         "prune.json",
         "report.json",
         "settings.json",
-        "teacher.json",
-        "teacher.keras",
         "tensorboard",
     }
 
 
 def test_report_tells_what_the_files_hold(finished):
     report = report_of(finished)
-    digits_ = digits_data.load_digits()
+    data = in_memory_data.load_digits(None, 1347, False)
     for name in ("teacher", "compact"):
         model, result = load(finished, name), report["results"][name]
         cost = keras_bar.measure_cost(model)
         assert result["volume"] == cost.volume
         assert result["flops"] == cost.flops
         assert result["params"] == cost.params == model.count_params()
-        assert result["accuracy"] == digits_data.accuracy(model, digits_)
+        assert result["accuracy"] == data.accuracy(model)
         assert result["file_bytes"] > 0
         assert result["latency_ms_batch_1"] > 0
         assert result["latency_ms_batch_128"] > 0
-    assert report["settings"]["budget"] == 0.25
-    assert len(report["history"]["prune"]["volume"]) == EPOCHS // 2
+    assert report["factor"] == 4
+    assert len(histories(finished)["prune"]["volume"]) == EPOCHS // 2
 
 
 def test_keeps_the_budget(finished):
@@ -129,7 +173,7 @@ def resumed(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        for name, epoch in (("prune", 2), ("fine-tune", 1)):
+        for name, epoch in (("prune", 2), ("finetune", 1)):
             interrupt_once(patch, name, epoch)
             with pytest.raises(KeyboardInterrupt):
                 run(folder)
@@ -143,9 +187,9 @@ def test_goes_on_where_it_was(finished, resumed):
     folder, output = resumed
     assert "teacher: done before" in output
     assert "gated: done before" in output
-    assert "fine-tune, resumed after epoch 1" in output
-    for part, history in report_of(finished)["history"].items():
-        lengths = {len(x) for x in report_of(folder)["history"][part].values()}
+    assert "finetune, resumed after epoch 1" in output
+    for part, history in histories(finished).items():
+        lengths = {len(x) for x in histories(folder)[part].values()}
         assert lengths == {len(history["loss"])}
 
 
@@ -172,19 +216,20 @@ def test_unfinished_files_are_not_taken_for_finished(tmp_path):
 
 def test_other_settings_are_refused(finished, capsys):
     with pytest.raises(SystemExit):
-        run(finished, "--seed", "1")
+        run(finished, "--epochs", "9")
     assert "holds a run with other settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "0"], "Invalid --budget"),
-        (["--budget", "3/2"], "Invalid --budget"),
-        (["--budget", "an eighth"], "--budget"),
+        (["--budget", "0"], "Expected a fraction of the full cost"),
+        (["--budget", "3/2"], "argument --budget: Invalid value"),
+        (["--budget", "an eighth"], "argument --budget: Invalid value"),
+        (["--budget", "1/0"], "argument --budget: Invalid value"),
         (["--budget", "0.0001"], "too small for any connected network"),
-        (["--epochs", "1"], "Too few --epochs"),
-        (["--seed", "-1"], "Invalid --seed"),
+        (["--epochs", "1"], "Expected at least 4"),
+        (["--seed", "-1"], "argument --seed: Invalid value"),
         (["--metric", "joules"], "--metric"),
     ],
 )
@@ -206,8 +251,8 @@ def test_output_that_cannot_be_written_fails_at_once(tmp_path, capsys):
 
 
 def test_batches_depend_on_seed_and_epoch_only():
-    data = digits_data.load_digits()
-    one, other = (digits_data.Batches(data, seed=3) for _ in range(2))
+    data = in_memory_data.load_digits(None, 1347, False)
+    one, other = (data.batches(3) for _ in range(2))
     one.epoch = other.epoch = 5
     first = one[2]
     for i in range(len(other)):
@@ -218,13 +263,29 @@ def test_batches_depend_on_seed_and_epoch_only():
     assert not np.array_equal(first[0], other[2][0])
 
 
-def test_every_picture_is_used_once_per_epoch():
-    data = digits_data.load_digits()
-    batches = digits_data.Batches(data, seed=0)
-    batches.y = np.arange(len(data.y))
+def test_every_image_is_used_once_per_epoch():
+    data = in_memory_data.load_digits(None, 1347, False)
+    data.y = np.arange(len(data.y))
+    batches = data.batches(0)
     seen = np.concatenate([batches[i][1] for i in range(len(batches))])
     assert len(np.unique(seen)) == len(seen)
-    assert len(data.y) - len(seen) < digits_data.BATCH
+    assert len(data.y) - len(seen) < data.batch
+
+
+def test_images_are_shifted_by_up_to_one_pixel():
+    data = in_memory_data.load_digits(None, 1347, False)
+    data.y = np.arange(len(data.y))
+    batches = data.batches(0)
+    seen = set()
+    for x, label in zip(*batches[0], strict=True):
+        padded = np.pad(data.x[label], ((1, 1), (1, 1), (0, 0)))
+        seen |= {
+            (i, j)
+            for i in range(3)
+            for j in range(3)
+            if np.array_equal(padded[i : i + 8, j : j + 8], x)
+        }
+    assert len(seen) == 9
 
 
 def test_help_in_a_process_of_its_own(tmp_path):

@@ -4,19 +4,20 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from recipes.data import networks
-from recipes.data import registry as datasets
+from recipes.data import registry
 
 TEACHER = "wide_resnet-scratch-teacher-volume-1-seed0"
 
 
 def write_pictures(path):
-    """Made-up pictures whose brightness tells the class."""
+    """Synthetic images whose brightness tells the class."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 400).astype("uint8")
     images = rng.integers(0, 30, (400, 28, 28)) + 20 * labels[:, None, None]
@@ -27,10 +28,8 @@ def write_pictures(path):
 def narrow():
     """A context in which recipes know Fashion-MNIST as a small data set with a
     narrow network."""
-    full = datasets.DATASETS["fashion_mnist"]
-    network = functools.partial(
-        networks.wide_resnet, 10, 0.5, datasets.FASHION_SHAPE, 10
-    )
+    full = registry.DATASETS["fashion_mnist"]
+    network = functools.partial(networks.wide_resnet, 10, 0.5, (14, 14, 1), 10)
     small = dataclasses.replace(
         full,
         load=functools.partial(full.load, tests=100),
@@ -38,7 +37,7 @@ def narrow():
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "VGG_WIDTHS", (8,))
-        patch.setitem(datasets.DATASETS, "fashion_mnist", small)
+        patch.setitem(registry.DATASETS, "fashion_mnist", small)
         yield
 
 
@@ -46,7 +45,7 @@ def run(main, pictures, folder, *arguments):
     """Runs a recipe's `main` on few pictures, for few epochs."""
     main(
         ["--data", str(pictures), "--output", str(folder)]
-        + ["--pictures", "256", "--factors", "4", "--seeds", "0"]
+        + ["--images", "256", "--factors", "4", "--seeds", "0"]
         + ["--scale", "0.2"]
         + list(arguments)
     )
@@ -61,3 +60,8 @@ def rows_of(folder):
 def lend_teacher(source, folder):
     """Copies the full network from one run's folder to another."""
     shutil.copytree(source / TEACHER, folder / TEACHER)
+
+
+def squeezed(text):
+    """A table in Markdown without what aligns its columns."""
+    return re.sub(" +", " ", text)

@@ -1,23 +1,28 @@
-"""The recipe of the small budgets, on a small network and made-up pictures."""
+"""The recipe of the small budgets, on a small network and synthetic images."""
 
+import argparse
 import json
 
 import keras
 import numpy as np
+import pandas
 import pytest
 
 import keras_bar
 from recipes import fashion_mnist
-from recipes.data import fashion_data
-from recipes.data import registry as datasets
+from recipes.data import in_memory_data
+from recipes.data import registry
 from recipes.data.in_memory_data import Batches
-from recipes.data.in_memory_data import Pictures
+from recipes.data.in_memory_data import InMemoryData
+from recipes.data.in_memory_data import load_fashion_mnist
 from recipes.experiment import resuming
+from recipes.methods import bar
 from recipes.results import figures
 from recipes.results import tables
 from tests.recipes import fashion
 from tests.recipes.fashion import lend_teacher
 from tests.recipes.fashion import rows_of
+from tests.recipes.fashion import squeezed
 
 
 def run(*arguments):
@@ -39,11 +44,14 @@ def test_a_row_per_method_within_the_budget(finished):
     for name in ("accuracy", "channels", "flops_of_layers"):
         for ending in ("png", "svg"):
             assert (finished / f"{name}.{ending}").stat().st_size > 0
-    assert (finished / "table.md").read_text().count("\n") == 13
+    text = squeezed((finished / "tables.md").read_text())
+    for title in ("BAR", "narrowed", "WM"):
+        assert text.count(f"\n| {title} | 4 | 1 | 4.") == 1
+    assert text.count("\n| fashion_mnist | wide_resnet |") == 3
 
 
 def test_compact_networks_are_those_of_the_row(finished, pictures):
-    data = fashion_data.load_fashion(pictures, 256, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100)
     for method, row in rows_of(finished).items():
         cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
         small = keras.models.load_model(cell / "compact.keras", compile=False)
@@ -54,7 +62,9 @@ def test_compact_networks_are_those_of_the_row(finished, pictures):
 def test_costs_in_the_pictures_are_those_of_the_rows(finished):
     report = "wide_resnet-teacher-bar-volume-4-seed0/report.json"
     row = json.loads((finished / report).read_text())
-    ((label, cost),) = figures.find_costs([row], finished).items()
+    rows = tables.find_rows({"fashion_mnist": finished})
+    rows = rows[rows.method == "bar"]
+    ((label, cost),) = figures.find_costs(rows).items()
     assert label == "1/4"
     assert cost.volume == row["volume"] * row["full_volume"]
 
@@ -62,7 +72,7 @@ def test_costs_in_the_pictures_are_those_of_the_rows(finished):
 def test_wm_halves_the_volume_in_each_round(finished):
     cell = finished / "wide_resnet-teacher-wm-volume-4-seed0"
     first = keras.models.load_model(cell / "round1.keras", compile=False)
-    full = datasets.DATASETS["fashion_mnist"].networks["wide_resnet"]()
+    full = registry.DATASETS["fashion_mnist"].networks["wide_resnet"]()
     volumes = [keras_bar.measure_cost(x).volume for x in (first, full)]
     assert volumes[0] * 2 == volumes[1]
 
@@ -109,7 +119,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     run(pictures, tmp_path, "--methods", "bar")
     for name, value in rows_of(tmp_path)["bar"].items():
         expected = rows_of(finished)["bar"][name]
-        if name not in tables.KEYS:
+        if name not in (*tables.KEYS, "teacher_folder"):
             value, expected = float(value), pytest.approx(float(expected))
         assert value == expected, name
 
@@ -127,11 +137,11 @@ def test_rows_of_pruning():
         "budget": [0.85, 0.25],
         "expected": [0.9, 0.35],
     }
-    data = Pictures(
+    data = InMemoryData(
         np.zeros((1, 14, 14, 1)), [0], np.zeros((1, 14, 14, 1)), [0]
     )
-    model = datasets.DATASETS["fashion_mnist"].networks["wide_resnet"]()
-    row = tables.pruning_row(history, "volume", model, data)
+    model = registry.DATASETS["fashion_mnist"].networks["wide_resnet"]()
+    row = bar.describe(history, "volume", model, data)
     assert row["stochastic"] == 0.8 and row["validation"] == 0.6
     assert row["worst_drop"] == pytest.approx(0.6)
     # The first epoch is within the first tenth, rounded up.
@@ -140,7 +150,10 @@ def test_rows_of_pruning():
 
 def row(**changes):
     return {
-        **tables.PLAIN,
+        "dataset": "fashion_mnist",
+        "network": "wide_resnet",
+        "start": "teacher",
+        "metric": "volume",
         "method": "bar",
         "factor": 16.0,
         "seed": 0,
@@ -159,31 +172,41 @@ def row(**changes):
 
 def test_seeds_share_a_line_of_the_table():
     rows = [row(), row(seed=1, accuracy=0.82), row(method="wm")]
-    _, _, both, single = tables.markdown(rows).splitlines()
+    table = tables.summarize(pandas.DataFrame(rows))
+    text = squeezed(tables.markdown_of(table))
+    _, _, both, single = text.splitlines()
     assert "| 2 | 81.00 ± 1.41 | -9.00 |  | 1/16.7 | 1/100.0 |" in both
     assert "| 1 | 80.00 | -10.00 |" in single
 
 
 def test_regular_and_mixed_stand_beside_the_supplement():
-    rows = [row(), row(method="wm"), row(network="vgg")]
-    _, _, line = tables.connectivity_markdown(rows).splitlines()
+    rows = pandas.DataFrame([row(), row(method="wm"), row(network="vgg")])
+    settings = argparse.Namespace(
+        dataset="fashion_mnist",
+        network="wide_resnet",
+        start="teacher",
+        metric="volume",
+    )
+    rows = tables.alike(rows, settings)
+    text = tables.markdown_of(tables.connectivity(rows, "cifar10"))
+    _, _, line = squeezed(text).splitlines()
     # Half of the volume, 20 % fewer FLOPs; the supplement's section 5.1.
     assert line.startswith("| 16 | 1 | 0.1200 | 0.0600 | -50% |")
     assert "| 0.0125 | 0.0100 | -20% | -58%, -48% |" in line
 
 
 def test_pictures_are_halved_and_normalised(pictures):
-    data = fashion_data.load_fashion(pictures, 256, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100)
     with np.load(pictures) as arrays:
         mean = arrays["images"][0, :2, :2].mean() / 255
     assert data.x.shape == (256, 14, 14, 1)
     assert len(data.x_test) == 100
-    normalised = (mean - fashion_data.MEAN) / fashion_data.DEVIATION
+    normalised = (mean - in_memory_data.MEAN) / in_memory_data.DEVIATION
     assert data.x[0, 0, 0, 0] == pytest.approx(normalised, rel=1e-5)
 
 
 def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
-    data = fashion_data.load_fashion(pictures, 256, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100)
     batches = Batches(data, [0])
     epochs = []
     for epoch in (0, 1, 0):
@@ -196,15 +219,23 @@ def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
 
 def test_wrong_files_are_refused(tmp_path, pictures, capsys):
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    (tmp_path / "no.npz").write_text("no")
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "empty.npz").write_text("")
+    (tmp_path / "cut.npz").write_bytes(pictures.read_bytes()[:9999])
+    np.save(tmp_path / "one.npy", np.zeros(3))
     for path, why in (
         (tmp_path / "other.npz", "holds no Fashion-MNIST"),
+        (tmp_path / "text.npz", "holds no arrays. Expected an .npz file"),
+        (tmp_path / "empty.npz", "holds no arrays. Expected an .npz file"),
+        (tmp_path / "cut.npz", "holds no arrays. Expected an .npz file"),
+        (tmp_path / "one.npy", "holds no arrays. Expected an .npz file"),
         (tmp_path / "absent.npz", "No such file"),
     ):
         with pytest.raises(SystemExit) as error:
             run(path, tmp_path / "out")
         assert error.value.code == 2
-        assert why in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert why in message and "pickled" not in message
     with pytest.raises(SystemExit):
         run(pictures, tmp_path / "out", "--factors", "0.5")
     assert "factors of 1 or more" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def main():
 
     from recipes import cifar10
     from recipes.data import networks
-    from recipes.data import registry as datasets
+    from recipes.data import registry
     from recipes.experiment import command
 
     if "mirrored" in sys.argv:
@@ -46,8 +46,8 @@ def main():
         tf.config.set_logical_device_configuration(cpu, two)
     networks.VGG_WIDTHS = (8,)
     network = functools.partial(networks.vgg, (32, 32, 3), 10)
-    datasets.DATASETS["cifar10-synthetic"] = dataclasses.replace(
-        datasets.DATASETS["cifar10-synthetic"], networks={"vgg": network}
+    registry.DATASETS["cifar10-synthetic"] = dataclasses.replace(
+        registry.DATASETS["cifar10-synthetic"], networks={"vgg": network}
     )
     command.run(lambda: cifar10.main(sys.argv[1:]))
 
@@ -63,7 +63,7 @@ class Processes:
     """
 
     def __init__(self, folder, output, strategy, count=1):
-        self.given = [*SHORT, "--pictures", "128", "--strategy", strategy]
+        self.given = [*SHORT, "--images", "128", "--strategy", strategy]
         self.given += ["--data-dir", str(folder)]
         self.given += ["--output", str(folder / output)]
         self.cell = folder / output / CELL
@@ -163,7 +163,7 @@ def test_a_lost_host_is_told_of(lost):
     shown, code, cell = lost
     assert code == 1
     assert "Another host is gone" in shown
-    assert "the same command, on all hosts, goes on where it was" in shown
+    assert "the same command, on all hosts, resumes" in shown
     assert "Traceback" not in shown
     assert not (cell / "report.json").exists()
 

@@ -12,10 +12,14 @@ import keras
 import numpy as np
 import pytest
 
+from recipes.results import logs
+
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 20
+TEACHER = "wide_resnet-scratch-teacher-volume-1-seed0"
+CELL = "wide_resnet-teacher-bar-volume-8-seed0"
 # Seconds.
 PATIENCE = 300
 
@@ -32,25 +36,32 @@ def start(folder):
 
 def results(folder):
     """All that does not depend on the clock."""
-    report = json.loads((folder / "report.json").read_text())
-    for history in report["history"].values():
-        del history["seconds"]
+    report = json.loads((folder / CELL / "report.json").read_text())
+    places = {"teacher": TEACHER, "gated": CELL, "compact": CELL}
+    history = {}
+    for part, place in (
+        ("teacher", TEACHER),
+        ("prune", CELL),
+        ("finetune", CELL),
+    ):
+        history[part] = logs.read_history(folder / place / f"{part}.json")
+        del history[part]["seconds"]
     for result in report["results"].values():
         for name in [x for x in result if x.startswith("latency")]:
             del result[name]
     networks = [
-        keras.models.load_model(folder / f"{x}.keras", compile=False)
-        for x in ("teacher", "gated", "compact")
+        keras.models.load_model(folder / y / f"{x}.keras", compile=False)
+        for x, y in places.items()
     ]
     weights = [x for network in networks for x in network.get_weights()]
-    return report["history"], report["results"], weights
+    return history, report["results"], weights
 
 
 def assert_equal(found, expected):
     history, costs, weights = expected
     assert found[1] == costs
-    for part, logs in history.items():
-        for name, values in logs.items():
+    for part, rows in history.items():
+        for name, values in rows.items():
             np.testing.assert_allclose(
                 found[0][part][name], values, rtol=1e-4, atol=1e-5
             )

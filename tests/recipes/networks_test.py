@@ -3,23 +3,22 @@
 import pytest
 
 import keras_bar
-from recipes.data import registry as datasets
-from recipes.results import comparison
+from recipes.data import registry
 
 SMALL = ("fashion_mnist", "digits")
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_can_be_narrowed(name):
-    for build in datasets.DATASETS[name].networks.values():
+    for build in registry.DATASETS[name].networks.values():
         full = keras_bar.measure_cost(build())
         narrow = keras_bar.measure_cost(build(narrow=4))
         assert narrow.volume * 4 == full.volume
 
 
-@pytest.mark.parametrize("name", comparison.PAPER)
+@pytest.mark.parametrize("name", registry.PAPER)
 def test_networks_of_the_made_up_pictures_are_narrower_still(name):
-    real, small = (datasets.DATASETS[name + x] for x in ("", "-synthetic"))
+    real, small = (registry.DATASETS[name + x] for x in ("", "-synthetic"))
     (build,) = small.networks.values()
     once, twice = (keras_bar.measure_cost(build(narrow=x)) for x in (1, 2))
     assert 1.9 < once.volume / twice.volume < 2.1
@@ -27,7 +26,7 @@ def test_networks_of_the_made_up_pictures_are_narrower_still(name):
 
 
 def test_networks_read_the_digits():
-    known = datasets.DATASETS["digits"]
+    known = registry.DATASETS["digits"]
     digits = known.load(None, 128, False)
     assert len(digits.x) == len(digits.y) == 128
     for build in known.networks.values():

@@ -1,6 +1,7 @@
-"""The recipes of the paper's data sets, on made-up pictures and with small
+"""The recipes of the paper's data sets, on synthetic images and with small
 networks."""
 
+import argparse
 import dataclasses
 import functools
 import importlib
@@ -19,9 +20,10 @@ pytest.importorskip("tensorflow_datasets")
 import keras_bar  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
 from recipes.data import networks  # noqa: E402
-from recipes.data import registry as datasets  # noqa: E402
-from recipes.data import synthetic  # noqa: E402
+from recipes.data import registry  # noqa: E402
 from recipes.experiment import devices  # noqa: E402
+from tests import archives  # noqa: E402
+from tests.recipes.fashion import squeezed  # noqa: E402
 
 # Nobody listens there.
 CLOSED = "http://127.0.0.1:9"
@@ -40,7 +42,7 @@ SHAPES = {
     "tiny_imagenet": ((64, 64, 3), 200),
 }
 SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"] + [
-    "--pictures",
+    "--images",
     "128",
 ]
 
@@ -52,10 +54,10 @@ def small(monkeypatch):
     for name, shape in SHAPES.items():
         for key in (name, f"{name}-synthetic"):
             known = dataclasses.replace(
-                datasets.DATASETS[key],
+                registry.DATASETS[key],
                 networks={"vgg": functools.partial(networks.vgg, *shape)},
             )
-            monkeypatch.setitem(datasets.DATASETS, key, known)
+            monkeypatch.setitem(registry.DATASETS, key, known)
 
 
 def run(recipe, folder, *arguments):
@@ -73,11 +75,11 @@ def run(recipe, folder, *arguments):
         for x in RECIPES
     ],
 )
-def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
+def test_synthetic_images_from_end_to_end(recipe, tmp_path, capsys):
     run(recipe, tmp_path, "--synthetic")
     # Said at the start and at the end.
     shown = capsys.readouterr().out
-    assert shown.count("made-up pictures, NOT") >= 2
+    assert shown.count("synthetic images, NOT") >= 2
     out = tmp_path / "out"
     (cell,) = out.glob("vgg-*-bar-volume-2-seed0")
     row = json.loads((cell / "report.json").read_text())
@@ -89,7 +91,9 @@ def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
         assert (cell / name).stat().st_size > 0
     assert list((cell / "tensorboard" / "prune").rglob("events*"))
     table = (out / "tables.md").read_text()
-    assert "NOT" in table and "| BAR | 2 | 1 |" in table
+    assert "NOT" in table and "| BAR | 2 | 1 |" in squeezed(table)
+    # Nobody's numbers stand beside those of synthetic images.
+    assert "CIFAR-10," not in table and "published" not in table
     for name in ("results.csv", "volume.png", "flops.svg"):
         assert (out / name).stat().st_size > 0
     run(recipe, tmp_path, "--synthetic")
@@ -98,12 +102,12 @@ def test_made_up_pictures_from_end_to_end(recipe, tmp_path, capsys):
 
 def test_options_reach_the_training(tmp_path):
     """On the true layout, as the real data set has it."""
-    synthetic.write("cifar10", tmp_path / "data", 8, 4)
+    archives.write("cifar10", tmp_path / "data", 8, 4)
     run(
         "cifar10",
         tmp_path,
         *("--batch-size", "16", "--mixed-precision", "--jit", "off"),
-        *("--connectivity", "regular", "--pictures", "40"),
+        *("--connectivity", "regular", "--images", "40"),
     )
     assert keras.config.dtype_policy().name == "float32"
     cell = tmp_path / "out" / "vgg-scratch-bar-volume-2-seed0"
@@ -122,10 +126,10 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sources.urllib.request, "urlopen", refuse)
     for arguments, why in (
         ([], "cifar-10-binary.tar.gz"),
-        (["--skip-broken"], "Expected skip_broken=False"),
-        (["--batch-size", "0"], "Invalid length"),
+        (["--skip-broken"], "Expected no --skip-broken"),
+        (["--batch-size", "0"], "an integer of 1 or more"),
         (["--network", "resnet50"], "Expected one of vgg"),
-        (["--scale", "0"], "Invalid length"),
+        (["--scale", "0"], "a number in (0, 100)"),
     ):
         with pytest.raises(SystemExit) as error:
             run("cifar10", tmp_path, *arguments)
@@ -134,16 +138,27 @@ def test_errors_before_any_time_is_spent(tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def check(batch, jit, precision):
+    devices.check(
+        argparse.Namespace(
+            strategy="mirrored",
+            batch_size=batch,
+            jit=jit,
+            mixed_precision=precision,
+        )
+    )
+
+
 def test_what_several_devices_cannot_do(monkeypatch):
     monkeypatch.setattr(devices, "count", lambda strategy: 3)
-    devices.check("mirrored", 66, False, "bfloat16")
+    check(66, "off", "bfloat16")
     with pytest.raises(ValueError, match="multiple of 3"):
-        devices.check("mirrored", 64, False, None)
+        check(64, "off", None)
     with pytest.raises(ValueError, match="Expected --mixed-precision bfloat16"):
-        devices.check("mirrored", 66, False, "float16")
-    for jit, name in ((True, "on"), ("auto", "auto")):
-        with pytest.raises(ValueError, match=f"Received: --jit {name}"):
-            devices.check("mirrored", 66, jit, None)
+        check(66, "off", "float16")
+    for jit in ("on", "auto"):
+        with pytest.raises(ValueError, match=f"Received: --jit {jit}"):
+            check(66, jit, None)
 
 
 def test_a_batch_that_is_not_filled(tmp_path, capsys):
@@ -159,7 +174,7 @@ def test_a_batch_that_is_not_filled(tmp_path, capsys):
 def test_strategies():
     assert devices.count("none") == 1
     if keras.backend.backend() == "tensorflow":
-        with devices.scope("mirrored"):
+        with devices.strategy_scope("mirrored"):
             strategy = tf.distribute.get_strategy()
         assert strategy.num_replicas_in_sync == devices.count("mirrored")
         assert isinstance(strategy, tf.distribute.MirroredStrategy)
@@ -167,7 +182,7 @@ def test_strategies():
         assert devices.count("auto") == 1
         with pytest.raises(ValueError, match="Expected --strategy auto"):
             devices.count("mirrored")
-    with devices.scope("auto"):
+    with devices.strategy_scope("auto"):
         assert not isinstance(
             tf.distribute.get_strategy(), tf.distribute.MirroredStrategy
         )
@@ -187,4 +202,28 @@ def test_a_missing_data_set_is_told_of_before_keras_is_imported(name, tmp_path):
     assert process.returncode == 2
     *imports, last = process.stderr.splitlines()
     assert sources.SOURCES[name].archive in last and "Expected" in last
+    assert not any("keras" in x or "numpy" in x for x in imports)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "several"], "argument --strategy: invalid choice"),
+        (["--scale", "x"], "argument --scale: Invalid value"),
+        (["--network", "vgg"], "Expected one of wide_resnet"),
+    ],
+)
+def test_bad_arguments_are_told_of_before_the_data(arguments, message):
+    """And before Keras is imported."""
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "recipes/cifar10.py", *arguments]
+        + ["--data-dir", "/nowhere"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "http_proxy": CLOSED, "https_proxy": CLOSED},
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    assert process.returncode == 2
+    *imports, last = process.stderr.splitlines()
+    assert message in last and "cifar-10" not in last
     assert not any("keras" in x or "numpy" in x for x in imports)

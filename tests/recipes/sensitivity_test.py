@@ -13,8 +13,9 @@ pytest.importorskip("keras_tuner")
 
 from keras_bar import tuning  # noqa: E402
 from recipes.experiment import resuming  # noqa: E402
-from recipes.experiment import sweep as trials  # noqa: E402
+from recipes.experiment import sweep  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
+from tests.recipes.fashion import squeezed  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +50,12 @@ def test_what_was_drawn_reaches_the_training(
     path.unlink()
     seen = {}
 
-    def stop(work, teacher, **settings):
-        tuned = work.manner.tuned
-        seen.update(settings, **{x: getattr(tuned, x) for x in trials.TUNED})
+    def stop(experiment, teacher, **settings):
+        tuned = experiment.options
+        seen.update(settings, **{x: getattr(tuned, x) for x in sweep.DRAWN})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trials.methods, "bar", stop)
+    monkeypatch.setattr(sweep.bar, "run", stop)
     with pytest.raises(KeyboardInterrupt):
         sweeps.run(pictures, folder)
     assert seen == pytest.approx(drawn)
@@ -69,15 +70,16 @@ def test_mean_and_deviation(finished):
         assert row["accuracy"] == pytest.approx(statistics.mean(found))
         deviation = statistics.stdev(found)
         assert row["standard_deviation"] == pytest.approx(deviation)
-    text = (finished / "sensitivity.md").read_text()
-    # The supplement's numbers for CIFAR-10.
+    text = squeezed((finished / "sensitivity.md").read_text())
+    # The supplement's numbers for CIFAR-10, which the table names.
+    assert "| CIFAR-10, published: accuracy, % |" in text
     assert "| 92.71 | 0.19 |" in text and "| 92.76 | 0.17 |" in text
     for ending in ("png", "svg"):
         assert (finished / f"sensitivity.{ending}").stat().st_size > 0
 
 
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
-    monkeypatch.setattr(trials.methods, "bar", None)
+    monkeypatch.setattr(sweep.bar, "run", None)
     before = (finished / "trials.csv").read_text()
     sweeps.run(pictures, finished)
     assert (finished / "trials.csv").read_text() == before
@@ -123,7 +125,7 @@ def test_errors_of_a_trial_stop_the_sweep(
     def fail(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr(trials.methods, "bar", fail)
+    monkeypatch.setattr(sweep.bar, "run", fail)
     with pytest.raises(OSError, match="no space left"):
         sweeps.run(pictures, tmp_path)
 
@@ -134,17 +136,18 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     sweeps.lend_teacher(finished, tmp_path)
     cells = []
 
-    bar = trials.methods.bar
+    bar = sweep.bar.run
 
-    def train(work, teacher, **settings):
-        cells.append(str(work.cell))
-        if work.cell.factor != 4:
+    def train(experiment, teacher, **settings):
+        cells.append(str(experiment.key))
+        if experiment.key.factor != 4:
             return teacher, {}
-        tuned = dataclasses.replace(work.manner.tuned, learning_rate=math.nan)
-        work.manner = dataclasses.replace(work.manner, tuned=tuned)
-        return bar(work, teacher, **settings)
+        experiment.options = dataclasses.replace(
+            experiment.options, learning_rate=math.nan
+        )
+        return bar(experiment, teacher, **settings)
 
-    monkeypatch.setattr(trials.methods, "bar", train)
+    monkeypatch.setattr(sweep.bar, "run", train)
     for _ in range(2):  # It would diverge again, so it is not tried again.
         sweeps.run(pictures, tmp_path, "--trials", "1")
         assert len(cells) == 2
@@ -153,7 +156,7 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     _, row = csv.DictReader((tmp_path / "sensitivity.csv").open())
     assert (row["trials"], row["diverged"]) == ("1", "1")
     assert row["accuracy"] == ""
-    text = (tmp_path / "sensitivity.md").read_text()
+    text = squeezed((tmp_path / "sensitivity.md").read_text())
     assert "| 4 | 0 of 1 |" in text and "| 2 | 1 |" in text
 
 
@@ -195,7 +198,7 @@ def test_a_machine_that_knows_only_half(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", "0"], "Expected at least 1"),
+        (["--trials", "0"], "Expected an integer of 1 or more"),
         (["--strategy", "multiworker"], "A trial is for one host"),
     ],
 )

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from recipes.data import registry as datasets
+from recipes.data import registry
 from recipes.experiment import phases
-from recipes.methods import bar as methods
-from recipes.methods import strength_search as searching
-from recipes.results import comparison
+from recipes.experiment import resuming
+from recipes.methods import morphnet
+from recipes.methods import strength_search
 
 
 def size_of(strength):
@@ -25,22 +25,26 @@ def test_finds_a_strength_within_its_trials(start, factor):
         tried.append(strength)
         return size_of(strength)
 
-    strength = searching.search(attempt, 1 / factor, start)
+    strength = strength_search.search(attempt, 1 / factor, start)
     assert strength in tried
-    assert len(tried) <= searching.TRIALS
-    assert abs(math.log(size_of(strength) * factor)) <= math.log(searching.NEAR)
+    assert len(tried) <= strength_search.TRIALS
+    assert abs(math.log(size_of(strength) * factor)) <= math.log(
+        strength_search.NEAR
+    )
 
 
 def test_the_nearest_where_none_is_near():
     """Sizes that jump past the target."""
-    strength = searching.search(lambda x: 1.0 if x < 3.0 else 0.01, 0.1, 1.0)
+    strength = strength_search.search(
+        lambda x: 1.0 if x < 3.0 else 0.01, 0.1, 1.0
+    )
     assert strength < 3.0  # A factor of 10 either way: the first one stays.
 
 
 def test_near_enough_is_enough():
-    assert searching.search(lambda x: 0.24, 0.25, 1.0) == 1.0
+    assert strength_search.search(lambda x: 0.24, 0.25, 1.0) == 1.0
     tried = []
-    found = searching.search(
+    found = strength_search.search(
         lambda x: tried.append(x) or 0.2, 0.25, 1.0, near=1.5
     )
     assert found == 1.0 and tried == [1.0]
@@ -49,10 +53,12 @@ def test_near_enough_is_enough():
 @pytest.mark.parametrize("factor", [2, 4, 8, 16])
 def test_what_is_expanded_was_shrunk_to_less(factor):
     """Not to more than the budget, or expanding it would shrink it further."""
-    morphnet = methods.PENALTIES["morphnet"]
-    assert morphnet.expanded
-    target = morphnet.aim / factor
-    found = searching.search(size_of, target, morphnet.strength, morphnet.near)
+    penalty = morphnet.PENALTY
+    assert penalty.expanded
+    target = penalty.aim / factor
+    found = strength_search.search(
+        size_of, target, penalty.strength, penalty.near
+    )
     assert 0.5 / factor <= size_of(found) <= 1 / factor
 
 
@@ -64,14 +70,16 @@ def test_what_is_known_is_not_searched_for_again():
         return size_of(strength)
 
     known = [1e-5, 1e-3]
-    first = searching.search(attempt, 1 / 4, 1e-2, known=known)
+    first = strength_search.search(attempt, 1 / 4, 1e-2, known=known)
     assert set(tried[:2]) == set(known) and 1e-5 < min(tried[2:]) < 1e-3
     tried.clear()
-    again = searching.search(attempt, 1 / 4, 1e-2, known=[*known, first])
+    again = strength_search.search(attempt, 1 / 4, 1e-2, known=[*known, first])
     assert again == first and len(tried) == 3
 
 
 def test_an_interrupted_search_goes_the_same_way(tmp_path):
+    run = resuming.Run(tmp_path, {})
+
     def search(name, tried, known, stop=None):
         def attempt(strength):
             if len(tried) == stop:
@@ -79,8 +87,8 @@ def test_an_interrupted_search_goes_the_same_way(tmp_path):
             tried.append(strength)
             return size_of(strength)
 
-        return searching.recorded(
-            tmp_path / name, attempt, 1 / 16, 1e-6, 1.05, known
+        return strength_search.recorded(
+            run, name, attempt, 1 / 16, 1e-6, 1.05, known
         )
 
     straight, first, rest = [], [], []
@@ -95,14 +103,14 @@ def test_an_interrupted_search_goes_the_same_way(tmp_path):
 
 
 def test_next_strength_by_hand():
-    assert searching.next_strength({1.0: 0.5}, 0.25, 1) == 4.0
-    assert searching.next_strength({1.0: 0.125}, 0.25, 1) == 0.25
-    assert searching.next_strength({1.0: 0.9, 4.0: 0.5}, 0.25, 2) == 64.0
+    assert strength_search.next_strength({1.0: 0.5}, 0.25, 1) == 4.0
+    assert strength_search.next_strength({1.0: 0.125}, 0.25, 1) == 0.25
+    assert strength_search.next_strength({1.0: 0.9, 4.0: 0.5}, 0.25, 2) == 64.0
     # Halfway between the logarithms of the sizes, and of the strengths.
-    middle = searching.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25, 1)
+    middle = strength_search.next_strength({1.0: 0.5, 100.0: 0.125}, 0.25, 1)
     assert middle == pytest.approx(10.0)
     # Not at a trial itself, though its size is nearly right.
-    near = searching.next_strength({1.0: 0.26, 100.0: 0.01}, 0.25, 1)
+    near = strength_search.next_strength({1.0: 0.26, 100.0: 0.01}, 0.25, 1)
     assert near == pytest.approx(100.0**0.1, rel=1e-2)
 
 
@@ -121,7 +129,7 @@ def test_phases_of_the_supplement():
 
 
 def test_where_the_paper_starts_from_the_full_network():
-    starts = {x: datasets.DATASETS[x].start for x in comparison.PAPER}
+    starts = {x: registry.DATASETS[x].start for x in registry.PAPER}
     assert starts.pop("mio_tcd") == "teacher"
     assert set(starts.values()) == {"scratch"}
 
@@ -139,7 +147,7 @@ def test_short_phases_have_an_epoch_each():
 
 @pytest.mark.parametrize(
     "dataset",
-    [*comparison.PAPER, *[x.phases for x in datasets.DATASETS.values()]],
+    [*registry.PAPER, *[x.phases for x in registry.DATASETS.values()]],
 )
 @pytest.mark.parametrize("kind", ["full", "gates", "morphnet", "halving"])
 def test_every_data_set_has_phases(dataset, kind):

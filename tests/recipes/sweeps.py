@@ -14,7 +14,7 @@ TRIALS = 2
 def run(pictures, folder, *arguments):
     sensitivity.main(
         ["--data", str(pictures), "--output", str(folder)]
-        + ["--pictures", "256", "--scale", "0.1", "--trials", str(TRIALS)]
+        + ["--images", "256", "--scale", "0.1", "--trials", str(TRIALS)]
         + ["--factors", "2", "4", "--network", "vgg"]
         + list(arguments)
     )

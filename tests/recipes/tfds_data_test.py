@@ -10,8 +10,8 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_datasets")
 
 from keras_bar import datasets  # noqa: E402
-from recipes.data import synthetic  # noqa: E402
-from recipes.data import tfds_data as streams  # noqa: E402
+from recipes.data import tfds_data  # noqa: E402
+from tests import archives  # noqa: E402
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("`fit` on tf.data is tested once", allow_module_level=True)
@@ -22,15 +22,15 @@ BATCH = 4
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    synthetic.write("cifar10", folder, 3, 2)
+    archives.write("cifar10", folder, 3, 2)
     return datasets.prepare("cifar10", folder)
 
 
 @pytest.fixture(params=["in memory", "from disk"])
 def stream(builder, request, monkeypatch):
     if request.param == "from disk":
-        monkeypatch.setattr(streams, "MEMORY", 0)
-    return streams.Stream(builder, batch=BATCH)
+        monkeypatch.setattr(tfds_data, "MEMORY", 0)
+    return tfds_data.TfdsData(builder, batch=BATCH)
 
 
 def read(epochs, epoch):
@@ -55,7 +55,7 @@ def test_an_epoch_depends_on_its_seed_and_number_only(stream):
 
 
 def test_every_picture_at_most_once_per_epoch(stream, monkeypatch):
-    monkeypatch.setattr(streams, "_augment", lambda image, seed: image)
+    monkeypatch.setattr(tfds_data, "_augment", lambda image, seed: image)
     images, _ = read(stream.batches(0), 0)
     everything = stream.sample(100)
     assert len(everything) == 30
@@ -71,7 +71,7 @@ def test_pictures_are_normalised_per_channel(stream):
 
 
 def test_the_smaller_the_count_the_fewer_pictures(builder):
-    stream = streams.Stream(builder, count=9, batch=BATCH)
+    stream = tfds_data.TfdsData(builder, count=9, batch=BATCH)
     assert stream.steps == 2 and len(stream.sample(100)) == 9
 
 
@@ -82,7 +82,7 @@ def test_augmentation_cuts_from_the_padded_picture():
     seen = set()
     for i in range(40):
         seed = tf.constant([0, i], tf.int64)
-        found = streams._augment(tf.constant(image), seed).numpy()
+        found = tfds_data._augment(tf.constant(image), seed).numpy()
         for flipped, picture in enumerate((found, found[:, ::-1])):
             seen |= {
                 (k, flipped)

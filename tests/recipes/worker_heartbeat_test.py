@@ -15,8 +15,8 @@ keras_tuner = pytest.importorskip("keras_tuner")
 
 from keras_bar import tuning  # noqa: E402
 from recipes.experiment import command  # noqa: E402
-from recipes.experiment import sweep as trials  # noqa: E402
-from recipes.experiment import worker_heartbeat as workers  # noqa: E402
+from recipes.experiment import sweep  # noqa: E402
+from recipes.experiment import worker_heartbeat  # noqa: E402
 from tests.recipes import fashion  # noqa: E402
 from tests.recipes import loopback  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
@@ -35,9 +35,9 @@ class Clock:
 
 def test_a_silent_worker_loses_its_trial(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(workers, "time", clock)
-    oracle = workers.Oracle(
-        tmp_path / "workers", objective=trials.OBJECTIVE, max_trials=2
+    monkeypatch.setattr(worker_heartbeat, "time", clock)
+    oracle = worker_heartbeat.Oracle(
+        tmp_path / "workers", objective=sweep.OBJECTIVE, max_trials=2
     )
     drawn = keras_tuner.HyperParameters()
     tuning.draw(drawn)
@@ -55,15 +55,15 @@ def test_a_silent_worker_loses_its_trial(tmp_path, monkeypatch):
     oracle.end_trial(ended(first))
     # Nothing is left to do, but tuner1 may be lost yet.
     assert ask("tuner0", 1).status == "IDLE"
-    assert ask("tuner0", workers.PATIENCE).status == "IDLE"
-    again = ask("tuner0", 2 + workers.PATIENCE)
+    assert ask("tuner0", worker_heartbeat.PATIENCE).status == "IDLE"
+    again = ask("tuner0", 2 + worker_heartbeat.PATIENCE)
     assert again.trial_id == second.trial_id
     assert again.hyperparameters.values == second.hyperparameters.values
     # It was only slow, and comes back.
-    assert ask("tuner1", 3 + workers.PATIENCE).status == "IDLE"
+    assert ask("tuner1", 3 + worker_heartbeat.PATIENCE).status == "IDLE"
     oracle.end_trial(ended(again))
-    assert ask("tuner0", 4 + workers.PATIENCE).status == "STOPPED"
-    assert ask("tuner1", 4 + workers.PATIENCE).status == "STOPPED"
+    assert ask("tuner0", 4 + worker_heartbeat.PATIENCE).status == "STOPPED"
+    assert ask("tuner1", 4 + worker_heartbeat.PATIENCE).status == "STOPPED"
     assert not oracle.ongoing_trials and not oracle.tuner_ids
 
 
@@ -136,16 +136,16 @@ def test_a_worker_that_is_killed(finished, pictures, tmp_path, comes_back):
     folder = tmp_path / "sweep"
     folder.mkdir()
     sweeps.lend_teacher(finished, folder)
-    with Sweep(pictures, folder) as sweep:
+    with Sweep(pictures, folder) as processes:
         for name in ("chief", "tuner0", "tuner1"):
-            sweep.start(name)
+            processes.start(name)
         loopback.wait_for(lambda: is_pruning(folder, "tuner1"))
-        victim = sweep.processes.pop("tuner1")
+        victim = processes.processes.pop("tuner1")
         victim.kill()
         victim.wait()
         if comes_back:
-            sweep.start("tuner1")
-        for name, process in sweep.processes.items():
+            processes.start("tuner1")
+        for name, process in processes.processes.items():
             log = tmp_path / f"{name}.log"
             assert process.wait(300) == 0, log.read_text()[-5000:]
     told = "tuner1 is silent" in (tmp_path / "chief.log").read_text()
@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed(finished, pictures, tmp_path, comes_back):
 
 def main():
     pictures, folder = sys.argv[1:]
-    workers.BEAT, workers.PATIENCE = 1.0, 30.0
+    worker_heartbeat.BEAT, worker_heartbeat.PATIENCE = 1.0, 30.0
     with fashion.narrow():
         command.run(lambda: sweeps.run(pictures, folder))
 
