@@ -136,15 +136,13 @@ class TfdsData:
     def _read(self, split):
         """Images, decoded if they are kept in memory, and labels."""
         skip = {"image": tfds.decode.SkipDecoding()}
-        return _split_batches(
-            self.builder.as_dataset(
-                split=split,
-                as_supervised=True,
-                shuffle_files=False,
-                decoders=None if self._in_memory else skip,
-                read_config=tfds.ReadConfig(try_autocache=False),
-            )
+        data = self.builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders=None if self._in_memory else skip,
+            read_config=tfds.ReadConfig(try_autocache=False),
         )
+        return _split_batches(data.map(lambda x: (x["image"], x["label"])))
 
     def _decode(self, image, dtype):
         if image.dtype == tf.string:

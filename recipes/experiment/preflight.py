@@ -109,11 +109,8 @@ def check(parser, settings, folders=None):
 
 def check_experiments(settings, known):
     """Raises a ValueError if the settings contradict each other."""
-    factors, batch, images = (
-        settings.factors,
-        settings.batch_size,
-        settings.images,
-    )
+    factors = settings.factors
+    batch, images = settings.batch_size, settings.images
     if len({f"{x:g}" for x in factors}) < len(factors):
         raise ValueError(
             "Some factors are the same, to six digits. Expected different "

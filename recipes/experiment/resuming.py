@@ -21,11 +21,15 @@ from recipes.experiment.backups import check_space
 from recipes.experiment.command import RecipeError
 from recipes.results import logs
 
-SHOWN = ("accuracy", "val_accuracy", "loss", "budget") + (
+SHOWN = [
+    "accuracy",
+    "val_accuracy",
+    "loss",
+    "budget",
     "volume",
     "flops",
     "params",
-)
+]
 
 
 class OtherRunError(RecipeError, ValueError):

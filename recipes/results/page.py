@@ -28,6 +28,8 @@ CAPTIONS = {
 }
 # Markdown syntax that could inject links.
 LINKS = ["link", "image", "autolink", "reference"]
+# Cells as they are in a file, the empty ones, too.
+AS_TEXT = {"dtype": str, "keep_default_na": False}
 TRACES = ("report.json", "prune.json", "gates.json")
 
 
@@ -88,7 +90,7 @@ def describe(folder):
 def read_csv(path):
     """The HTML of a table in a file."""
     try:
-        return html_of(pandas.read_csv(path), index=False)
+        return html_of(pandas.read_csv(path, **AS_TEXT), index=False)
     except ValueError as error:
         raise ValueError(
             f"{path} is no table. Expected CSV in UTF-8. Received: {error}"

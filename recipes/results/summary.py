@@ -10,16 +10,6 @@ from keras_bar import files
 from keras_bar import reports
 from recipes.results import tables
 
-FORMS = {
-    "accuracy": "{:.2%}",
-    "volume": "{:,}",
-    "flops": "{:,}",
-    "params": "{:,}",
-    "file_bytes": "{:,}",
-    "latency_ms_batch_1": "{:.2f}",
-    "latency_ms_batch_128": "{:.2f}",
-}
-
 
 def write(settings):
     """Adds to the report of the one experiment that was asked for what its

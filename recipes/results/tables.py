@@ -43,12 +43,14 @@ def find_rows(folders):
     Args:
         folders: Dict from a data set's name to the folder of its experiments.
     """
-    rows = [
-        {"dataset": name, **files.read_json(path), "folder": str(path.parent)}
-        for name, folder in folders.items()
-        for path in folder.glob("*/report.json")
-    ]
-    rows = [x for x in rows if "accuracy" in x]
+    rows = []
+    for name, folder in folders.items():
+        for path in folder.glob("*/report.json"):
+            report = files.read_json(path)
+            flat = {x: y for x, y in report.items() if not isinstance(y, dict)}
+            if "accuracy" in flat:  # It did not diverge.
+                row = {"dataset": name, **flat, "folder": str(path.parent)}
+                rows.append(row)
     frame = pandas.DataFrame(rows or None, columns=None if rows else SORTED)
     return frame.sort_values(SORTED, ignore_index=True)
 
