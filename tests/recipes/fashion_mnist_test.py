@@ -175,7 +175,7 @@ def test_seeds_share_a_line_of_the_table():
     table = tables.summarize(pandas.DataFrame(rows))
     text = squeezed(tables.markdown_of(table))
     _, _, both, single = text.splitlines()
-    assert "| 2 | 81.00 ± 1.41 | -9.00 |  | 1/16.7 | 1/100.0 |" in both
+    assert "| 2 | 81.00 ± 1.41 | -9.00 | | 1/16.7 | 1/100.0 |" in both
     assert "| 1 | 80.00 | -10.00 |" in single
 
 
