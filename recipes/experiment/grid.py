@@ -57,8 +57,7 @@ def run(settings, show=True):
                 print(f"{key}: done before", flush=True)
                 continue
             keras.backend.clear_session()
-            with devices.scope(settings):
-                train(experiment, methods.load(key.method).run)
+            train(experiment, methods.load(key.method).run, settings)
             publish(settings)
         if hosts.is_chief():
             rows = tables.alike(tables.find_rows(settings.folders), settings)
@@ -135,20 +134,20 @@ def load(settings):
     return data
 
 
-def train(experiment, run):
+def train(experiment, run, settings):
     """Trains an experiment by a method's `run`, from where it was
     interrupted."""
     key, data = experiment.key, experiment.data
     print(f"\n{key}", flush=True)
-    teacher = experiment.teacher()
-    small, row = run(experiment, teacher)
-    small = experiment.save("compact", small)
-    row = tables.describe(key, teacher, small, data) | row
+    with devices.scope(settings):
+        teacher = experiment.teacher()
+        small, row = run(experiment, teacher)
+        small = experiment.save("compact", small)
+        row = tables.describe(key, teacher, small, data) | row
     if data.left_out:
         row["left_out"] = len(data.left_out)
-    if hosts.is_chief():
-        full = keras_bar.measure_cost(teacher)
-        figures.draw_pruning(experiment.folder, full, row)
+    if hosts.is_chief():  # Outside, where loading needs no other host.
+        figures.draw_pruning(experiment.folder, row)
     experiment.finish(row)
     print(f"{key}: accuracy {row['accuracy']:.4f}", flush=True)
 

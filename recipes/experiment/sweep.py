@@ -95,8 +95,7 @@ class Trials(keras_tuner.Tuner):
         if not experiment.is_done():
             keras.backend.clear_session()
             try:
-                with devices.scope(self.settings):
-                    grid.train(experiment, prune)
+                grid.train(experiment, prune, self.settings)
             except DivergedError as error:
                 print(f"\n{error}", flush=True)
                 key = experiment.key

@@ -16,18 +16,18 @@ from recipes.results import tables
 ENDINGS = ("png", "svg")
 
 
-def draw_pruning(folder, full, row):
+def draw_pruning(folder, row):
     """Draws how an experiment followed its budget, and what it left, from the
     files in its folder.
 
     Args:
         folder: `pathlib.Path`.
-        full: `Cost` of the unpruned network.
         row: Dict, the experiment's report.
     """
     history = logs.read_history(folder / "prune.json")
     if not history:  # A method without a budget.
         return
+    full = measure(folder.parent / row["teacher_folder"] / "teacher.keras")
     metric = row.get("budget_metric", row["metric"])
     factor = row["factor"] ** (2 if "budget_metric" in row else 1)
     gated = {
