@@ -31,21 +31,17 @@ class Dataset:
 
     Attributes:
         title: Its name in tables and figures.
-        phases: The table of its phases in `phases.toml`.
-        networks: Dict from a network's name to a function that builds it, with
-            random weights and all widths divided by the argument `narrow`. The
-            first one is the default.
-        load: Function of a path or None, the number of training images or None
-            for all, and whether broken ones are left out; it returns
-            `InMemoryData` or `TfdsData`.
-        check: Function of the path and whether broken ones are left out; it
+        phases: Its table in `phases.toml`.
+        networks: Dict from names to functions that build networks, all widths
+            divided by `narrow`; the first one is the default.
+        load: Function of a path, a number of images, and whether broken ones
+            are left out; returns `InMemoryData` or `TfdsData`.
+        check: Function of a path, and whether broken images are left out;
             raises what `load` would, as far as that can be told at once.
-        published: The data set whose numbers in the supplement stand beside
-            this one's, or None.
+        published: Whose numbers in the supplement stand beside, or None.
         count: With how many images a recipe trains by default.
         scale: Factor on the number of epochs, by default.
-        start: Weights with which pruning begins by default: the `"teacher"`'s,
-            or random ones, from `"scratch"`.
+        start: `"teacher"` or `"scratch"`, the weights that are pruned.
     """
 
     title: str

@@ -79,16 +79,8 @@ def publish(settings):
 
 
 def prepare(settings, folder, stack):
-    """Checks all, loads the images, and makes the folder this process's.
-
-    Args:
-        settings: What the command line said.
-        folder: `pathlib.Path` of the experiments.
-        stack: `contextlib.ExitStack`, at whose end the folder is free again.
-
-    Returns:
-        `TrainingOptions`, and `InMemoryData` or `TfdsData`.
-    """
+    """Checks all, loads the images, and locks the folder until the end of an
+    `ExitStack`. Returns `TrainingOptions`, and the images."""
     try:
         methods.check_requirements(settings.methods)
         devices.start(settings.strategy)

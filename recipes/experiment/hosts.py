@@ -28,12 +28,7 @@ _STRATEGY: list = []
 
 def start():
     """Joins the other hosts, and waits for them. Must be called before
-    TensorFlow is used for anything else.
-
-    Raises:
-        ValueError: If `TF_CONFIG` is wrong, or this Keras cannot be mended.
-        OSError: If the others cannot be joined.
-    """
+    TensorFlow is used for anything else."""
     if _STRATEGY:
         return
     workers, index = read_config()
@@ -56,12 +51,7 @@ def start():
 
 
 def read_config():
-    """What `TF_CONFIG` says: the list of the hosts' addresses, and the index of
-    this one.
-
-    Raises:
-        ValueError: If it is missing or says something else.
-    """
+    """The addresses of the hosts in `TF_CONFIG`, and the index of this one."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)
@@ -121,11 +111,7 @@ def chiefs(value):
 
 
 def wait_for_file(path):
-    """Waits until all hosts have come here and see a file of the chief's.
-
-    Raises:
-        OSError: If the file does not appear.
-    """
+    """Waits until all hosts have come here and see a file of the chief's."""
     wait()
     until = time.monotonic() + PATIENCE
     while not path.exists():

@@ -9,17 +9,7 @@ PATH = pathlib.Path(__file__).with_name("phases.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
-    """How long a training is, in epochs.
-
-    Attributes:
-        prune: While it is decided which channels stay.
-        high: Then, at the high learning rate.
-        low: Last, at the low learning rate.
-        shared: Whether several rounds share these epochs, so that they train
-            no longer than one round does; otherwise each has as many.
-        anew: Whether the rounds begin with a network that was trained as long
-            as each of them, and not with the full network of the others.
-    """
+    """How long a training is, in epochs, as `phases.toml` explains them."""
 
     prune: int = 0
     high: int = 0

@@ -107,11 +107,7 @@ class Trials(keras_tuner.Tuner):
 
 def run(settings):
     """Runs the trials that are not done, and writes tables and the figure
-    after each.
-
-    Args:
-        settings: What the command line said, as `preflight.check` leaves it.
-    """
+    after each."""
     folder = settings.output
     key = ExperimentKey(
         "bar",

@@ -13,15 +13,7 @@ STRIDE = 4.0
 def recorded(run, name, attempt, target, strength, near, known):
     """Searches as `search` does, once: what was found is written down, and so
     is what the search began with, so that an interrupted one takes the same
-    steps again.
-
-    Args:
-        run: `Run`, in whose folder it is written down.
-        name: String, the name of the file.
-        attempt, target, strength, near, known: As `search` takes them.
-
-    Returns:
-        The strength.
+    steps again: in a file `name` of a `Run`'s folder.
     """
     record = run.agree(name, {"known": list(known)})
     if "strength" not in record:
@@ -64,16 +56,8 @@ def search(attempt, target, strength, near=NEAR, known=()):
 
 
 def next_strength(sizes, target, trial):
-    """Where to try next.
-
-    Args:
-        sizes: Dict from the strengths tried to the sizes they led to.
-        target: The wanted size.
-        trial: Integer, step index, counted from the first strength.
-
-    Returns:
-        A strength, rounded to three digits.
-    """
+    """Where to try next, in the step `trial` from the first strength, if these
+    `sizes` were found: a strength, rounded to three digits."""
     weak = max((x for x, size in sizes.items() if size > target), default=None)
     strong = min(
         (x for x, size in sizes.items() if size <= target), default=None

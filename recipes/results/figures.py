@@ -18,12 +18,7 @@ ENDINGS = ("png", "svg")
 
 def draw_pruning(folder, row):
     """Draws how an experiment followed its budget, and what it left, from the
-    files in its folder.
-
-    Args:
-        folder: `pathlib.Path`.
-        row: Dict, the experiment's report.
-    """
+    files in its folder and its report."""
     history = logs.read_history(folder / "prune.json")
     if not history:  # A method without a budget.
         return
@@ -50,12 +45,8 @@ def draw_pruning(folder, row):
 
 def draw(rows, folder):
     """Draws the accuracy over the factor that was asked for, and over those of
-    volume and FLOPs, the supplement's Figures 6 and 8.
-
-    Args:
-        rows: `DataFrame` of experiments that are alike.
-        folder: `pathlib.Path`.
-    """
+    volume and FLOPs, the supplement's Figures 6 and 8, of experiments that are
+    alike."""
     if rows.empty:
         return
     axes = (
@@ -73,13 +64,8 @@ def draw(rows, folder):
 def make_panels(rows, metric=None):
     """A panel per data set, with the supplement's numbers where it has some,
     and otherwise one more panel for those of the data set that stands beside.
-
-    Args:
-        rows: `DataFrame` of experiments that are alike.
-        metric: What tells the place on the horizontal axis; seeds share a
-            point. By default it is the factor that was asked for, which the
-            supplement does not tell.
-    """
+    The metric tells the place on the horizontal axis; without one it is the
+    factor that was asked for, which the supplement does not tell."""
     panels, others = [], {}
     for name, members in rows.groupby("dataset"):
         known = DATASETS[name]

@@ -13,11 +13,8 @@ from recipes.results import tables
 
 def write(settings):
     """Adds to the report of the one experiment that was asked for what its
-    networks weigh and how fast they are, unless it is there.
-
-    Returns:
-        Dict, the report, and `pathlib.Path` of its folder.
-    """
+    networks weigh and how fast they are, unless it is there. Returns the
+    report, and its folder."""
     rows = tables.alike(tables.find_rows(settings.folders), settings)
     rows = rows[rows.seed == settings.seeds[0]]
     folder = rows[rows.factor == settings.factors[0]].folder.iloc[0]

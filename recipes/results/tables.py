@@ -38,11 +38,7 @@ def describe(key, teacher, small, data):
 
 def find_rows(folders):
     """`DataFrame` of the reports of all experiments that are done, whoever
-    asked for them, sorted.
-
-    Args:
-        folders: Dict from a data set's name to the folder of its experiments.
-    """
+    asked for them, sorted; from a dict of data sets and their folders."""
     rows = []
     for name, folder in folders.items():
         for path in folder.glob("*/report.json"):
