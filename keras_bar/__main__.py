@@ -1,9 +1,8 @@
-"""The command line: costs, explanations, compaction and reports of files.
+"""The command line: costs, explanations and compaction of files.
 
 keras-bar cost model.keras
 keras-bar explain gated.keras --json
 keras-bar compact gated.keras -o small.keras
-keras-bar report runs/digits
 
 `python -m keras_bar` is the same program.
 """
@@ -22,7 +21,6 @@ import keras
 from keras_bar import compaction
 from keras_bar import costs
 from keras_bar import files
-from keras_bar import reports
 
 # Characters of another program's error: Keras shows a layer's whole
 # configuration.
@@ -96,19 +94,6 @@ def parse(arguments):
         action="store_true",
         help="also where gates still learn or the budget is exceeded",
     )
-    page = add(
-        "report",
-        report,
-        "output folder of a recipe",
-        "writes one HTML page with the tables and pictures of a run",
-    )
-    page.add_argument(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="(default: report.html in the folder)",
-    )
     return parser.parse_args(arguments)
 
 
@@ -165,22 +150,6 @@ def compact(settings):
         | {name: dataclasses.asdict(x) for name, x in both.items()},
         f"{found}\n\n{what}\n\nwrote {output}",
     )
-
-
-def report(settings):
-    output = settings.output or settings.path / "report.html"
-    if output.suffix != ".html":
-        raise UserError(
-            "The page cannot be written. Expected a file that ends with "
-            f".html. Received: {output}"
-        )
-    if settings.path.is_dir():
-        check_writable(output)
-    try:
-        reports.write_page(settings.path, output)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(error) from error
-    return {"report": str(output)}, f"wrote {output}"
 
 
 def check_writable(output):

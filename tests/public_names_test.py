@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_bar
-from recipes import synthetic
+from tests import archives
 
 # Modules whose examples run on every backend, and those of which one is
 # enough: what they share with the first is tested there.
@@ -93,7 +93,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:The training was too short")
 def test_example(name, folder):
     if name.startswith("keras_bar.datasets"):
-        synthetic.write("mio_tcd", folder / "data", 18, 2)
+        archives.write("mio_tcd", folder / "data", 18, 2)
     value = find(name)
     text = inspect.getdoc(value)
     assert "Example:" in text, f"{name} has no example"
