@@ -1,16 +1,12 @@
-"""Fixtures of more than one file, and how the tests share the cores."""
+"""How the tests share the cores."""
 
 import os
-
-import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that share two cores: a second thread in each would only wait.
     # Read when TensorFlow starts, here and in processes that a test starts.
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
-
-from tests import fashion  # noqa: E402
 
 # Trainings from end to end. Begun last, one would keep a single process busy
 # when all others are done.
@@ -19,7 +15,7 @@ LONG = {
     "digits_test.py",
     "distribute_test.py",
     "fashion_mnist_test.py",
-    "recipes_test.py",
+    "paper_recipes_test.py",
     "sensitivity_test.py",
     "tuner_test.py",
 }
@@ -27,12 +23,3 @@ LONG = {
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A file of made-up pictures, for which recipes have a narrow network."""
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
-    fashion.write_pictures(path)
-    with fashion.narrow():
-        yield path

@@ -8,7 +8,7 @@ from keras import ops
 
 import keras_bar
 from keras_bar import distillation
-from recipes.pictures import Pictures
+from recipes.data.in_memory_data import InMemoryData
 from tests import tiny
 from tests.budgets import BudgetRegularizer
 
@@ -197,7 +197,7 @@ def test_answers_and_something_else():
 def test_pictures_with_the_answers_beside():
     x, y = tiny.data()
     teacher = tiny.network()
-    pictures = Pictures(x, y, x[:9], y[:9], batch=8)
+    pictures = InMemoryData(x, y, x[:9], y[:9], batch=8)
     answered = pictures.answered(teacher)
     logits = teacher.predict(x, verbose=0)
     plain, told = pictures.batches(1)[2], answered.batches(1)[2]
