@@ -18,7 +18,7 @@ from keras_bar.layers import ChannelGate
 
 METRICS = ("volume", "flops", "params")
 
-# The part of a channel that `marginal_costs` closes to find its price.
+# The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
 
 
@@ -52,7 +52,7 @@ class CostModel:
         gates: List of the gates, each once.
         full: Dict from metric to the cost of the unpruned network.
         uncounted: Dict from name to type of the layers whose multiply-adds
-            are in no cost.
+            no cost counts.
     """
 
     def __init__(self, analysis):
@@ -81,9 +81,9 @@ class CostModel:
 
         Args:
             masks: Dict from gate to booleans `(channels,)`.
-            own: Where `masks` hold channels that are computed though their
-                gates are closed: the masks of the gates themselves. Constants
-                are folded, and biases gained, as these say.
+            own: The masks of the gates themselves, if `masks` keep channels
+                whose gates are closed. They determine which constants are
+                folded and which biases are gained. Defaults to `masks`.
 
         Returns:
             Dict from metric to cost.
@@ -92,7 +92,8 @@ class CostModel:
         return {metric: _whole(total) for metric, total in totals.items()}
 
     def _totals(self, masks, own=None):
-        """As `hard`, not rounded, of vectors `(..., channels)` in [0, 1]."""
+        """Like `hard`, but not rounded, for vectors `(..., channels)` in
+        [0, 1]."""
         counts = self._hard_counts(masks, own)
         totals = dict.fromkeys(METRICS, 0.0)
         for _, term in self._terms:
@@ -117,7 +118,7 @@ class CostModel:
         factors = _unique(t.factors + t.conditions for t in terms)
         index = {factor: i + 1 for i, factor in enumerate(factors)}
         counts = self._counts(probabilities, ops, factors)
-        # One vector of counts, 1 in front: a term is a product of two or
+        # One vector of counts with a leading 1: a term is a product of two or
         # three of its entries.
         entries = [ops.ones(()), *(counts[f] for f in factors)]
         vector = ops.stack(
@@ -133,22 +134,23 @@ class CostModel:
         return ops.sum(product * coefficients, axis=-1)
 
     def marginal_costs(self, metric, keep_probability):
-        """What a channel costs in a network that is evenly narrower.
+        """The cost of a channel in a network that is evenly narrower.
 
         FLOPs and parameters are products: a channel that is read and written
-        with fewer others costs less, and not all cost less by the same factor.
+        with fewer others costs less, and the factor differs between gates.
 
         Args:
             metric: One of `METRICS`.
-            keep_probability: Float in (0, 1], that of every channel but the
-                first of each gate, which is certain: the price is that of one
-                among others, and not of the branch that dies with the last.
+            keep_probability: Float in (0, 1], that of every channel. The first
+                channel of each gate is certain, so that the result is the cost
+                of one channel among others, not that of a whole branch.
 
         Returns:
-            The cost of this network, and a dict from gate to the price of one
+            The cost of this network, and a dict from gate to the cost of one
             of its channels, at least 1; floats, in units of the metric.
         """
-        # All costs at once: with a gate a little less open, and last as it is.
+        # All costs at once: with one gate each a little less open, and last
+        # with none.
         vectors, closed = {}, {}
         for i, gate in enumerate(self.gates):
             x = np.full(
@@ -166,8 +168,8 @@ class CostModel:
         }
 
     def savings(self, metric):
-        """Dict from gate to what closing one channel of it saves in the full
-        network, in units of the metric; at least 1."""
+        """Dict from gate to the cost saved by closing one of its channels in
+        the full network, in units of the metric; at least 1."""
         savings, everything = {}, self._everything()
         for gate, mask in everything.items():
             closed = mask.copy()
@@ -196,11 +198,11 @@ class CostModel:
         ]
 
     def _everything(self):
-        """Dict from gate to the mask with which all channels live."""
+        """Dict from gate to a mask that keeps all channels."""
         return {gate: np.ones(gate.channels, bool) for gate in self.gates}
 
     def _hard_counts(self, masks, own):
-        if not self.gates:  # Nothing will be removed: all of it is computed.
+        if not self.gates:  # Everything is computed.
             return {
                 **{factor: factor[1] for factor in self._factors},
                 **dict.fromkeys(self._conditions, 0),
@@ -241,7 +243,7 @@ def alive_masks(gates):
 
 
 def _is_used(node, analysis):
-    """Whether a layer is in the compact model as far as its channels are."""
+    """Whether the compact model may contain a layer; it has no gates."""
     is_gate = isinstance(node.op, ChannelGate)
     return not is_gate and any(x in analysis.needed for x in node.outputs)
 

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import keras
+
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.counting import listed
 from keras_bar.analysis.residual_groups import unite
@@ -15,7 +17,7 @@ from keras_bar.cost_model import alive_masks as alive_masks
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The cost of a network; `str()` prints it as a table.
+    """The cost of a network; `str()` formats it as a table.
 
     Attributes:
         volume: Scalar activations per sample, over the outputs of the
@@ -23,12 +25,12 @@ class Cost:
         flops: 2 x multiply-adds of convolutions and dense layers, per sample.
         params: Number of weights, trainable and not.
         layers: List of `LayerCost`.
-        regular: `Cost` of the same gates realised with regular connectivity,
-            where all writers of a residual stream keep the union of their
-            channels. None for a network without gates.
-        uncounted: Dict from name to type of the layers that multiply and add
-            what these numbers leave out, because no rule knows how much:
-            attention, custom layers and the like. Their weights are counted.
+        regular: `Cost` of the same gates with regular connectivity, where all
+            writers of a residual stream keep the union of their channels. None
+            for a network without gates.
+        uncounted: Dict from name to type of the layers whose multiply-adds
+            are not counted, because they have no rule: attention, custom
+            layers and the like. Their weights are counted.
 
     Example:
 
@@ -50,9 +52,11 @@ class Cost:
     volume: int
     flops: int
     params: int
-    layers: list = dataclasses.field(repr=False)
+    layers: list[LayerCost] = dataclasses.field(repr=False)
     regular: "Cost | None" = dataclasses.field(default=None, repr=False)
-    uncounted: dict = dataclasses.field(default_factory=dict, repr=False)
+    uncounted: dict[str, str] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
     def __str__(self):
         rows: list[tuple] = [("layer", "type", "channels", *METRICS)]
@@ -70,14 +74,13 @@ class Cost:
         return f"{text}\nNot counted in volume and FLOPs: {left_out}"
 
 
-def measure_cost(model):
-    """Measures what a model costs to run.
+def measure_cost(model: keras.Model) -> Cost:
+    """Measures the volume, the FLOPs and the parameters of a model.
 
-    For a gated model this is the cost of the compact model that
-    `keras_bar.compact` would return now, exactly, before it is built. The
-    FLOPs count every multiply-add of convolutions and dense layers, the stem's
-    7x7 kernel included. Layers whose multiply-adds are not counted are in
-    `uncounted`, and named beneath the table.
+    The cost of a gated model is exactly that of the compact model that
+    `keras_bar.compact` would return now, without building it. The FLOPs count
+    every multiply-add of convolutions and dense layers. Layers whose
+    multiply-adds are not counted are in `uncounted`, and named below the table.
 
     Args:
         model: Functional or Sequential `keras.Model` with known input sizes,
@@ -126,8 +129,12 @@ def _cost(cost_model, masks, own=None):
 
 
 def table(rows):
-    """Text of rows of strings, a heading first and a total last or what is
-    like one; the first two columns on the left."""
+    """Formats rows of strings as a table.
+
+    Args:
+        rows: Sequence of rows, the heading first and a total last. The first
+            two columns are aligned to the left.
+    """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

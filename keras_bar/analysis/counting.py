@@ -1,25 +1,25 @@
-"""Which layers multiply and add what no cost counts.
+"""Layers whose multiply-adds no cost counts.
 
-FLOPs are the multiply-adds of convolutions and matrix products. Not counted
-is a layer that may do some and whose rule does not say how many:
+FLOPs are the multiply-adds of convolutions and matrix products. A layer is
+uncounted if it may do some, and its rule does not say how many:
 
-- a layer or an operation that is not Keras's own, and a `Lambda`: nobody
+- a layer or an operation that does not belong to Keras, and a `Lambda`: nobody
   knows what it does;
-- a layer of Keras without a rule that holds other layers (attention,
+- a Keras layer without a rule that contains other layers (attention,
   recurrence, wrappers) or a kernel (`EinsumDense`), or multiplies matrices
   (`Dot`);
 - an operation that multiplies matrices, convolves, decomposes, transforms, or
-  runs a function of the user's.
+  runs a function of the user.
 
-Activations, normalization, pooling, resampling, look-ups and whatever else
-works number by number, or moves numbers about, multiply no matrices.
+Activations, normalization, pooling, resampling, look-ups and everything else
+that works elementwise, or only moves numbers, multiply no matrices.
 """
 
 import keras
 
-# Layers of Keras without a rule, a kernel and layers of their own.
+# Keras layers that multiply matrices and have no rule, kernel or sublayer.
 _MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
-# Their weights are looked up, or scale number by number.
+# Keras layers whose weights are looked up, or scale elementwise.
 _WEIGHTED_LAYERS = (
     "BatchNormalization Embedding GroupNormalization LayerNormalization "
     "LayerScale Normalization PReLU RMSNormalization Rescaling"
@@ -36,7 +36,7 @@ _MULTIPLYING_OPERATIONS = (
 
 
 def uncounted(analysis):
-    """The layers that multiply and add what no cost counts.
+    """The layers whose multiply-adds no cost counts.
 
     Args:
         analysis: `ChannelAnalysis` of a graph.
@@ -57,7 +57,7 @@ def listed(layers, limit=None):
 
     Args:
         layers: Dict from name to type.
-        limit: Integer, how many are named; by default all.
+        limit: Integer, maximum number of layers named. Defaults to all.
     """
     names = [f"{name} ({kind})" for name, kind in layers.items()]
     if limit is not None and len(names) > limit:

@@ -1,4 +1,4 @@
-"""Where gates go: behind every convolution whose channels are free."""
+"""The places of gates: behind every convolution whose channels are free."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ from keras_bar.analysis.rules.kernels import following_norm
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the gate of a convolution goes, or why it has none.
+    """The place of the gate of a convolution, or why it has none.
 
     Attributes:
         name: Name of the convolution.
         node: Its `Node`; None if it is hidden inside a layer.
-        value: `Value` the gate multiplies, or None.
+        value: `Value` that the gate multiplies, or None.
         reason: Why there is no gate; empty if there is one.
         gated: Whether it has a gate already.
     """
@@ -29,7 +29,7 @@ class Placement:
 
 
 def place_gates(analysis, skip=()):
-    """Decides for every convolution where its gate goes.
+    """Chooses the place of the gate of every convolution.
 
     Args:
         analysis: `ChannelAnalysis` of a graph.
@@ -69,7 +69,7 @@ def _place(node, analysis, placements):
 
 def _obstacle(value, analysis):
     """Why a gate on this tensor could remove nothing: an empty string if it
-    could, None if it has one."""
+    could, None if the tensor has a gate already."""
     stack = [value]
     while stack:
         tensor = stack.pop()
@@ -91,8 +91,8 @@ def _obstacle(value, analysis):
 
 
 def _follows_gates(node, analysis, placements):
-    """Whether a depthwise convolution reads what convolutions with gates
-    write: these close its channels too."""
+    """Whether a depthwise convolution reads the channels of convolutions with
+    gates: these gates close its channels, too."""
     gated = {x.node for x in placements if x.value is not None or x.gated}
     stack = [node.inputs[0]]
     while stack:
@@ -106,11 +106,11 @@ def _follows_gates(node, analysis, placements):
 
 
 def whole_groups(analysis, placements):
-    """Placements under regular connectivity: a gate shared by the writers of
-    a stream is of use only if it closes all of them."""
+    """Placements under regular connectivity: a gate that the writers of a
+    group share is useful only if it closes all of them."""
     groups = ResidualGroups(analysis)
-    # What these write is closed by the gates in front of them.
-    placed = {
+    # The gates in front of these close their channels.
+    moving = {
         node
         for node, rule in analysis.rules.items()
         if rule.moves_channels and not rule.unites_channels
@@ -121,7 +121,7 @@ def whole_groups(analysis, placements):
     for x in placements:
         if x.value is not None:
             writers = sources[groups.of(x.value)]
-            free = [x for x in writers if x not in closed | placed]
+            free = [x for x in writers if x not in closed | moving]
             if free:
                 name = repr(free[0].name) if free[0] else "the model's input"
                 reason = f"{name} writes the same stream without a gate"
@@ -135,10 +135,10 @@ def _is_convolution(op):
 
 
 def _hidden(node):
-    """Placements of the convolutions inside a layer that no rule knows."""
+    """Placements of the convolutions inside a layer without a rule."""
     if not isinstance(node.op, keras.layers.Layer):
         return []
-    reason = f"it is inside of {node.name!r}, which no rule knows"
+    reason = f"it is inside {node.name!r}, which no rule knows"
     return [
         Placement(f"{node.name}/{layer.name}", reason=reason)
         for layer in node.op._flatten_layers(include_self=False)

@@ -1,4 +1,4 @@
-"""Residual streams: tensors that additions tie together channel by channel."""
+"""Residual groups: tensors that additions tie together channel by channel."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ CONNECTIVITIES = ("mixed", "regular")
 
 
 def check_connectivity(connectivity):
-    """Raises a ValueError unless it is known."""
+    """Raises a ValueError for an unknown connectivity."""
     if connectivity not in CONNECTIVITIES:
         raise ValueError(
             "Unknown connectivity. Expected one of "
@@ -19,8 +19,8 @@ def check_connectivity(connectivity):
 
 
 class ResidualGroups:
-    """The classes of tensors whose channels an ordinary addition would force
-    to be the same.
+    """Groups of tensors that an ordinary addition would force to keep the same
+    channels.
 
     Args:
         analysis: `ChannelAnalysis`.
@@ -34,14 +34,14 @@ class ResidualGroups:
                 self._parent[self.of(value)] = self.of(node.output)
 
     def of(self, value):
-        """The representative of the stream of a tensor."""
+        """The representative of the group of a tensor."""
         while self._parent[value] is not value:
             value = self._parent[value]
         return value
 
     def sources(self):
-        """Dict from stream to the nodes that write it, first come first; None
-        stands for an input of the model."""
+        """Dict from group to the nodes that write it, in the order of the
+        graph; None stands for an input of the model."""
         sources: dict = {}
         for value in self._analysis.graph.values:
             producer = value.producer
@@ -50,8 +50,8 @@ class ResidualGroups:
         return sources
 
     def kept_by(self, value):
-        """Whether a stream has to keep the channels of a tensor: one that is
-        written to it, or that is added in it. A product may hold a constant
+        """Whether a group has to keep the channels of a tensor: the tensor is
+        written to the group, or added in it. A product may hold a constant
         that varies only with the other factor, as behind a dead channel that
         squeeze-and-excitation scales; nobody adds to that."""
         producer = value.producer
@@ -72,7 +72,7 @@ class ResidualGroups:
     def _alike(self, value, node):
         channels = self._analysis.channels
         a, b = channels[value], channels[node.output]
-        if a.axis is None:  # An input of the model, or from a boundary.
+        if a.axis is None:  # An input of the model, or a boundary's output.
             return b.axis is not None and has_full_shape(value, node)
         if b.axis is None or a.size != b.size:
             return False
@@ -81,7 +81,7 @@ class ResidualGroups:
 
 
 def unite(analysis, masks):
-    """Alive vectors under regular connectivity: all writers of a stream keep
+    """Alive vectors under regular connectivity: all writers of a group keep
     the union of their channels.
 
     Args:

@@ -1,4 +1,4 @@
-"""What was gated, what was not and why, and what compaction did."""
+"""Explains what was gated, what was not and why, and what compaction did."""
 
 import dataclasses
 
@@ -14,34 +14,34 @@ from keras_bar.costs import CostModel
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What keras_bar sees in a model; `str()` prints it.
+    """The structure of a model as keras_bar sees it; `str()` formats it.
 
     Attributes:
         gated: Names of convolutions with a gate.
         ungated: Dict from the name of a convolution to why it has none.
         boundaries: Dict from the name of a layer that needs all channels of
             its input to why.
-        adjustments: List of `Adjustment`: where hard pruning changed what the
-            network computes. Empty for a model loaded from a file.
-        removed: Names of layers that compaction removed whole.
+        adjustments: List of `Adjustment`: places at which hard pruning changed
+            the network's output. Empty for a model loaded from a file.
+        removed: Names of layers that compaction removed entirely.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
         least: Dict from metric to the least cost to which a gated model can
             be pruned, and the full cost: no budget can be smaller. Empty for
             a model without gates.
-        uncounted: Dict from name to type of the layers whose multiply-adds
-            are in no cost, because no rule knows them.
+        uncounted: Dict from name to type of the layers without a rule, whose
+            multiply-adds no cost counts.
     """
 
-    gated: list
-    ungated: dict
-    boundaries: dict
+    gated: list[str]
+    ungated: dict[str, str]
+    boundaries: dict[str, str]
     adjustments: list = dataclasses.field(default_factory=list)
-    removed: list = dataclasses.field(default_factory=list)
-    mixed: list = dataclasses.field(default_factory=list)
-    restored: list = dataclasses.field(default_factory=list)
-    least: dict = dataclasses.field(default_factory=dict)
-    uncounted: dict = dataclasses.field(default_factory=dict)
+    removed: list[str] = dataclasses.field(default_factory=list)
+    mixed: list[str] = dataclasses.field(default_factory=list)
+    restored: list[str] = dataclasses.field(default_factory=list)
+    least: dict[str, tuple] = dataclasses.field(default_factory=dict)
+    uncounted: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
@@ -77,11 +77,11 @@ class Explanation:
 
 
 def explain(model: keras.Model) -> Explanation:
-    """Explains what keras_bar does, or did, with a model.
+    """Explains how keras_bar treats, or treated, a model.
 
     Args:
-        model: A Keras model before gating (then it says what `gate` would do),
-            a gated one, or one that came out of `hard_prune` or `compact`.
+        model: A Keras model before gating, for what `gate` would do; a gated
+            one; or the result of `hard_prune` or `compact`.
 
     Returns:
         An `Explanation`.

@@ -1,4 +1,4 @@
-"""Hard pruning: every gate fixed, every constant where it can be removed."""
+"""Hard pruning: fixes every gate, and moves constants to removable places."""
 
 import dataclasses
 
@@ -16,25 +16,25 @@ from keras_bar.costs import alive_masks
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
-# Relative size of what counts as rounding rather than as a change.
+# Largest relative change that counts as rounding.
 ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Adjustment:
-    """A place at which hard pruning changed what the network computes.
+    """A place at which hard pruning changed the network's output.
 
     Dead channels that hold a constant other than 0 enter a zero-padded
     convolution, which sees the constant end at the border of the image. The
-    convolution no longer reads them; what they contribute on average goes into
-    its bias. No other constant loses less.
+    convolution no longer reads them, and their mean contribution goes into its
+    bias. No other constant loses less.
 
     Attributes:
         layer: Name of the convolution.
         channels: Number of constant channels that entered it.
-        moved: Root mean square of what went into the bias.
-        error: Root mean square of what was lost: the deviation from that mean
-            near the border.
+        moved: Root mean square of the contribution moved into the bias.
+        error: Root mean square of the loss: the deviation from that mean near
+            the border.
     """
 
     layer: str
@@ -51,8 +51,8 @@ class HardPruned:
         model: The hard-pruned `keras.Model`.
         cost_model: `CostModel` of the gated network.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
-        copies: Dict from `Node` of the gated network to the operation of
-            `model` that was made of its own.
+        copies: Dict from `Node` of the gated network to the copy of its
+            operation in `model`.
     """
 
     model: keras.Model
@@ -77,16 +77,15 @@ def hard_prune(
 ) -> keras.Model:
     """Fixes every gate at its deterministic value.
 
-    The result still has its full size, and computes exactly what
-    `keras_bar.compact` makes of it. Hard pruning changes the network only
-    where something could not be removed otherwise: see `Adjustment`;
-    `keras_bar.explain` lists these places.
+    The result still has its full size, and its output equals that of
+    `keras_bar.compact(model)`. Hard pruning only changes the network where
+    something could not be removed otherwise: `keras_bar.explain` lists these
+    places as `adjustments`.
 
     Args:
-        model: Gated `keras.Model`. It is left as it is.
-        allow_unfinished: Boolean, whether gates may still learn, and the cost
-            exceed the budget that the network was being pruned to. Defaults to
-            False.
+        model: Gated `keras.Model`. It is not changed.
+        allow_unfinished: Boolean, whether gates may still be learning and the
+            cost may exceed the budget. Defaults to False.
 
     Returns:
         A new `keras.Model`.
@@ -130,8 +129,8 @@ def fix_gates(model, allow_unfinished):
     if not gates:
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
-            "`keras_bar.gate`, also to prune a compact model further. "
-            f"Received: {model.name!r}, which has no gate"
+            "`keras_bar.gate`; a compact model has to be gated again to be "
+            f"pruned further. Received: {model.name!r}, which has no gate"
         )
     masks = alive_masks(gates)
     if not allow_unfinished:
@@ -150,7 +149,7 @@ def check_finished(cost_model, masks, name):
     Args:
         cost_model: `CostModel`.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
-        name: String, what to call the model.
+        name: Name of the model, for the error message.
     """
     learning = sum(not gate.is_fixed for gate in cost_model.gates)
     metric, budget = _limit(cost_model) or (None, np.inf)
@@ -221,7 +220,7 @@ class _Pruning:
             self.copies[first] = trace.clone(node.op, node.name, **changes)
         copy = self.copies[node] = self.copies[first]
         outputs = trace.call(copy, node, tensors)
-        # A new bias comes last.
+        # The last variable may be a new bias.
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
             copy.fix()
@@ -243,7 +242,8 @@ class _Pruning:
             copy.bias.assign(np.zeros(copy.bias.shape))
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
-        # Channel by channel a constant may stay one, unless it ends.
+        # A layer that keeps channels apart also keeps constants, unless they
+        # end.
         if not np.any(constants) or not (ends or rule.mixes_channels):
             return
         response = rule.response(node, resolved)

@@ -1,4 +1,4 @@
-"""What a rule answers about a layer, and the boundary for all others."""
+"""The base class of rules, and the boundary for layers without one."""
 
 import dataclasses
 import math
@@ -23,8 +23,8 @@ class Term:
         factors: Tuple of `(Expression, channels)`; a single value counts for
             all of the channels.
         conditions: Tuple of `(Expression, 1)`, single values: whether the
-            summand counts. They are asked of the gates themselves, also where
-            more channels are computed than these leave open.
+            summand counts. They are evaluated at the gates themselves, also
+            where more channels are computed than these leave open.
     """
 
     metric: str
@@ -100,7 +100,8 @@ class Rule:
         raise NotImplementedError
 
     def round_up(self, node, need, analysis):
-        """The need for the output, rounded up to what can be computed."""
+        """The need for the output, rounded up to channels that the layer can
+        compute."""
         return need
 
     def propagate_needed(self, node, analysis):
@@ -183,7 +184,7 @@ class Boundary(Rule):
     Args:
         reason: Why; shown to the user.
         rule: The rule of its kind, which knows its costs; None for a layer
-            nothing is known of.
+            without one.
     """
 
     mixes_channels = True
@@ -216,7 +217,7 @@ class Boundary(Rule):
         terms = self.rule.terms(node, analysis) if self.rule else []
         costs = [term for term in terms if term.metric != "params"]
         if node is node.shared_calls[0]:
-            # Its weights exist once, however often it is called.
+            # The weights exist once, no matter how often it is called.
             weights = getattr(node.op, "weights", ())
             count = sum(math.prod(x.shape) for x in weights)
             factor = (self._is_read(node.shared_calls, analysis), 1)
@@ -253,13 +254,13 @@ def has_full_shape(value, node):
 
 
 def product(dims):
-    """Product of dimensions; NaN where one is unknown, so that a cost that
-    depends on it is not silently wrong."""
+    """Product of dimensions; NaN where one is unknown, so that no cost that
+    depends on it is silently wrong."""
     return math.prod(math.nan if x is None else x for x in dims)
 
 
 def positions(value, axis):
-    """Number of places per channel, per sample."""
+    """Number of positions per channel and sample."""
     return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
 
 

@@ -1,4 +1,4 @@
-"""Rules of layers that treat every channel by itself."""
+"""Rules of layers that treat every channel separately."""
 
 import keras
 import numpy as np
@@ -53,7 +53,7 @@ class Channelwise(Rule):
         return True
 
     def constants(self, node, resolved):
-        """By default a constant stays what it is."""
+        """By default a constant stays the same."""
         return resolved.constants[node.inputs[0]]
 
     def rebuild(self, node, builder):
@@ -144,7 +144,7 @@ class Spatial(Channelwise):
 
 
 class Removed(Channelwise):
-    """A layer of training only: the compact model does without it."""
+    """A layer that only training needs: the compact model omits it."""
 
     layers = "BudgetState"
 
@@ -164,8 +164,8 @@ class Dropout(Channelwise):
 
 
 class Localized(Channelwise):
-    """A layer that makes of a constant something that differs from place to
-    place, so that it has to be computed; only 0 stays 0."""
+    """A layer that turns a constant into values that differ by position, so
+    that they have to be computed; only 0 stays 0."""
 
     def propagate_alive(self, node, analysis):
         channels, axis = analysis.inputs(node)[0], self.axis(node, analysis)
@@ -177,7 +177,7 @@ class Localized(Channelwise):
 
 class ZeroPadding(Localized):
     """A constant other than 0 ends here. Layers with a kernel take that into
-    account; for anything else it has to be computed."""
+    account; for other readers the padded channel has to be computed."""
 
     layers = "ZeroPadding1D ZeroPadding2D ZeroPadding3D"
     ends_constants = True
@@ -187,7 +187,7 @@ class ZeroPadding(Localized):
             self, node, analysis
         )[0]
         by_kernels = all(
-            # What else a reader of several tensors reads is not known yet.
+            # The other inputs of a reader are not analysed yet.
             len(reader.inputs) == 1
             and analysis.rule_for(reader).folds_constants
             for reader in node.output.consumers

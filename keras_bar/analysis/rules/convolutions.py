@@ -28,7 +28,7 @@ class Convolution(Mixing):
         return super().refuse(node, analysis)
 
     def applications(self, node):
-        """Number of times the kernel is applied per sample."""
+        """Number of applications of the kernel per sample."""
         return positions(node.output, self.axis(node, node.output))
 
     def terms(self, node, analysis):
@@ -54,8 +54,8 @@ class TransposedConvolution(Convolution):
         return Mixing.refuse(self, node, analysis)
 
     def pads(self, node):
-        # Output positions see different taps of the kernel: a constant input
-        # gives no constant output.
+        # Output positions see different taps of the kernel, so that a constant
+        # input does not give a constant output.
         return any(k > 1 for k in node.op.kernel_size)
 
     def applications(self, node):
@@ -133,7 +133,7 @@ class DepthwiseConvolution(Kernel):
         return layer.depth_multiplier
 
     def smaller(self, layer, reads):
-        """Configuration entries of the layer that reads only `reads`."""
+        """Configuration entries of a layer that reads only `reads`."""
         return {}
 
     def filters(self, layer):
@@ -157,7 +157,7 @@ class DepthwiseConvolution(Kernel):
         return [analysis.carries(node.output, axis, alive, nonzero)]
 
     def round_up(self, node, need, analysis):
-        # All outputs of an input channel are computed, or none.
+        # Either all outputs of an input channel are computed or none.
         copies = self.copies(node.op)
         inputs = node.output.shape[self.axis(node, node.output)] // copies
         live = analysis.algebra.any_of(need, copies)
@@ -214,12 +214,12 @@ class DepthwiseConvolution(Kernel):
 
 
 class GroupPerChannel(DepthwiseConvolution):
-    """Conv1D, Conv2D, Conv3D with a group for every input channel: depthwise
-    convolutions with a kernel `(..., 1, out)`, as ConvNeXt writes them."""
+    """Conv1D, Conv2D, Conv3D with one group per input channel: a depthwise
+    convolution with a kernel `(..., 1, out)`, as in ConvNeXt."""
 
     @staticmethod
     def holds(layer):
-        """Whether a convolution is one of these."""
+        """Whether a convolution has one group per input channel."""
         groups = getattr(layer, "groups", 1)
         return groups > 1 and layer.kernel.shape[-2] == 1
 

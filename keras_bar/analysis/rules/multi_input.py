@@ -11,8 +11,8 @@ from keras_bar.analysis.rules.channelwise import Elementwise
 
 
 class Merge(Rule):
-    """Combines tensors channel by channel; a result is constant only where
-    all of its operands are."""
+    """Combines tensors channel by channel. A result is constant only where all
+    of its operands are."""
 
     ties_channels = True
     unites_channels = True
@@ -43,7 +43,7 @@ class Merge(Rule):
         return [analysis.carries(node.output, axes[0], alive, nonzero)]
 
     def join(self, inputs, algebra):
-        """Which channels vary, and which are not 0."""
+        """Which channels vary, and which may be other than 0."""
         alive = algebra.disjunction(*(c.alive for c in inputs))
         return alive, algebra.disjunction(*(c.nonzero for c in inputs))
 
@@ -72,7 +72,7 @@ class Merge(Rule):
             for i, x in enumerate(node.inputs)
             if builder.is_built(x)
         }
-        # An operand that is constant throughout gets the shape of another.
+        # An entirely constant operand takes the shape of another one.
         like = next(
             (tensors[x] for x in tensors if has_full_shape(x, node)), None
         )
@@ -105,10 +105,10 @@ class Minimum(Merge):
 
 
 class Sum(Merge):
-    """Linear combination: in the compact model a mixed residual connection.
+    """Linear combination: a mixed residual connection in the compact model.
 
-    The supplement's Algorithm 1: each operand stores its own alive channels,
-    and adds them where they belong.
+    As in Algorithm 1 of the supplement, each operand stores its own alive
+    channels and adds them where they belong.
     """
 
     layers = operations = "Add"
@@ -181,7 +181,7 @@ class Multiply(Merge):
         return algebra.conjunction(varies, nonzero), nonzero
 
     def propagate_needed(self, node, analysis):
-        # Where one operand is 0 nobody needs the others.
+        # Nobody needs the other operands where one is 0.
         inputs, needs = (
             analysis.inputs(node),
             super().propagate_needed(node, analysis),
@@ -203,7 +203,7 @@ class Multiply(Merge):
         rest = [x for x in node.inputs if not builder.is_built(x)]
         if not rest or len(built) > 1 or not has_full_shape(built[0], node):
             return super().rebuild(node, builder)
-        # The other operands hold nothing but constants: a fixed factor.
+        # The other operands only hold constants: a fixed factor.
         kept = builder.order[node.output]
         size = builder.analysis.channels[node.output].size
         arrays = [np.broadcast_to(builder.constants[x], (size,)) for x in rest]

@@ -1,4 +1,4 @@
-"""Rules of layers with numbers of their own for every channel."""
+"""Rules of layers with weights for every channel."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_bar.analysis.rules.channelwise import Localized
 
 
 class Weighted(Channelwise):
-    """A layer with weights `(channels,)`, and scalars for all of them."""
+    """A layer with weights `(channels,)`, and scalars for all channels."""
 
     def terms(self, node, analysis):
         live = analysis.live(node.output)
@@ -65,7 +65,7 @@ class BatchNormalization(Weighted):
 
 
 class LayerScale(Weighted):
-    """ConvNeXt's factor per channel."""
+    """A factor per channel, from ConvNeXt."""
 
     layers = "LayerScale"
 
@@ -75,8 +75,8 @@ class LayerScale(Weighted):
 
 
 class Normalization(Weighted):
-    """keras.layers.Normalization: mean and variance per channel, or one for
-    all, as adapted weights or as configuration."""
+    """keras.layers.Normalization: mean and variance per channel, or one of
+    each, as adapted weights or in the configuration."""
 
     layers = "Normalization"
 
@@ -161,10 +161,10 @@ class Rescaling(Channelwise):
             if array.size == 1:
                 continue
             if first and array.ndim < 3:
-                return "Keras reshapes its factors where channels come first"
+                return "Keras reshapes its factors if channels come first"
             full = (1,) * (len(shape) - array.ndim) + array.shape
             if len(full) > len(shape) or full[axis] != array.size:
-                return "its factors are not those of the channels"
+                return "its factors do not match the channels"
         return None
 
     def preserves_zero(self, node):
