@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_bar
-from tests import pruning
-from tests.budgets import BudgetRegularizer
+from tests.helpers import pruning
+from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
 

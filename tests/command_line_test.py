@@ -12,8 +12,8 @@ import pytest
 
 import keras_bar
 from keras_bar import __main__ as command_line
-from tests import pruning
-from tests import tiny
+from tests.helpers import pruning
+from tests.helpers import tiny
 
 
 @pytest.fixture(scope="module")

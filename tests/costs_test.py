@@ -10,13 +10,13 @@ from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
-from tests import tiny
-from tests.gradients import gradient
-from tests.pruning import close_gates
-from tests.pruning import conv_norm_relu
-from tests.pruning import gates_of
-from tests.pruning import numbers
-from tests.pruning import open_gates
+from tests.helpers import tiny
+from tests.helpers.gradients import gradient
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import conv_norm_relu
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import numbers
+from tests.helpers.pruning import open_gates
 
 core = pytest.mark.core
 

@@ -17,8 +17,8 @@ import pytest
 from keras import layers
 
 import keras_bar
-from tests import tiny
-from tests.budgets import BudgetRegularizer
+from tests.helpers import tiny
+from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute"

@@ -9,8 +9,8 @@ from keras import ops
 import keras_bar
 from keras_bar import distillation
 from recipes.pictures import Pictures
-from tests import tiny
-from tests.budgets import BudgetRegularizer
+from tests.helpers import tiny
+from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
 
