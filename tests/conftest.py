@@ -1,14 +1,22 @@
 """Fixtures of more than one file, and how the tests share the cores."""
 
+import gc
 import os
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that share two cores: a second thread in each would only wait.
-    # Read when TensorFlow starts, here and in processes that a test starts.
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+    # Read when a library starts, here and in processes that a test starts.
+    for name in (
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+        "OMP_NUM_THREADS",  # Also torch's.
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+    ):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 from tests import fashion  # noqa: E402
 
@@ -21,12 +29,14 @@ LONG = {
     "fashion_mnist_test.py",
     "recipes_test.py",
     "sensitivity_test.py",
-    "tuner_test.py",
+    "tuning_test.py",
 }
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
+    # What has been imported by now stays: no collection needs to look at it.
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -48,10 +48,7 @@ def test_wide_resnet_costs_what_the_supplement_says():
     assert cost.volume / 3.93e5 == pytest.approx(7.9, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("narrow", "factor"),
-    [(2, 3.9998), (4, 15.997), (8, 63.974), (16, 255.775)],
-)
+@pytest.mark.parametrize(("narrow", "factor"), [(8, 63.974), (16, 255.775)])
 def test_wide_resnet_narrowed_uniformly(narrow, factor):
     cost = keras_bar.measure_cost(models.WideResNet(narrow=narrow))
     flops = sum(x.flops for x in cost.layers if x.kind == "Conv2D")

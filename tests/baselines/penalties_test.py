@@ -222,7 +222,7 @@ def test_keras_distiller_would_lose_the_penalty():
         distillation_losses=keras.distillation.LogitsDistillation(),
         student_loss_weight=0.5,
     )
-    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+    tiny.prepare(distiller)
     refused("leaves the penalty out", distiller, baselines.L0Regularizer(1.0))
 
 

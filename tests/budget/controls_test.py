@@ -46,7 +46,8 @@ def by_hand(log_alphas, target, step, steps, strength):
 @pytest.mark.core
 @pytest.mark.parametrize("closed, free", [(0, False), (9, False), (20, True)])
 def test_paper_penalty_is_strength_times_barrier_times_cost(closed, free):
-    model = tiny.student(optimizer=keras.optimizers.SGD(0.0), loss=nothing)
+    sgd = keras.optimizers.SGD(0.0)
+    model = tiny.student(optimizer=sgd, loss=nothing, **QUICK)
     rng = np.random.default_rng(1)
     log_alphas = rng.uniform(-1, 3, (2, tiny.WIDTH)).astype("float32")
     log_alphas.flat[1 : closed + 1] = -4.0
@@ -102,11 +103,12 @@ def test_paper_penalty_prunes():
 
 
 def test_paper_starts_as_the_paper_does():
-    model = tiny.student()
+    model = tiny.student(**QUICK)
     before = [numpy(gate.log_alpha) for gate in tiny.gates(model)]
     assert all(np.all((0 <= x) & (x <= 0.01)) for x in before)
+    options = {"epochs": 2, "steps_per_epoch": 3}
     with pytest.raises(InterruptedError):
-        tiny.fit(model, BudgetRegularizer(0.5), Interrupt(1), epochs=2)
+        tiny.fit(model, BudgetRegularizer(0.5), Interrupt(1), **options)
     regularizer = BudgetRegularizer.paper(0.5)
     regularizer.set_model(model)
     for gate in tiny.gates(model):
@@ -119,11 +121,14 @@ def test_paper_starts_as_the_paper_does():
 
 @not_torch
 @pytest.mark.core
-@pytest.mark.parametrize("strength", [None, 1e-5])
 @pytest.mark.parametrize(
-    "options",
-    [{"steps_per_execution": 8}, {"jit_compile": True}],
-    ids=["steps_per_execution", "jit_compile"],
+    ("options", "strength"),
+    [
+        ({"steps_per_execution": 8}, None),
+        ({"jit_compile": True}, None),
+        ({"jit_compile": True}, 1e-5),
+    ],
+    ids=["steps_per_execution", "jit_compile", "jit_compile_penalty"],
 )
 def test_ways_to_compile(options, strength):
     model = tiny.student(**options)
@@ -146,8 +151,14 @@ def test_eager_steps():
     assert tiny.steps_done(model) == 4
 
 
-@pytest.mark.parametrize("strength", [None, 1e-5])
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("policy", "strength"),
+    [
+        ("mixed_bfloat16", None),
+        ("mixed_float16", None),
+        ("mixed_float16", 1e-5),
+    ],
+)
 def test_mixed_precision(policy, strength):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

@@ -8,8 +8,10 @@ import pytest
 from keras import ops
 
 import keras_bar
+from keras_bar import schedules
 from keras_bar.layers import BudgetState
 from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
 from tests.helpers.budgets import assert_finished
 from tests.helpers.budgets import numpy
@@ -35,9 +37,11 @@ def test_two_forward_passes_are_one_step():
     model = tiny.student()
     views = tiny.prepare(TwoViews(model))
     logs = tiny.fit(views, BudgetRegularizer(0.4), epochs=4)
-    single = tiny.fit(tiny.student(), BudgetRegularizer(0.4), epochs=4)
     assert tiny.steps_done(model) == 4 * tiny.BATCHES
-    np.testing.assert_allclose(logs["budget"], single["budget"], rtol=1e-5)
+    steps = round(0.9 * 4 * tiny.BATCHES)
+    done = tiny.BATCHES * np.arange(1, 5) / steps
+    budget = [schedules.moving_budget(float(t), 0.4, 1.0) for t in done]
+    np.testing.assert_allclose(logs["budget"], budget, rtol=1e-5)
     assert_finished(model, 0.4)
 
 
@@ -99,7 +103,7 @@ def test_sharpness_aware_minimization_takes_one_step_per_batch():
 @pytest.mark.core
 def test_the_loss_stays_what_it_is():
     x, y = tiny.data()
-    model = tiny.student(optimizer=keras.optimizers.SGD(0.0))
+    model = tiny.student(optimizer=keras.optimizers.SGD(0.0), **QUICK)
     for gate in tiny.gates(model):
         gate.set_alive(np.ones(tiny.WIDTH, bool))  # No noise.
     expected = model.loss(y[:8], model(x[:8], training=True))
@@ -141,8 +145,9 @@ def test_frozen_gates_are_refused(frozen):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("frequency", [None, 3])
-@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize(
+    ("frequency", "swap"), [(None, False), (None, True), (3, False)]
+)
 def test_moving_averages_of_the_weights(frequency, swap):
     adam = keras.optimizers.Adam(
         1e-2, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=frequency
@@ -154,7 +159,8 @@ def test_moving_averages_of_the_weights(frequency, swap):
         BudgetRegularizer(0.4),
         *callbacks,
         epochs=4,
-        validation_data=tiny.data(8),
+        # For which the averages are swapped in.
+        validation_data=tiny.data(8) if swap else None,
     )
     assert tiny.steps_done(model) == 4 * tiny.BATCHES
     assert logs["budget"][-1] == pytest.approx(0.4)
@@ -163,7 +169,7 @@ def test_moving_averages_of_the_weights(frequency, swap):
 
 
 def importances(scale):
-    """Those of all channels, after an epoch with a loss scale."""
+    """Those of all channels, after some steps with a loss scale."""
     # A power of two scales without rounding.
     sgd = keras.optimizers.SGD(0.0)
     if scale == "dynamic":
@@ -172,8 +178,8 @@ def importances(scale):
         )
     else:
         sgd.loss_scale_factor = scale
-    model = tiny.student(optimizer=sgd)
-    tiny.fit(model, BudgetRegularizer(0.4))
+    model = tiny.student(optimizer=sgd, **QUICK)
+    tiny.fit(model, BudgetRegularizer(0.4), steps_per_epoch=4)
     return np.stack([numpy(gate.importance) for gate in tiny.gates(model)])
 
 
@@ -222,16 +228,16 @@ def test_nan_stops_the_training_and_fixes_no_gate():
 
 
 def test_weights_that_are_nan_fix_no_gate():
-    model = tiny.student()
+    model = tiny.student(**QUICK)
 
     class Spoil(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            if batch == 10:
+            if batch == 2:
                 kernel = model.get_layer("stem").kernel
                 kernel.assign(np.full(kernel.shape, np.nan))
 
     with pytest.raises(FloatingPointError, match="stem/kernel"):
-        tiny.fit(model, Spoil(), BudgetRegularizer(0.4, steps=10))
+        tiny.fit(model, Spoil(), BudgetRegularizer(0.4, steps=2))
     assert not any(gate.is_fixed for gate in tiny.gates(model))
 
 
@@ -239,28 +245,30 @@ def test_weights_that_are_nan_fix_no_gate():
 
 
 def test_the_length_of_the_schedule_is_said(capsys):
-    steps = round(0.9 * 2 * tiny.BATCHES)
-    expected = f"Pruning to 0.4 of the volume in {steps} steps; 3 more to"
-    with pytest.warns(UserWarning, match=f"within {steps} steps.*too short"):
-        tiny.fit(tiny.student(), BudgetRegularizer(0.4), epochs=2, verbose=2)
-    assert expected in capsys.readouterr().out
-    tiny.fit(tiny.student(), BudgetRegularizer(0.4), epochs=2, verbose=0)
-    assert not capsys.readouterr().out
+    def fit(verbose):
+        options = {"steps_per_epoch": 5, "epochs": 2, "verbose": verbose}
+        with pytest.warns(UserWarning, match="within 9 steps.*too short"):
+            tiny.fit(tiny.student(**QUICK), BudgetRegularizer(0.4), **options)
+        return capsys.readouterr().out
+
+    expected = "Pruning to 0.4 of the volume in 9 steps; 1 more to"
+    assert expected in fit(verbose=2)
+    assert not fit(verbose=0)
 
 
 def test_paper_needs_the_steps_that_adam_takes_to_close_a_gate():
-    model = tiny.student(optimizer=keras.optimizers.Adam(1e-3))
+    model = tiny.student(optimizer=keras.optimizers.Adam(1e-3), **QUICK)
     regularizer = BudgetRegularizer.paper(0.4)
     # From 0.005 to -1.6 by 0.001 at a time.
     with pytest.warns(UserWarning, match="Expected 16[01][0-9] steps or more"):
-        tiny.fit(model, regularizer, epochs=1)
+        tiny.fit(model, regularizer, steps_per_epoch=1)
 
 
 def test_logs_are_short_unless_asked_for():
     brief = keras_bar.callbacks.BudgetRegularizer(0.4, "flops")
-    logs = tiny.fit(tiny.student(), brief)
+    logs = tiny.fit(tiny.student(**QUICK), brief, steps_per_epoch=1)
     assert set(logs) == {"loss", "flops", "budget"}
     every = keras_bar.callbacks.BudgetRegularizer(0.4, log_all=True)
-    logs = tiny.fit(tiny.student(), every)
+    logs = tiny.fit(tiny.student(**QUICK), every, steps_per_epoch=1)
     assert {"volume", "flops", "params", "expected", "threshold"} < set(logs)
     assert "penalty" not in logs

@@ -11,6 +11,8 @@ from keras_bar.budget import selection
 from keras_bar.callbacks import BudgetRegularizer
 from keras_bar.costs import CostModel
 from keras_bar.layers.hard_concrete_gate import multiply_observed
+from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 
 
 def network():
@@ -44,24 +46,18 @@ def test_a_boundary_does_not_hide_a_closed_stem():
 
 
 def test_fit_returns_a_connected_network_behind_a_boundary():
-    student = keras_bar.gate(network(), seed=0)
-    student.compile(
-        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    student = tiny.prepare(keras_bar.gate(network(), seed=0), **QUICK)
     x, y = data()
     with pytest.warns(UserWarning, match="too short"):
         student.fit(
             x, y, epochs=1, verbose=0, callbacks=[BudgetRegularizer(0.4)]
         )
-    outputs = keras_bar.compact(student).predict(x, verbose=0)
+    outputs = keras.ops.convert_to_numpy(keras_bar.compact(student)(x))
     assert np.ptp(outputs, axis=0).max() > 0
 
 
 def test_weights_restored_after_pruning_are_refused():
-    student = keras_bar.gate(network(), seed=0)
-    student.compile(
-        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    student = tiny.prepare(keras_bar.gate(network(), seed=0), **QUICK)
     x, y = data()
     before = student.get_weights()
     with pytest.warns(UserWarning, match="too short"):

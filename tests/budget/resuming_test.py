@@ -61,26 +61,41 @@ def test_backup_listed_first_and_nothing_left_to_train(tmp_path):
     assert_same(model, values(expected))
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_checkpoint_goes_on_as_the_uninterrupted(tmp_path, optimizer):
-    path = tmp_path / "{epoch}.keras"
-    model = tiny.student(optimizer=keras.optimizers.get(optimizer))
-    checkpoint = keras.callbacks.ModelCheckpoint(path)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a training's checkpoints, its values and its logs."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    model = tiny.student(optimizer=keras.optimizers.AdamW())
+    checkpoint = keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected_logs = tiny.fit(
-            model, BudgetRegularizer(0.4), checkpoint, epochs=4
-        )
-        expected = values(model)
-        model = keras.models.load_model(tmp_path / "2.keras")
-        assert not tiny.gates(model)[0].is_fixed
+        logs = tiny.fit(model, BudgetRegularizer(0.4), checkpoint, epochs=4)
+    return folder, values(model), logs
+
+
+@pytest.mark.core
+def test_checkpoint_goes_on_as_the_uninterrupted(uninterrupted):
+    folder, expected, expected_logs = uninterrupted
+    model = keras.models.load_model(folder / "2.keras")
+    assert not tiny.gates(model)[0].is_fixed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         logs = tiny.fit(
             model, BudgetRegularizer(0.4), epochs=4, initial_epoch=2
         )
     assert_same(model, expected)
     assert_same_end(logs, expected_logs)
     assert_finished(model, 0.4)
+
+
+@pytest.mark.core
+def test_checkpoint_of_the_last_epoch_needs_no_more(uninterrupted):
+    folder, expected, _ = uninterrupted
+    last = keras.models.load_model(folder / "4.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiny.fit(last, BudgetRegularizer(0.4), epochs=4, initial_epoch=4)
+    assert_same(last, expected)
 
 
 @pytest.mark.core
@@ -98,19 +113,6 @@ def test_goes_on_after_it_has_settled(tmp_path):
         tiny.fit(model, again, epochs=4, initial_epoch=2)
     assert_same(model, expected)
     assert_finished(model, 0.4)
-
-
-def test_checkpoint_of_the_last_epoch_needs_no_more(tmp_path):
-    path = tmp_path / "{epoch}.keras"
-    model = tiny.student()
-    checkpoint = keras.callbacks.ModelCheckpoint(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny.fit(model, BudgetRegularizer(0.4), checkpoint, epochs=4)
-        last = keras.models.load_model(tmp_path / "4.keras")
-        tiny.fit(last, BudgetRegularizer(0.4), epochs=4, initial_epoch=4)
-    for gate, expected in zip(tiny.gates(last), tiny.gates(model), strict=True):
-        np.testing.assert_array_equal(gate.alive(), expected.alive())
 
 
 def test_initial_epoch_of_a_fresh_model_leaves_the_schedule_whole():
@@ -153,10 +155,11 @@ def test_copied_before_and_used_again_after():
     regularizer = BudgetRegularizer(0.5, "flops", hardness=5.0)
     results = []
     for callback in [copy.deepcopy(regularizer), regularizer, regularizer]:
-        model = tiny.student()
+        model = tiny.student(**QUICK)
+        options = {"epochs": 2, "steps_per_epoch": 3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            results.append(tiny.fit(model, callback, epochs=2))
+            results.append(tiny.fit(model, callback, **options))
         assert_finished(model, 0.5, "flops")
     for logs in results[1:]:
         for name in LOGS:
@@ -165,12 +168,14 @@ def test_copied_before_and_used_again_after():
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_fits_anew_after_an_error(epoch):
-    model = tiny.student()
+    model = tiny.student(**QUICK)
+    failing = BudgetRegularizer(0.3), Interrupt(epoch)
     with pytest.raises(InterruptedError):
-        tiny.fit(model, BudgetRegularizer(0.3), Interrupt(epoch), epochs=2)
+        tiny.fit(model, *failing, epochs=2, steps_per_epoch=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logs = tiny.fit(model, BudgetRegularizer(0.5), epochs=4)
+        options = {"epochs": 4, "steps_per_epoch": 3}
+        logs = tiny.fit(model, BudgetRegularizer(0.5), **options)
     assert logs["budget"][0] > 0.95
-    assert tiny.steps_done(model) == 4 * tiny.BATCHES
+    assert tiny.steps_done(model) == 12
     assert_finished(model, 0.5)

@@ -119,7 +119,7 @@ def test_a_gated_student_of_a_softmax_learns_like_one_of_logits():
             distillation.LogitsDistillation(),
             student_loss_weight=0.0,
         )
-        model.compile(keras.optimizers.SGD(0.01), CROSSENTROPY)
+        tiny.prepare(model, keras.optimizers.SGD(0.01))
         model.fit(x, y, batch_size=8, shuffle=False, epochs=3, verbose=0)
         found.append(student.get_layer("logits").get_weights())
         assert probabilities.kinds_of(student) != [probabilities.UNKNOWN] or (

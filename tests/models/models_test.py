@@ -42,7 +42,9 @@ def assert_round_trip(model, path):
     loaded = keras.models.load_model(path)
     assert loaded.name == model.name
     np.testing.assert_allclose(
-        model.predict(x, verbose=0), loaded.predict(x, verbose=0), rtol=1e-5
+        keras.ops.convert_to_numpy(model(x)),
+        keras.ops.convert_to_numpy(loaded(x)),
+        rtol=1e-5,
     )
 
 
@@ -56,7 +58,7 @@ def test_wide_resnet_costs_what_the_paper_says():
 
 @pytest.mark.parametrize(
     ("narrow", "factor"),
-    [(2, 3.9998), (4, 15.997), (8, 63.974), (16, 255.775)],
+    [(4, 15.997), (16, 255.775)],
 )
 def test_wide_resnet_narrowed_uniformly(narrow, factor):
     model = models.WideResNet(narrow=narrow)
@@ -156,8 +158,9 @@ def test_resnet50_is_version_1_5():
     ],
 )
 class TestBoth:
-    @pytest.mark.parametrize("shape", [(28, 28, 1), (33, 21, 3), (64, 64, 5)])
-    @pytest.mark.parametrize("classes", [1, 7])
+    @pytest.mark.parametrize(
+        ("shape", "classes"), [((28, 28, 1), 1), ((33, 21, 5), 7)]
+    )
     def test_any_input_size_and_classes(self, model, shape, classes):
         logits = model(shape, classes)(np.ones((2, *shape), "float32"))
         assert tuple(logits.shape) == (2, classes)

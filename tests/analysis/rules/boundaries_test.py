@@ -43,8 +43,11 @@ BOUNDARIES = {
 }
 
 
-@pytest.mark.parametrize("dead", [(), ("middle_gate",)])
-@pytest.mark.parametrize("name", BOUNDARIES)
+@pytest.mark.parametrize(
+    ("name", "dead"),
+    [(name, ()) for name in BOUNDARIES]
+    + [(name, ("middle_gate",)) for name in ("grouped", "custom", "reshape")],
+)
 def test_boundaries(name, dead):
     """Restored to full width in front, free again behind, and reported; also
     where everything in front is dead."""

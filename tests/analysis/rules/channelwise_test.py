@@ -7,24 +7,40 @@ from keras import ops
 from tests.helpers.one_layer import CHANNELS
 from tests.helpers.one_layer import assert_removable
 
+# Groups of layers that keep the shape, side by side in one network.
+SIDE_BY_SIDE = {
+    "batch_norms": lambda: [
+        layers.BatchNormalization(),
+        layers.BatchNormalization(scale=False),
+        layers.BatchNormalization(center=False),
+    ],
+    "prelus": lambda: [
+        layers.PReLU(shared_axes=[1, 2]),
+        layers.PReLU(shared_axes=[1, 2, 3]),
+        layers.PReLU(),
+    ],
+    "rescalings": lambda: [
+        layers.Rescaling(0.5, offset=0.1),
+        layers.Rescaling([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], offset=0.2),
+    ],
+    "normalizations": lambda: [
+        layers.Normalization(),
+        layers.Normalization(
+            mean=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], variance=[1.5] * 6
+        ),
+        layers.Normalization(axis=None, mean=0.5, variance=2.0),
+    ],
+    "of_training": lambda: [
+        layers.Dropout(0.5),
+        layers.SpatialDropout2D(0.5),
+        layers.GaussianDropout(0.5),
+        layers.AlphaDropout(0.5),
+        layers.GaussianNoise(0.5),
+        layers.Identity(),
+        layers.ActivityRegularization(0.1),
+    ],
+}
 CHANNELWISE = {
-    "batch_norm": lambda: layers.BatchNormalization(),
-    "batch_norm_no_scale": lambda: layers.BatchNormalization(scale=False),
-    "batch_norm_no_center": lambda: layers.BatchNormalization(center=False),
-    "prelu": lambda: layers.PReLU(shared_axes=[1, 2]),
-    "prelu_one_slope": lambda: layers.PReLU(shared_axes=[1, 2, 3]),
-    "prelu_per_place": lambda: layers.PReLU(),
-    "rescaling": lambda: layers.Rescaling(0.5, offset=0.1),
-    "rescaling_per_channel": lambda: layers.Rescaling(
-        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], offset=0.2
-    ),
-    "normalization": lambda: layers.Normalization(),
-    "normalization_given": lambda: layers.Normalization(
-        mean=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], variance=[1.5] * 6
-    ),
-    "normalization_scalar": lambda: layers.Normalization(
-        axis=None, mean=0.5, variance=2.0
-    ),
     "max_pooling": lambda: layers.MaxPooling2D(3, 2, padding="same"),
     "average_pooling": lambda: layers.AveragePooling2D(3, 2, padding="same"),
     "ops_max_pool": lambda: lambda x: ops.max_pool(x, 2),
@@ -45,13 +61,6 @@ CHANNELWISE = {
     "reshape": lambda: layers.Reshape((-1, CHANNELS)),
     "reshape_spelled_out": lambda: layers.Reshape((4, 9, CHANNELS)),
     "ops_reshape": lambda: lambda x: ops.reshape(x, (-1, 36, CHANNELS)),
-    "dropout": lambda: layers.Dropout(0.5),
-    "spatial_dropout": lambda: layers.SpatialDropout2D(0.5),
-    "gaussian_dropout": lambda: layers.GaussianDropout(0.5),
-    "alpha_dropout": lambda: layers.AlphaDropout(0.5),
-    "gaussian_noise": lambda: layers.GaussianNoise(0.5),
-    "identity": lambda: layers.Identity(),
-    "activity": lambda: layers.ActivityRegularization(0.1),
     "depthwise_valid": lambda: layers.DepthwiseConv2D(3, activation="relu"),
     "depthwise_twice": lambda: layers.DepthwiseConv2D(2, depth_multiplier=2),
     "slice": lambda: lambda x: x[..., 1:5],
@@ -74,5 +83,14 @@ CHANNELWISE = {
 
 @pytest.mark.parametrize("name", CHANNELWISE)
 def test_channelwise(name):
-    for zero in (False, True) if "prelu" in name else (False,):
-        assert_removable(CHANNELWISE[name](), zero)
+    assert_removable(CHANNELWISE[name](), zero=False)
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_side_by_side(name):
+    for zero in (False, True) if name == "prelus" else (False,):
+        made = SIDE_BY_SIDE[name]()
+        assert_removable(
+            lambda x, made=made: layers.Concatenate()([y(x) for y in made]),
+            zero,
+        )
