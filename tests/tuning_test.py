@@ -15,7 +15,7 @@ keras_tuner = pytest.importorskip("keras_tuner")
 from keras_bar import tuning  # noqa: E402
 
 BUDGET = 0.5
-EPOCHS = 8
+EPOCHS = 5
 
 
 def build(hp):
@@ -67,7 +67,8 @@ def test_a_function_and_a_callback(tmp_path, objective):
     tuner = make_tuner(
         keras_tuner.RandomSearch, tmp_path, build, objective, max_trials=2
     )
-    search(tuner, epochs=EPOCHS, callbacks=[BudgetRegularizer(BUDGET)])
+    regularizer = BudgetRegularizer(BUDGET, log_all=True)
+    search(tuner, epochs=EPOCHS, callbacks=[regularizer])
     trials = tuner.oracle.get_best_trials(2)
     assert {x.hyperparameters.get("rate") for x in trials} == {0.03, 0.3}
     for trial in trials:
@@ -259,7 +260,7 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     tiny.network().save("my_model.keras")
     page = pathlib.Path(__file__).parents[1] / "docs" / "tuning.md"
     code = page.read_text().split("```python\n")[1].split("```")[0]
-    for long, short in (("max_trials=20", "max_trials=2"), ("=20,", "=8,")):
+    for long, short in (("max_trials=20", "max_trials=2"), ("=20,", "=5,")):
         assert code.count(long) == 1
         code = code.replace(long, short)
     x, y = tiny.data()

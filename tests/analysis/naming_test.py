@@ -126,8 +126,11 @@ def interface(model):
     }
 
 
-@pytest.mark.parametrize("connectivity", ["mixed", "regular"])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    ("kind", "connectivity"),
+    [(kind, "mixed") for kind in NETWORKS]
+    + [("dict", "regular"), ("features", "regular"), ("dropped", "regular")],
+)
 def test_names_and_structures_are_the_models_own(kind, connectivity, tmp_path):
     model = randomize(NETWORKS[kind]())
     expected = interface(model)

@@ -190,7 +190,7 @@ def test_writers_that_are_padded_hinder_no_shared_gate():
     gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
     pruning.close_gates(gated, share=0.6)
     stem = pruning.gates_of(gated)[0]
-    stem.log_alpha.assign(np.full(stem.log_alpha.shape, 9.0))
+    pruning.set_gate(stem, np.full(stem.log_alpha.shape, 9.0))
     small = keras_bar.compact(gated)
     again = keras_bar.gate(small, connectivity="regular")
     assert not keras_bar.explain(again).ungated

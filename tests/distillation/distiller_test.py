@@ -11,6 +11,7 @@ from keras_bar import distillation
 from tests.helpers import tiny
 from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
+from tests.helpers.budgets import Interrupt
 from tests.helpers.budgets import numpy
 from tests.helpers.distillers import STEPS
 from tests.helpers.distillers import distiller
@@ -51,7 +52,7 @@ def test_losses_of_the_student_count_and_those_of_the_teacher_do_not(weight):
 
 @pytest.mark.core
 def test_penalty_of_the_budget_counts():
-    model = distiller(optimizer=keras.optimizers.SGD(0.0))
+    model = distiller(optimizer=keras.optimizers.SGD(0.0), **QUICK)
     regularizer = BudgetRegularizer.paper(0.5, strength=1e-3, steps=10)
     logs = fit(model, regularizer, steps_per_epoch=1, epochs=4)
     added = np.subtract(logs["loss"], logs["total_loss"])
@@ -85,16 +86,16 @@ def test_penalty_prunes_the_student():
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    "losses",
+    ("losses", "options"),
     [
-        lambda: [distillation.LogitsDistillation(), features()],
-        lambda: [features("stem"), features("branch")],
-        lambda: distillation.LogitsDistillation(),
+        (lambda: [distillation.LogitsDistillation(), features()], {}),
+        (lambda: [features("stem"), features("branch")], QUICK),
+        (lambda: distillation.LogitsDistillation(), QUICK),
     ],
     ids=["both", "two features", "logits"],
 )
-def test_student_runs_once_per_step(losses):
-    model = distiller(losses())
+def test_student_runs_once_per_step(losses, options):
+    model = distiller(losses(), **options)
     fit(model, BudgetRegularizer(0.5))
     assert tiny.steps_done(model.student) == STEPS
     gate = tiny.gates(model.student)[0]
@@ -139,14 +140,15 @@ def test_features_come_from_the_pass_that_predicts():
 
 
 def test_evaluation_with_features_draws_no_noise():
-    model = distiller([distillation.LogitsDistillation(), features()])
-    x, y = tiny.data()
+    losses = [distillation.LogitsDistillation(), features()]
+    model = distiller(losses, **QUICK)
+    x, y = tiny.data(32)
     first = model.evaluate(x, y, verbose=0)
     assert first == model.evaluate(x, y, verbose=0)
     assert tiny.steps_done(model.student) == 0
     np.testing.assert_allclose(
         model.predict(x, verbose=0),
-        model.student.predict(x, verbose=0),
+        numpy(model.student(x, training=False)),
         rtol=1e-5,
     )
 
@@ -192,7 +194,8 @@ def test_mixed_precision(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = distiller([distillation.LogitsDistillation(), features()])
+        losses = [distillation.LogitsDistillation(), features()]
+        model = distiller(losses, **QUICK)
         logs = fit(model, BudgetRegularizer.paper(0.5))
     finally:
         keras.config.set_dtype_policy(before)
@@ -217,6 +220,7 @@ def test_saved_and_loaded(tmp_path):
         [distillation.LogitsDistillation(2.0), features()],
         optimizer=keras.optimizers.AdamW(1e-3),
         metrics=["accuracy"],
+        **QUICK,
     )
     fit(model)
     model.save(tmp_path / "distiller.keras")
@@ -246,36 +250,45 @@ def test_loss_by_name_is_saved(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "backup"])
-def test_goes_on_as_the_uninterrupted(tmp_path, kind):
-    def whole(model, *callbacks, **options):
-        options = {"epochs": 4, "steps_per_epoch": None, **options}
-        return fit(model, BudgetRegularizer(0.4), *callbacks, **options)
+def pruned(model, *callbacks, **options):
+    options = {"epochs": 4, "steps_per_epoch": None, **options}
+    return fit(model, BudgetRegularizer(0.4), *callbacks, **options)
 
-    def run(*callbacks):
-        model = distiller(
-            [distillation.LogitsDistillation(), features()],
-            optimizer=keras.optimizers.Adam(1e-2),
-        )
-        return model, whole(model, *callbacks)
 
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2 and kind == "backup":
-                raise InterruptedError
+def trained(*callbacks):
+    model = distiller(
+        [distillation.LogitsDistillation(), features()],
+        optimizer=keras.optimizers.Adam(1e-2),
+    )
+    return model, pruned(model, *callbacks)
 
-    if kind == "checkpoint":
-        path = tmp_path / "{epoch}.keras"
-        expected, expected_logs = run(keras.callbacks.ModelCheckpoint(path))
-        model = keras.models.load_model(tmp_path / "2.keras")
-        logs = whole(model, initial_epoch=2)
-    else:
-        expected, expected_logs = run()
-        with pytest.raises(InterruptedError):
-            run(keras.callbacks.BackupAndRestore(tmp_path), Stop())
-        model, logs = run(keras.callbacks.BackupAndRestore(tmp_path))
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A training's model, its logs and the checkpoint of its second epoch."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    checkpoint = keras.callbacks.ModelCheckpoint(folder / "{epoch}.keras")
+    return *trained(checkpoint), folder / "2.keras"
+
+
+def assert_same_end(model, logs, uninterrupted):
+    expected, expected_logs, _ = uninterrupted
     same(model, expected)
     for name, values in logs.items():
         np.testing.assert_allclose(
             values, expected_logs[name][-2:], rtol=1e-4, err_msg=name
         )
+
+
+def test_checkpoint_goes_on_as_the_uninterrupted(uninterrupted):
+    model = keras.models.load_model(uninterrupted[-1])
+    logs = pruned(model, initial_epoch=2)
+    assert_same_end(model, logs, uninterrupted)
+
+
+def test_backup_goes_on_as_the_uninterrupted(uninterrupted, tmp_path):
+    backup = keras.callbacks.BackupAndRestore
+    with pytest.raises(InterruptedError):
+        trained(backup(tmp_path), Interrupt(2))
+    model, logs = trained(backup(tmp_path))
+    assert_same_end(model, logs, uninterrupted)

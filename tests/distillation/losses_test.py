@@ -123,7 +123,7 @@ def test_student_of_several_outputs(named, tmp_path):
     model.compile(
         keras.optimizers.SGD(0.01),
         {"a": loss, "b": loss} if named else [loss, loss],
-        jit_compile=False,
+        **QUICK,
     )
     x, y = tiny.data()
     targets = {"a": y, "b": y % 2} if named else (y, y % 2)

@@ -126,6 +126,7 @@ def divergences(teacher, student, temperature=2.0):
 
 def loss_of(model, x, y, weights):
     """The distillation loss of one batch."""
+    model.run_eagerly = True
     logs = model.evaluate(
         x,
         y,
@@ -173,6 +174,7 @@ def test_an_example_of_weight_two_is_two_examples():
     weights = np.full(len(x), 1.0, "float32")
     weights[:16] = 2.0
     twice = np.concatenate([np.arange(32), np.arange(16)])
+    model.run_eagerly = True
     weighted = model.evaluate(
         x, y, sample_weight=weights, batch_size=48, verbose=0
     )
@@ -202,7 +204,7 @@ def test_features_of_places_are_weighted():
 
 
 def _layer(model, name, x):
-    part = keras.Model(model.inputs, model.get_layer(name).output)
+    part = keras.Model(model.input, model.get_layer(name).output)
     return ops.convert_to_numpy(part(x))
 
 

@@ -12,8 +12,13 @@ import keras_bar
 from keras_bar import distillation
 from keras_bar.distillation import probabilities
 from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 
-pytestmark = pytest.mark.core
+pytestmark = [
+    pytest.mark.core,
+    # Keras notices the same as these tests.
+    pytest.mark.filterwarnings("ignore:.*received `from_logits=True`"),
+]
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -67,7 +72,7 @@ def distillation_loss(teacher, student, x, y):
     model = distillation.Distiller(
         teacher, student, distillation.LogitsDistillation(4.0)
     )
-    model.compile("sgd", CROSSENTROPY, jit_compile=False)
+    model.compile("sgd", CROSSENTROPY, **QUICK)
     logs = model.evaluate(x, y, batch_size=len(x), verbose=0, return_dict=True)
     return logs["distillation_loss"]
 
@@ -179,7 +184,7 @@ def test_a_sigmoid_is_refused_with_what_to_do(end, units, message):
     if end:  # What the message says works.
         mended = distillation.FeatureDistillation(loss="binary_crossentropy")
         model = distillation.Distiller(teacher, student, mended)
-        model.compile("sgd", "binary_crossentropy", jit_compile=False)
+        model.compile("sgd", "binary_crossentropy", **QUICK)
         x, y = tiny.data(16)
         targets = np.eye(3)[y][:, :units]
         with warnings.catch_warnings():
@@ -240,7 +245,7 @@ def distiller(teacher, kind=distillation.Distiller, weight=0.5):
         distillation.LogitsDistillation(),
         student_loss_weight=weight,
     )
-    return tiny.prepare(model)
+    return tiny.prepare(model, **QUICK)
 
 
 def warnings_of(model, *args, **options):
@@ -270,7 +275,7 @@ def test_one_hot_labels_and_probabilities(trained):
         model = distillation.Distiller(
             softmax, student, distillation.LogitsDistillation()
         )
-        model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+        model.compile("sgd", "categorical_crossentropy", **QUICK)
         assert len(warnings_of(model, x, np.eye(3)[y])) == count
 
 
@@ -285,7 +290,7 @@ def test_examples_sorted_by_class(trained):
 def test_recorded_answers_are_looked_at(trained):
     teacher, x, y = trained
     kind = distillation.RecordedDistiller
-    answers = teacher.predict(x, verbose=0)
+    answers = ops.convert_to_numpy(teacher(x))
     for given, count in ((answers, 0), (np.roll(answers, 1, axis=1), 1)):
         targets = {"labels": y, "teacher": given}
         assert len(warnings_of(distiller(teacher, kind), x, targets)) == count
@@ -385,7 +390,7 @@ def test_the_weight_of_a_single_loss_counts():
             distillation.LogitsDistillation(),
             distillation_loss_weights=weights,
         )
-        model.compile("sgd", CROSSENTROPY, jit_compile=False)
+        model.compile("sgd", CROSSENTROPY, **QUICK)
         logs = model.evaluate(x, y, verbose=0, return_dict=True)
         found.append(logs["distillation_loss"])
     assert found[1:] == pytest.approx([3 * found[0]] * 2, rel=1e-5)

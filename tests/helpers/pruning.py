@@ -10,6 +10,7 @@ from keras_bar import baselines
 from keras_bar.costs import METRICS
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
+from keras_bar.layers.channel_gate import LEARNING
 
 
 def randomize(model, seed=0):
@@ -36,11 +37,17 @@ def gates_of(model):
     return [x for x in model.layers if isinstance(x, ChannelGate)]
 
 
+def set_gate(gate, log_alpha):
+    """Fixes a gate as if it had learned `log_alpha`, also one fixed before."""
+    gate.fixed_value.assign(np.full(gate.fixed_value.shape, LEARNING))
+    gate.log_alpha.assign(log_alpha)
+    gate.fix()
+
+
 def open_gates(model):
     """Opens every gate wide: all factors are 1."""
     for gate in gates_of(model):
-        gate.log_alpha.assign(np.full(gate.log_alpha.shape, 9.0))
-        gate.fix()
+        set_gate(gate, np.full(gate.log_alpha.shape, 9.0))
     return model
 
 
@@ -60,10 +67,8 @@ def close_gates(model, seed=0, share=0.5, dead=()):
         alive[rng.integers(size)] = True
         alive &= gate.name not in dead
         # A factor of its own for every channel, from 0.1 to 1.
-        gate.log_alpha.assign(
-            np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0)
-        )
-        gate.fix()
+        set_gate(gate, np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0))
+        np.testing.assert_array_equal(gate.alive(), alive)
     return model
 
 
