@@ -38,6 +38,12 @@ def residual_net(size=6, **kwargs):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
+@pytest.fixture(scope="module")
+def residual():
+    """The cost model of the gated network of residual blocks."""
+    return cost_model(keras_bar.gate(residual_net()))
+
+
 def test_wide_resnet_costs_what_the_supplement_says():
     cost = keras_bar.measure_cost(models.WideResNet())
     convolutions = [x for x in cost.layers if x.kind == "Conv2D"]
@@ -208,8 +214,8 @@ def test_str_is_a_table():
 @core
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("metric", METRICS)
-def test_soft_at_zero_and_one_is_hard(metric, seed):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_soft_at_zero_and_one_is_hard(residual, metric, seed):
+    model = residual
     rng = np.random.default_rng(seed)
     masks = {g: rng.random(g.log_alpha.shape[0]) > 0.4 for g in model.gates}
     if seed == 2:
@@ -250,8 +256,8 @@ def test_soft_volume_by_hand():
 
 @core
 @pytest.mark.parametrize("metric", METRICS)
-def test_gradient_is_the_finite_difference(metric):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_gradient_is_the_finite_difference(residual, metric):
+    model = residual
     sizes = [gate.log_alpha.shape[0] for gate in model.gates]
     p = np.random.default_rng(0).uniform(0.2, 0.8, sum(sizes))
 
@@ -273,8 +279,8 @@ def test_gradient_is_the_finite_difference(metric):
 
 @core
 @pytest.mark.parametrize("metric", METRICS)
-def test_many_vectors_at_once(metric):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_many_vectors_at_once(residual, metric):
+    model = residual
     rng = np.random.default_rng(0)
     vectors = {
         g: ops.convert_to_tensor(rng.random((2, 3, g.channels)), "float32")

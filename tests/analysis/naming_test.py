@@ -157,7 +157,7 @@ def test_losses_go_by_the_names_of_outputs():
             "reg": "mse",
         },
         loss_weights={"cls": 1.0, "reg": 0.5},
-        jit_compile=False,
+        run_eagerly=True,
     )
     x = inputs_for(model, batch=8)
     y = {"reg": np.ones((8, 1)), "cls": np.zeros(8, int)}

@@ -133,8 +133,8 @@ def test_too_short_a_training_closes_the_weakest_and_warns():
 
 
 def test_the_whole_budget_prunes_nothing():
-    model = tiny.student()
-    tiny.fit(model, BudgetRegularizer(1.0), epochs=2)
+    model = tiny.student(**QUICK)
+    tiny.fit(model, BudgetRegularizer(1.0), epochs=2, steps_per_epoch=3)
     assert used(model) >= 0.95
 
 
@@ -179,9 +179,10 @@ def test_early_stopping_that_restores_weights_before_the_budget_acts():
     stopping = keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=1, restore_best_weights=True
     )
-    model = tiny.student()
+    model = tiny.student(**QUICK)
+    options = {"epochs": 10, "steps_per_epoch": 2}
     with pytest.warns(UserWarning, match="too short"):
-        tiny.fit(model, stopping, BudgetRegularizer(0.3), epochs=10)
+        tiny.fit(model, stopping, BudgetRegularizer(0.3), **options)
     assert_finished(model, 0.3)
 
 
@@ -255,10 +256,11 @@ def test_logs_say_what_the_gates_say():
         assert logs["budget"][epoch] == pytest.approx(float(budget), rel=1e-5)
 
 
-@pytest.mark.parametrize("steps", [2 * tiny.BATCHES, 2 / 3])
+@pytest.mark.parametrize("steps", [4, 2 / 3])
 def test_schedule_of_its_own_length_and_hardness(steps):
     regularizer = BudgetRegularizer(0.5, steps=steps, hardness=0.0)
-    logs = tiny.fit(tiny.student(), regularizer, epochs=3)
+    options = {"epochs": 3, "steps_per_epoch": 2}
+    logs = tiny.fit(tiny.student(**QUICK), regularizer, **options)
     expected = [(1.01 + 0.5) / 2, 0.5, 0.5]
     assert logs["budget"] == pytest.approx(expected, rel=1e-5)
 
@@ -278,15 +280,16 @@ def test_among_the_callbacks_of_another_method_it_changes_nothing(method):
 
 
 def test_validation_within_fit_takes_no_step():
-    model = tiny.student()
+    model = tiny.student(**QUICK)
     logs = tiny.fit(
         model,
         BudgetRegularizer(0.5),
         epochs=2,
+        steps_per_epoch=3,
         validation_data=tiny.data(),
     )
     assert len(logs["val_loss"]) == 2
-    assert tiny.steps_done(model) == 2 * tiny.BATCHES
+    assert tiny.steps_done(model) == 2 * 3
 
 
 def test_weights_restored_after_it_has_settled_are_pruned_again():
@@ -295,8 +298,7 @@ def test_weights_restored_after_it_has_settled_are_pruned_again():
     first = keras.callbacks.EarlyStopping(
         "volume", mode="max", patience=99, restore_best_weights=True
     )
-    model = tiny.student()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny.fit(model, first, BudgetRegularizer(0.4, steps=0.5), epochs=4)
+    model = tiny.student(**QUICK)
+    regularizer = BudgetRegularizer(0.4, steps=0.5)
+    tiny.fit(model, first, regularizer, epochs=4, steps_per_epoch=2)
     assert_finished(model, 0.4)

@@ -9,6 +9,7 @@ from keras import ops
 import keras_bar
 from keras_bar import distillation
 from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 
 pytestmark = pytest.mark.core
 
@@ -39,8 +40,7 @@ def compiled(model, **options):
     model.compile(
         keras.optimizers.SGD(0.1),
         options.pop("loss", None) or CROSSENTROPY(from_logits=True),
-        jit_compile=False,
-        **options,
+        **{**QUICK, **options},
     )
     return model
 
@@ -75,9 +75,10 @@ def test_the_supervised_loss_is_weighted_as_in_keras(kind, weighted):
     x, y, weights = data()
     options = {"class_weight": CLASS_WEIGHT, "sample_weight": weights}
     options = {weighted: options[weighted]}
-    metrics = {"metrics": ["accuracy"], "weighted_metrics": ["accuracy"]}
-    expected = fit(compiled(plain, **metrics), x, y, **options)
-    model = distiller(student, kind=getattr(distillation, kind), **metrics)
+    ways = {"run_eagerly": False, "jit_compile": False}
+    ways |= {"metrics": ["accuracy"], "weighted_metrics": ["accuracy"]}
+    expected = fit(compiled(plain, **ways), x, y, **options)
+    model = distiller(student, kind=getattr(distillation, kind), **ways)
     if kind == "RecordedDistiller":
         y = {"labels": y, "teacher": np.zeros((len(x), 3), "float32")}
     logs = fit(model, x, y, **options)
@@ -126,7 +127,6 @@ def divergences(teacher, student, temperature=2.0):
 
 def loss_of(model, x, y, weights):
     """The distillation loss of one batch."""
-    model.run_eagerly = True
     logs = model.evaluate(
         x,
         y,
@@ -174,7 +174,6 @@ def test_an_example_of_weight_two_is_two_examples():
     weights = np.full(len(x), 1.0, "float32")
     weights[:16] = 2.0
     twice = np.concatenate([np.arange(32), np.arange(16)])
-    model.run_eagerly = True
     weighted = model.evaluate(
         x, y, sample_weight=weights, batch_size=48, verbose=0
     )
