@@ -28,6 +28,12 @@ def residual():
     return pruning.randomize(keras_bar.models.WideResNet(10, 0.5, (8, 8, 3)))
 
 
+@pytest.fixture(scope="module")
+def network():
+    """A model that no test changes."""
+    return residual()
+
+
 def joined():
     """A concatenation reads the channels of `a`."""
     inputs = keras.Input((8, 8, 3))
@@ -100,9 +106,9 @@ def test_comparing_layers_takes_channels_of_streams_too():
     assert all(0.2 < x < 0.9 for x in kept.values()), kept
 
 
-def test_decompositions_are_compared_by_relative_accuracy():
+def test_decompositions_are_compared_by_relative_accuracy(network):
     """Scale and number of channels that are read do not matter."""
-    model = residual()
+    model = network
     for inputs in (pictures(), None):
         criterion = baselines.InterpolativeDecomposition(inputs)
         _, scores = pruning.asked(model, criterion)
@@ -218,11 +224,11 @@ def nan(channels, kept):
         (with_writers(nan), "infinite numbers or NaN"),
     ],
 )
-def test_merges_that_do_not_fit(merge, received):
+def test_merges_that_do_not_fit(network, merge, received):
     with pytest.raises(
         ValueError, match=rf"does not fit. Expected.* Received: .*{received}"
     ):
-        baselines.prune(residual(), Merging(merge), 0.6)
+        baselines.prune(network, Merging(merge), 0.6)
 
 
 class Pairs(keras.utils.PyDataset):
@@ -265,8 +271,8 @@ def test_a_dataset_is_no_array():
     ],
     ids=["list", "one", "grey", "two", "none"],
 )
-def test_inputs_that_the_model_does_not_take(inputs, match):
+def test_inputs_that_the_model_does_not_take(network, inputs, match):
     criterion = baselines.InterpolativeDecomposition(inputs)
     with pytest.raises(ValueError, match=match) as error:
-        baselines.prune(residual(), criterion, 0.5)
+        baselines.prune(network, criterion, 0.5)
     assert "Expected" in str(error.value)

@@ -21,6 +21,12 @@ def residual():
     return pruning.randomize(tiny.network(8))
 
 
+@pytest.fixture(scope="module")
+def network():
+    """A model that no test changes."""
+    return residual()
+
+
 def every_kernel():
     """A layer of each kind that writes channels, one after the other."""
     x = inputs = keras.Input((8, 8, 2))
@@ -29,6 +35,10 @@ def every_kernel():
     x = layers.BatchNormalization()(layers.SeparableConv2D(6, 3, name="sep")(x))
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
     return pruning.randomize(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+def wide_resnet():
+    return keras_bar.models.WideResNet(10, 0.5, (8, 8, 3))
 
 
 def seen_by(criterion, model, **options):
@@ -112,14 +122,7 @@ def test_channels_without_weights_are_those_that_go(scope, connectivity):
 @core
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: keras_bar.models.WideResNet(10, 0.5, (8, 8, 3)),
-        pruning.squeezed,
-    ],
-    ids=["wide_resnet", "squeezed"],
-)
+@pytest.mark.parametrize("make", [wide_resnet, pruning.squeezed])
 def test_budgets_are_met(make, metric, scope):
     model = make()
     full = getattr(keras_bar.measure_cost(model), metric)
@@ -245,9 +248,9 @@ def test_skip():
         ((baselines.InterpolativeDecomposition, 0.5), {}, "Invalid criterion"),
     ],
 )
-def test_errors_have_three_beats(arguments, options, match):
+def test_errors_have_three_beats(network, arguments, options, match):
     with pytest.raises(ValueError, match=match) as error:
-        baselines.prune(residual(), *arguments, **options)
+        baselines.prune(network, *arguments, **options)
     assert "Expected" in str(error.value)
     assert "Received" in str(error.value)
 

@@ -176,7 +176,8 @@ def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     gated = keras_bar.gate(pruning.randomize(long_stream(post), post))
     pruning.close_gates(gated, post, share=0.6)
     path = tmp_path / "small.keras"
-    _, small = pruning.assert_invariants(gated, pruning.BOTH, path=path)
+    _, small = pruning.assert_invariants(gated)
+    small.save(path)
     loaded = keras.models.load_model(path)
     again = keras_bar.gate(loaded, connectivity=pruning.BOTH[post])
     told = keras_bar.explain(again)
