@@ -1,5 +1,6 @@
 """Gate, hard-prune, compact: the invariants on whole networks."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_a_frozen_teacher_gives_a_student_that_learns():
     assert not model.trainable_variables
 
 
+@functools.cache
+def pruned_stream(post):
+    """A gated network of one stream, hard-pruned, and compact."""
+    gated = keras_bar.gate(pruning.randomize(long_stream(post)))
+    pruning.close_gates(gated, share=0.6)
+    return gated, *pruning.assert_invariants(gated)
+
+
 def kinds_of(model):
     return {type(x).__name__ for x in model.operations}
 
@@ -152,8 +161,7 @@ assert "keras_bar" not in sys.modules
 
 def test_plain_keras_loads_and_runs_a_compact_model(tmp_path):
     """With runs that are padded, and scattered channels that are moved."""
-    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
-    small = keras_bar.compact(pruning.close_gates(gated, share=0.6))
+    *_, small = pruned_stream(post=True)
     assert {"Pad", "GetItem", "Take", "Transpose"} <= kinds_of(small)
     (x,) = [pruning.inputs_for(small)]
     np.save(tmp_path / "x.npy", x)
@@ -173,10 +181,8 @@ def test_plain_keras_loads_and_runs_a_compact_model(tmp_path):
 @pytest.mark.parametrize("post", [True, False], ids=["post", "pre"])
 def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     """The invariants hold for what was compacted, saved, loaded and gated."""
-    gated = keras_bar.gate(pruning.randomize(long_stream(post), post))
-    pruning.close_gates(gated, post, share=0.6)
     path = tmp_path / "small.keras"
-    _, small = pruning.assert_invariants(gated)
+    *_, small = pruned_stream(post)
     small.save(path)
     loaded = keras.models.load_model(path)
     again = keras_bar.gate(loaded, connectivity=pruning.BOTH[post])
@@ -188,7 +194,7 @@ def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
 
 def test_writers_that_are_padded_hinder_no_shared_gate():
     """The stem keeps all channels, so that only the branch is padded."""
-    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
+    gated = keras_bar.gate(pruning.randomize(long_stream(True, blocks=3)))
     pruning.close_gates(gated, share=0.6)
     stem = pruning.gates_of(gated)[0]
     pruning.set_gate(stem, np.full(stem.log_alpha.shape, 9.0))
@@ -199,13 +205,11 @@ def test_writers_that_are_padded_hinder_no_shared_gate():
 
 
 def test_mixed_additions_as_layers():
-    gated = keras_bar.gate(pruning.randomize(long_stream(post=True)))
-    pruning.close_gates(gated, share=0.6)
+    gated, hard, _ = pruned_stream(post=True)
     small = keras_bar.compact(gated, mixed_addition="layer")
     assert "MixedResidual" in kinds_of(small)
     assert not {"Pad", "Take", "GetItem"} & kinds_of(small)
     x = pruning.inputs_for(gated)
-    hard = keras_bar.hard_prune(gated)
     assert pruning.difference(small, hard, x) < 1e-4
     # Scattered channels are multiplied by a matrix, and no cost says so.
     mixed = {*keras_bar.measure_cost(small).uncounted.values()}

@@ -93,11 +93,11 @@ def sequential():
     )
 
 
-def long_stream(post):
-    """Seven writers of one stream: its channels lie in many runs."""
+def long_stream(post, blocks=6):
+    """Many writers of one stream: its channels lie in many runs."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(24, 3, padding="same")(x)
-    for _ in range(6):
+    for _ in range(blocks):
         y = layers.ReLU()(layers.BatchNormalization()(x))
         y = layers.Conv2D(24, 3, padding="same")(conv_norm_relu(y, 5))
         x = layers.Add()([x, layers.BatchNormalization()(y) if post else y])
