@@ -25,10 +25,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from keras_bar import datasets as prepared
-from recipes import datasets
-from recipes import streams
-from recipes import synthetic
-from recipes import training
+from recipes.data import registry
+from recipes.data import tfds_data
+from recipes.experiment import training
+from tests.helpers import archives
 
 # Training pictures per class.
 COUNTS = {"cifar10": 200, "mio_tcd": 100}
@@ -48,16 +48,16 @@ def main(arguments=None):
 
 
 def measure(name, folder, settings):
-    synthetic.write(name, folder, COUNTS[name], COUNTS[name] // 10)
+    archives.write(name, folder, COUNTS[name], COUNTS[name] // 10)
     if name == "mio_tcd":
-        streams.MEMORY = 0
-    stream = streams.Stream(
+        tfds_data.MEMORY = 0
+    stream = tfds_data.TfdsData(
         prepared.prepare(name, folder), batch=settings.batch_size
     )
     batches = repeat(stream.batches(0))
-    known = datasets.DATASETS[name]
+    known = registry.DATASETS[name]
     model = known.networks[known.network]()
-    model.compile("adam", training.CROSSENTROPY, jit_compile=training.JIT)
+    model.compile("adam", training.CROSSENTROPY, jit_compile=False)
     x, y = next(batches)
     watch = measuring.Watch([PIPELINE, STEP])
     for _turn in range(settings.turns + 1):

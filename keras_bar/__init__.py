@@ -16,7 +16,7 @@ from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
 from keras_bar.gating import gate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BudgetCheck",

@@ -1,9 +1,10 @@
-"""`python -m keras_bar`: costs, explanations, compaction and reports of files.
+"""The command line: costs, explanations and compaction of files.
 
-python -m keras_bar cost model.keras
-python -m keras_bar explain gated.keras --json
-python -m keras_bar compact gated.keras -o small.keras
-python -m keras_bar report runs/digits
+keras-bar cost model.keras
+keras-bar explain gated.keras --json
+keras-bar compact gated.keras -o small.keras
+
+`python -m keras_bar` is the same program.
 """
 
 import argparse
@@ -20,7 +21,6 @@ import keras
 from keras_bar import compaction
 from keras_bar import costs
 from keras_bar import files
-from keras_bar import reports
 
 # Characters of another program's error: Keras shows a layer's whole
 # configuration.
@@ -28,7 +28,7 @@ ERROR = 300
 
 
 class UserError(Exception):
-    """What the user can mend; ends the program with a line and exit code 2."""
+    """A mistake of the user: printed as one line, with exit code 2."""
 
 
 def main(arguments=None):
@@ -37,15 +37,15 @@ def main(arguments=None):
         found, text = settings.run(settings)
     except UserError as error:
         line = " ".join(str(error).split())
-        print(f"keras_bar {settings.command}: {line}", file=sys.stderr)
+        print(f"keras-bar {settings.command}: {line}", file=sys.stderr)
         sys.exit(2)
-    # NumPy's numbers are none that JSON knows.
+    # JSON cannot serialize NumPy scalars.
     print(json.dumps(found, indent=1, default=float) if settings.json else text)
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(
-        prog="python -m keras_bar",
+        prog="keras-bar",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,19 +93,6 @@ def parse(arguments):
         "--allow-unfinished",
         action="store_true",
         help="also where gates still learn or the budget is exceeded",
-    )
-    page = add(
-        "report",
-        report,
-        "output folder of a recipe",
-        "writes one HTML page with the tables and pictures of a run",
-    )
-    page.add_argument(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="(default: report.html in the folder)",
     )
     return parser.parse_args(arguments)
 
@@ -163,22 +150,6 @@ def compact(settings):
         | {name: dataclasses.asdict(x) for name, x in both.items()},
         f"{found}\n\n{what}\n\nwrote {output}",
     )
-
-
-def report(settings):
-    output = settings.output or settings.path / "report.html"
-    if output.suffix != ".html":
-        raise UserError(
-            "The page cannot be written. Expected a file that ends with "
-            f".html. Received: {output}"
-        )
-    if settings.path.is_dir():
-        check_writable(output)
-    try:
-        reports.write_page(settings.path, output)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(error) from error
-    return {"report": str(output)}, f"wrote {output}"
 
 
 def check_writable(output):

@@ -63,6 +63,22 @@ class Cost:
         uncounted: Dict from name to type of the layers that multiply and add
             what these numbers leave out, because no rule knows how much:
             attention, custom layers and the like. Their weights are counted.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> cost = keras_bar.measure_cost(model)
+    >>> cost.volume, cost.params
+    (288, 98)
+    >>> print(cost)
+    layer ...
+    total ...
     """
 
     volume: int
@@ -300,6 +316,18 @@ def measure_cost(model):
     Raises:
         ValueError: If the model has no graph of layers, or an input of unknown
             size.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> keras_bar.measure_cost(model).flops
+    5216
     """
     cost_model = CostModel(ChannelAnalysis(trace(model)))
     if math.isnan(cost_model.full["volume"] + cost_model.full["flops"]):

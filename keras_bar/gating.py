@@ -60,6 +60,13 @@ def gate(
     Raises:
         ValueError: If the model has no graph of layers, nothing in it can be
             pruned, or an argument is wrong.
+
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> student = keras_bar.gate(model, skip=["stem_conv"], seed=0)
+    >>> student.get_layer("group1_block1_conv1_gate").channels
+    8
     """
     check_connectivity(connectivity)
     _check_kind(layer)

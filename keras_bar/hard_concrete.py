@@ -13,10 +13,16 @@ are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
 """
 
 import math
+from typing import Any
+from typing import TypeAlias
 
+import keras
 import numpy as np
 from keras import ops
 from keras import random
+
+# Of any backend, or what it converts: floats, lists, arrays.
+Tensor: TypeAlias = Any
 
 BETA = 2 / 3
 GAMMA = -0.1
@@ -31,7 +37,11 @@ _NODES = (1 + _NODES) / 2
 _NODE_WEIGHTS = _NODE_WEIGHTS / 2
 
 
-def binary_concrete_pdf(s, log_alpha, beta=BETA):
+def binary_concrete_pdf(
+    s: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+) -> Tensor:
     """Density of the binary concrete distribution, equation (2).
 
     Args:
@@ -41,6 +51,12 @@ def binary_concrete_pdf(s, log_alpha, beta=BETA):
 
     Returns:
         Tensor of densities.
+
+    Example:
+
+    >>> density = keras_bar.hard_concrete.binary_concrete_pdf(0.5, 0.0)
+    >>> round(float(density), 3)
+    0.667
     """
     s = _float32(s)
     # Equation (2) as the derivative of (3): the powers of `s` that equation
@@ -50,7 +66,11 @@ def binary_concrete_pdf(s, log_alpha, beta=BETA):
     return beta * slope / (s * (1 - s))
 
 
-def binary_concrete_cdf(s, log_alpha, beta=BETA):
+def binary_concrete_cdf(
+    s: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+) -> Tensor:
     """Cumulative distribution of the binary concrete, equation (3).
 
     Args:
@@ -60,11 +80,20 @@ def binary_concrete_cdf(s, log_alpha, beta=BETA):
 
     Returns:
         Tensor of probabilities `P(S <= s)`.
+
+    Example:
+
+    >>> float(keras_bar.hard_concrete.binary_concrete_cdf(0.5, 0.0))
+    0.5
     """
     return ops.sigmoid(beta * _logit(_float32(s)) - _float32(log_alpha))
 
 
-def binary_concrete_inverse_cdf(u, log_alpha, beta=BETA):
+def binary_concrete_inverse_cdf(
+    u: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+) -> Tensor:
     """Quantile of the binary concrete, the inverse of equation (3).
 
     Args:
@@ -74,11 +103,22 @@ def binary_concrete_inverse_cdf(u, log_alpha, beta=BETA):
 
     Returns:
         Tensor of values `s` in [0, 1].
+
+    Example:
+
+    >>> float(keras_bar.hard_concrete.binary_concrete_inverse_cdf(0.5, 0.0))
+    0.5
     """
     return ops.sigmoid((_logit(_float32(u)) + _float32(log_alpha)) / beta)
 
 
-def pdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def pdf(
+    z: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Density of the hard concrete distribution between its two atoms.
 
     It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); the atoms are in
@@ -95,6 +135,12 @@ def pdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of densities.
+
+    Example:
+
+    >>> density = keras_bar.hard_concrete.pdf([0.5, 2.0], 0.0)
+    >>> print(keras.ops.convert_to_numpy(density).round(3))
+    [0.556 0.   ]
     """
     z = _float32(z)
     inside = ops.logical_and(z > 0, z < 1)
@@ -103,7 +149,13 @@ def pdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
     return ops.where(inside, density, 0.0)
 
 
-def cdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def cdf(
+    z: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Cumulative distribution of the hard concrete: (3), stretched.
 
     It jumps at 0 by `P(z=0)` and at 1 by `P(z=1)`.
@@ -117,6 +169,12 @@ def cdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of probabilities `P(Z <= z)`.
+
+    Example:
+
+    >>> below = keras_bar.hard_concrete.cdf([-0.1, 0.0, 1.0], 0.0)
+    >>> print(keras.ops.convert_to_numpy(below).round(3))
+    [0.    0.168 1.   ]
     """
     z = _float32(z)
     s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
@@ -124,7 +182,13 @@ def cdf(z, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
     return ops.where(z < 1, below_one, 1.0)
 
 
-def inverse_cdf(u, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def inverse_cdf(
+    u: Tensor,
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Quantile of the hard concrete distribution, equation (4).
 
     Args:
@@ -136,12 +200,23 @@ def inverse_cdf(u, log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of values `z` in [0, 1].
+
+    Example:
+
+    >>> z = keras_bar.hard_concrete.inverse_cdf([0.1, 0.5, 0.9], 0.0)
+    >>> print(keras.ops.convert_to_numpy(z).round(3))
+    [0.  0.5 1. ]
     """
     s = binary_concrete_inverse_cdf(u, log_alpha, beta)
     return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
 
 
-def probability_alive(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def probability_alive(
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Probability of a non-zero value, `P(z > 0)`, equation (5).
 
     Args:
@@ -154,11 +229,21 @@ def probability_alive(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
         Tensor of probabilities with the shape of `log_alpha`. At
         `log_alpha = 0` it is 0.832, so `P(z=0)` is 0.168; the supplement's
         0.23 belongs to `beta = 1/2`.
+
+    Example:
+
+    >>> round(float(keras_bar.hard_concrete.probability_alive(0.0)), 3)
+    0.832
     """
     return ops.sigmoid(_float32(log_alpha) - beta * math.log(-gamma / zeta))
 
 
-def probability_one(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def probability_one(
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Probability of a fully open gate, `P(z = 1)`.
 
     Args:
@@ -169,12 +254,22 @@ def probability_one(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of probabilities with the shape of `log_alpha`.
+
+    Example:
+
+    >>> round(float(keras_bar.hard_concrete.probability_one(0.0)), 3)
+    0.168
     """
     logit = math.log((1 - gamma) / (zeta - 1))
     return ops.sigmoid(_float32(log_alpha) - beta * logit)
 
 
-def deterministic(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def deterministic(
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Median of the hard concrete: equation (4) at `u = 1/2`.
 
     It is positive exactly where `P(z > 0)` exceeds 1/2.
@@ -187,11 +282,22 @@ def deterministic(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of values in [0, 1] with the shape of `log_alpha`.
+
+    Example:
+
+    >>> z = keras_bar.hard_concrete.deterministic([-2.0, 0.0, 2.0])
+    >>> print(keras.ops.convert_to_numpy(z).round(3))
+    [0.  0.5 1. ]
     """
     return inverse_cdf(0.5, log_alpha, beta, gamma, zeta)
 
 
-def mean(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def mean(
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Expected value `E[z]`, to the precision of float32.
 
     Integrates `P(z > x)` over `x` in (0, 1), which is `E[z]` too: unlike the
@@ -206,6 +312,11 @@ def mean(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of values in (0, 1) with the shape of `log_alpha`.
+
+    Example:
+
+    >>> round(float(keras_bar.hard_concrete.mean(0.0)), 3)
+    0.5
     """
     log_alpha = ops.expand_dims(_float32(log_alpha), -1)
     logits = _float32(np.log((_NODES - gamma) / (zeta - _NODES)))
@@ -213,7 +324,13 @@ def mean(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
     return ops.sum(_float32(_NODE_WEIGHTS) * survival, axis=-1)
 
 
-def sample(log_alpha, seed=None, beta=BETA, gamma=GAMMA, zeta=ZETA):
+def sample(
+    log_alpha: Tensor,
+    seed: int | keras.random.SeedGenerator | None = None,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
     """Draws one value per element: equation (4) with `u ~ U(0, 1)`.
 
     Args:
@@ -226,6 +343,13 @@ def sample(log_alpha, seed=None, beta=BETA, gamma=GAMMA, zeta=ZETA):
     Returns:
         Tensor of values in [0, 1] with the shape of `log_alpha`,
         differentiable with respect to it.
+
+    Example:
+
+    >>> z = keras_bar.hard_concrete.sample(np.zeros(1000), seed=0)
+    >>> dead = keras.ops.convert_to_numpy(z) == 0
+    >>> bool(0.1 < dead.mean() < 0.25)
+    True
     """
     log_alpha = _float32(log_alpha)
     u = random.uniform(

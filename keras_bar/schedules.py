@@ -4,8 +4,14 @@ All functions broadcast their arguments, which may be Python floats, arrays or
 tensors, and compute in float32.
 """
 
+from typing import Any
+from typing import TypeAlias
+
 import numpy as np
 from keras import ops
+
+# Of any backend, or what it converts: floats, lists, arrays.
+Tensor: TypeAlias = Any
 
 # What the barrier is clipped to, and its value from the upper end on.
 BARRIER_MAX = 1e10
@@ -22,7 +28,7 @@ _SOFTEST = 1e-3
 _HARDEST = 1e30
 
 
-def sigmoidal_transition(t, d=10.0):
+def sigmoidal_transition(t: Tensor, d: float = 10.0) -> Tensor:
     """Rises from exactly 0 at `t = 0` to exactly 1 at `t = 1`.
 
     This is `T(t, d)`, equation (1) of the supplement: a sigmoid, shifted and
@@ -35,6 +41,12 @@ def sigmoidal_transition(t, d=10.0):
 
     Returns:
         Tensor of values in [0, 1] with the shape of `t`.
+
+    Example:
+
+    >>> done = keras_bar.schedules.sigmoidal_transition([0.0, 0.25, 0.5, 1.0])
+    >>> print(keras.ops.convert_to_numpy(done).round(3))
+    [0.   0.07 0.5  1.  ]
     """
     if not isinstance(d, int | float | np.number) or not d >= 0:
         raise ValueError(
@@ -53,7 +65,9 @@ def sigmoidal_transition(t, d=10.0):
     return ops.where(at_end, t, ops.clip(curve, 0.0, 1.0))
 
 
-def moving_budget(t, budget, full_cost, d=10.0):
+def moving_budget(
+    t: Tensor, budget: Tensor, full_cost: Tensor, d: float = 10.0
+) -> Tensor:
     """Budget in force when a fraction `t` of the pruning steps is done.
 
     This is `b(t) = (1 - T) (1 + HEADROOM) V_F + T B`, with `T` the
@@ -69,13 +83,19 @@ def moving_budget(t, budget, full_cost, d=10.0):
 
     Returns:
         Tensor in the units of `full_cost`.
+
+    Example:
+
+    >>> budget = keras_bar.schedules.moving_budget([0.0, 0.5, 1.0], 125, 1000)
+    >>> keras.ops.convert_to_numpy(budget).tolist()
+    [1010.0, 567.5, 125.0]
     """
     done = sigmoidal_transition(t, d)
     start = (1 + HEADROOM) * _float32(full_cost)
     return (1 - done) * start + done * _float32(budget)
 
 
-def barrier(cost, lower, upper):
+def barrier(cost: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Penalty that rises from 0 at `lower` towards infinity at `upper`.
 
     This is `f(V, a, b) = r^2 / (1 - r)` with `r = max(0, (V - a) / (b - a))`,
@@ -92,6 +112,12 @@ def barrier(cost, lower, upper):
 
     Returns:
         Tensor of values in [0, `BARRIER_MAX`], without unit.
+
+    Example:
+
+    >>> penalty = keras_bar.schedules.barrier([100.0, 150.0, 200.0], 100, 200)
+    >>> keras.ops.convert_to_numpy(penalty).tolist()
+    [0.0, 0.5, 10000000000.0]
     """
     cost = ops.stop_gradient(_float32(cost))
     lower, upper = _float32(lower), _float32(upper)

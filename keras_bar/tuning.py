@@ -6,6 +6,7 @@ and keeps, are pruned networks.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 
@@ -29,17 +30,24 @@ class Interval:
     Attributes:
         center: Float, the tuned value.
         width: Float, between the least value and the greatest.
+
+    Example:
+
+    >>> from keras_bar import tuning
+    >>> interval = tuning.Interval(center=0.9, width=0.2)
+    >>> interval.least, interval.greatest
+    (0.8, 1.0)
     """
 
     center: float
     width: float
 
     @property
-    def least(self):
+    def least(self) -> float:
         return self.center - self.width / 2
 
     @property
-    def greatest(self):
+    def greatest(self) -> float:
         return self.center + self.width / 2
 
 
@@ -66,7 +74,10 @@ PAPER_INTERVALS = {
 }
 
 
-def draw(hp, intervals=None):
+def draw(
+    hp: keras_tuner.HyperParameters,
+    intervals: dict[str, Interval] | None = None,
+) -> dict[str, float]:
     """Declares a hyperparameter per interval, uniform in it.
 
     Args:
@@ -76,6 +87,14 @@ def draw(hp, intervals=None):
     Returns:
         Dict from name to value, a float. What was not drawn yet has the tuned
         value.
+
+    Example:
+
+    >>> from keras_bar import tuning
+    >>> import keras_tuner
+    >>> drawn = tuning.draw(keras_tuner.HyperParameters())
+    >>> drawn["hardness"]
+    10.0
     """
     intervals = INTERVALS if intervals is None else intervals
     return {
@@ -112,19 +131,46 @@ class PruningHyperModel(keras_tuner.HyperModel):
 
     Example:
 
-    >>> hypermodel = keras_bar.tuning.PruningHyperModel(
-    ...     build, budget=1 / 8,
+    >>> import keras_tuner
+    >>> from keras_bar import tuning
+    >>> def build(hp):
+    ...     model = keras_bar.gate(
+    ...         keras.Sequential([
+    ...             keras.Input((8, 8, 1)),
+    ...             keras.layers.Conv2D(8, 3),
+    ...             keras.layers.GlobalAveragePooling2D(),
+    ...             keras.layers.Dense(2),
+    ...         ])
+    ...     )
+    ...     rate = hp.Float("rate", 1e-4, 1e-2, sampling="log")
+    ...     model.compile(keras.optimizers.Adam(rate), "mse")
+    ...     return model
+    >>> hypermodel = tuning.PruningHyperModel(
+    ...     build,
+    ...     budget=1 / 2,
     ...     settings=lambda hp: {"hardness": hp.Float("hardness", 5.0, 15.0)},
     ... )
     >>> tuner = keras_tuner.RandomSearch(
-    ...     hypermodel, keras_tuner.Objective("val_accuracy", "max"),
-    ...     max_trials=10,
+    ...     hypermodel,
+    ...     keras_tuner.Objective("val_loss", "min"),
+    ...     max_trials=1,
+    ...     directory="sweep",
     ... )
-    >>> tuner.search(x, y, epochs=20, validation_data=(x_val, y_val))
+    >>> x, y = np.ones((64, 8, 8, 1)), np.zeros((64, 2))
+    >>> tuner.search(
+    ...     x, y, batch_size=4, epochs=3, validation_data=(x, y), verbose=0
+    ... )
     >>> small = keras_bar.compact(tuner.get_best_models()[0])
     """
 
-    def __init__(self, build, budget, metric="volume", settings=None, **kwargs):
+    def __init__(
+        self,
+        build: Callable[[keras_tuner.HyperParameters], keras.Model],
+        budget: float,
+        metric: str = "volume",
+        settings: Callable[[keras_tuner.HyperParameters], dict] | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not callable(build):
             raise ValueError(
@@ -144,7 +190,9 @@ class PruningHyperModel(keras_tuner.HyperModel):
         self.make_regularizer(hp)
         return self._function(hp)
 
-    def make_regularizer(self, hp):
+    def make_regularizer(
+        self, hp: keras_tuner.HyperParameters
+    ) -> BudgetRegularizer:
         """The callback of a trial."""
         settings = self.settings(hp) if self.settings else {}
         return BudgetRegularizer(

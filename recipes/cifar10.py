@@ -9,26 +9,21 @@ each.
     python recipes/cifar10.py --methods bar bar-flops wm lzr --factors 4 16
 """
 
-import os
 import pathlib
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import early
-
-if __name__ == "__main__":
-    early.check("cifar10")  # Before Keras is imported.
-
-from recipes import command
-from recipes import comparison
+from recipes.experiment import command
+from recipes.experiment import preflight
 
 
 def main(given=None):
-    comparison.run(__doc__, "cifar10", ["bar"], given)
+    settings = preflight.parse_paper(__doc__, "cifar10", given)
+    from recipes.experiment import grid  # Imports Keras.
+
+    grid.run(settings)
 
 
 if __name__ == "__main__":

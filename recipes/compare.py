@@ -9,54 +9,44 @@ search over their strength, and MorphNet is expanded to the budget.
     python recipes/compare.py --dataset fashion_mnist --methods bar wm lzr
     python recipes/compare.py --dataset digits --scale 0.2 --seeds 0
 
-In the output folder: a folder per data set with a folder per cell; of all cells
-found there `results.csv`, a row each; of those like the ones asked for
-`tables.md`, the tables of the supplement's section 6, and the pictures `volume`
-and `flops`, its Figures 6 and 8, the supplement's numbers dashed; `channels`,
-its Figure 1, and `flops_of_layers`, of BAR's networks at all factors.
-What is done is not done again, and a cell that was interrupted goes on after
-its last epoch. A folder is for one process at a time. With the defaults there
-are 120 cells, of some minutes each on one core, and the searches.
+The output folder has a folder per data set with a folder per experiment. All
+that are found there have a row in `results.csv`. Those like the ones asked for
+are in `tables.md`, the tables of the supplement's section 6, and in the figures
+`accuracy`, `volume` and `flops`, its Figures 6 and 8, the supplement's numbers
+dashed; `channels`, its Figure 1, and `flops_of_layers` show BAR's networks at
+all factors. What is done is not done again, and an experiment that was
+interrupted resumes after its last epoch. With the defaults there are 120
+experiments, of some minutes each on one core, and the searches.
 """
 
-import os
 import pathlib
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import arguments
-from recipes import command
-from recipes import comparison
-from recipes import datasets
-from recipes import tables
+from recipes import methods
+from recipes.data.registry import DATASETS
+from recipes.experiment import arguments
+from recipes.experiment import command
+from recipes.experiment import preflight
 
-COMPARED = ["bar", "bar-flops", "random", "wm", "vq", "id"] + [
-    "lzr",
-    "ib",
-    "morphnet",
-    "narrow",
-]
+VARIANTS = ("wm-global", "id-weights")
+COMPARED = [x for x in methods.NAMES if x not in VARIANTS]
 
 
 def main(given=None):
-    known = list(datasets.DATASETS)
-    parser = arguments.make_parser(
-        __doc__, known, list(tables.TITLES), COMPARED, "runs/compare"
-    )
-    parser.add_argument(
-        "--dataset",
-        choices=known,
-        default="fashion_mnist",
-        help=f"one of {', '.join(known)} (default: fashion_mnist)",
-    )
+    parser = arguments.make_parser(__doc__)
+    arguments.add_dataset(parser)
+    arguments.add_grid(parser, methods.NAMES, COMPARED)
+    arguments.add_training(parser, DATASETS)
+    arguments.add_output(parser, "runs/compare")
     settings = parser.parse_args(given)
-    settings.synthetic = settings.dataset.endswith("-synthetic")
-    folders = {name: settings.output / name for name in known}
-    comparison.train(parser, settings, settings.dataset, folders)
+    folders = {name: settings.output / name for name in DATASETS}
+    preflight.check(parser, settings, folders)
+    from recipes.experiment import grid  # Imports Keras.
+
+    grid.run(settings)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """BAR at several pruning factors on Fashion-MNIST, beside what it must beat.
 
-Trains a network on 10,000 real pictures at 14x14 and prunes copies of it to
+Trains a network on 10,000 real images at 14x14 and prunes copies of it to
 1/2, 1/4, 1/8 and 1/16 of its activation volume, with nothing but the budget
 set. Compares them, after the same number of training steps with the same
 distillation, with
@@ -20,50 +20,36 @@ WideResNet-10-2, and `vgg`, six convolutions without residuals.
     python recipes/fashion_mnist.py --methods bar --factors 8 --seeds 0
     python recipes/fashion_mnist.py --methods bar --metric flops --network vgg
 
-A cell of the table is a folder in the output folder; what is done is not done
-again, and a cell that was interrupted goes on after its last epoch. All cells
-found go to `results.csv`, `table.md` and the picture `accuracy`; `channels` and
-`flops_of_layers` show BAR's networks at all factors, layer by layer.
+An experiment is a folder in the output folder; what is done is not done again,
+and an experiment that was interrupted resumes after its last epoch. All that
+are found go to `results.csv` and `tables.md`, those like the ones asked for to
+the figures `accuracy`, `volume` and `flops`; `channels` and `flops_of_layers`
+show BAR's networks at all factors, layer by layer.
 """
 
-import os
 import pathlib
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import arguments
-from recipes import command
-from recipes import comparison
-from recipes import figures
-from recipes import hosts
 from recipes import methods
-from recipes import runner
-from recipes import tables
-
-COMPARED = ["bar", "narrow", "wm"]
+from recipes.experiment import arguments
+from recipes.experiment import command
+from recipes.experiment import preflight
 
 
 def main(given=None):
-    parser = arguments.make_parser(
-        __doc__,
-        ["fashion_mnist"],
-        list(methods.METHODS),
-        COMPARED,
-        "runs/fashion_mnist",
-    )
-    settings = parser.parse_args(given)
-    folder = settings.output
-    for rows in runner.run(parser, settings, "fashion_mnist", folder):
-        if hosts.is_chief():
-            tables.write(rows, folder)
-    if hosts.is_chief():
-        alike = comparison.select(rows, settings, settings.network)
-        figures.draw(alike, folder, folder)
-        print(f"\n{(folder / 'table.md').read_text()}")
+    parser = arguments.make_parser(__doc__)
+    choices = [*methods.NAMES, *methods.ABLATIONS]
+    arguments.add_grid(parser, choices, ["bar", "narrow", "wm"])
+    arguments.add_training(parser, ["fashion_mnist"])
+    arguments.add_output(parser, "runs/fashion_mnist")
+    parser.set_defaults(dataset="fashion_mnist")
+    settings = preflight.check(parser, parser.parse_args(given))
+    from recipes.experiment import grid  # Imports Keras.
+
+    grid.run(settings)
 
 
 if __name__ == "__main__":

@@ -12,58 +12,58 @@ them. The supplement does not name its seven; ours, with the intervals, are
 In the output folder: a folder per trial, as `compare.py` has them;
 `trials.csv`, a row per trial with what was drawn; `sensitivity.csv`, the mean
 and the standard deviation per factor; `sensitivity.md`, the same beside the
-supplement's Table 1; and the picture `sensitivity`, its Fig. 2. What is done is
-not done again, and a trial that was interrupted goes on after its last epoch.
+supplement's Table 1; and the figure `sensitivity`, its Fig. 2. What is done is
+not done again, and a trial that was interrupted resumes after its last epoch.
 
 On several machines, with an output folder that all of them see: set
 `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` to the address of the first
 one everywhere, `KERASTUNER_TUNER_ID` to `chief` there, and to `tuner0`,
 `tuner1`, ... on the others, and run the same command. The chief trains the full
-network and then hands out the trials. If a worker is lost, another one goes on
-with its trial; it may be started again under its name.
+network and then hands out the trials. If a worker is lost, another one resumes
+its trial; it may be started again under its name.
 """
 
-import os
 import pathlib
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import arguments
-from recipes import command
-from recipes import datasets
-from recipes import trials
+from recipes.data.registry import DATASETS
+from recipes.experiment import arguments
+from recipes.experiment import command
+from recipes.experiment import preflight
 
 
 def main(given=None):
-    known = list(datasets.DATASETS)
-    parser = arguments.make_basic_parser(__doc__, known, None)
-    parser.add_argument(
-        "--dataset",
-        choices=known,
-        default="fashion_mnist",
-        help=f"one of {', '.join(known)} (default: fashion_mnist)",
+    parser = arguments.make_parser(__doc__)
+    add = parser.add_argument
+    arguments.add_dataset(parser)
+    arguments.add_training(parser, DATASETS)
+    arguments.add_output(parser, None)
+    add(
+        "--trials",
+        type=arguments.COUNT,
+        default=10,
+        help="per factor (default: 10)",
     )
-    parser.add_argument(
-        "--trials", type=int, default=10, help="per factor (default: 10)"
-    )
-    parser.add_argument(
+    add(
         "--seed",
-        type=int,
+        type=arguments.SEED,
         default=0,
         help="of what is drawn, and of all trainings (default: 0)",
     )
-    parser.add_argument(
+    add(
         "--paper",
         action="store_true",
         help="with the paper's penalty in the loss instead of the threshold: "
         "its strength and the steps of the budget are drawn, too, instead of "
         "initial_logit and exponent of the price",
     )
-    trials.run(parser, parser.parse_args(given))
+    settings = preflight.check_sweep(parser, parser.parse_args(given))
+    from recipes.experiment import sweep  # Imports Keras.
+
+    sweep.run(settings)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Fixtures of more than one file, and how the tests share the cores."""
+"""How the tests share the cores."""
 
 import gc
 import os
-
-import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that share two cores: a second thread in each would only wait.
@@ -18,8 +16,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
-from tests import fashion  # noqa: E402
-
 # Trainings from end to end. Begun last, one would keep a single process busy
 # when all others are done.
 LONG = {
@@ -27,7 +23,7 @@ LONG = {
     "digits_test.py",
     "distribute_test.py",
     "fashion_mnist_test.py",
-    "recipes_test.py",
+    "paper_recipes_test.py",
     "sensitivity_test.py",
     "tuning_test.py",
 }
@@ -37,12 +33,3 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
     # What has been imported by now stays: no collection needs to look at it.
     gc.freeze()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A file of made-up pictures, for which recipes have a narrow network."""
-    path = tmp_path_factory.mktemp("data") / "pictures.npz"
-    fashion.write_pictures(path)
-    with fashion.narrow():
-        yield path

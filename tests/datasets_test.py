@@ -17,7 +17,7 @@ from keras_bar.datasets import MioTcd  # noqa: E402
 from keras_bar.datasets import TinyImagenet  # noqa: E402
 from keras_bar.datasets import mio_tcd  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
-from recipes import synthetic  # noqa: E402
+from tests.helpers import archives  # noqa: E402
 
 
 class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
@@ -26,7 +26,7 @@ class _BuilderTest(tfds.testing.DatasetBuilderTestCase):
     @classmethod
     def setUpClass(cls):
         cls.EXAMPLE_DIR = tempfile.mkdtemp()
-        synthetic.write(cls.NAME, pathlib.Path(cls.EXAMPLE_DIR), 4, 2)
+        archives.write(cls.NAME, pathlib.Path(cls.EXAMPLE_DIR), 4, 2)
         super().setUpClass()
 
     @classmethod
@@ -66,7 +66,7 @@ def break_picture(path):
 
 
 def test_folders_and_archives_are_found(tmp_path):
-    root = synthetic.write("tiny_imagenet", tmp_path / "folder", 2, 1)
+    root = archives.write("tiny_imagenet", tmp_path / "folder", 2, 1)
     packed = tmp_path / "packed"
     packed.mkdir()
     shutil.make_archive(packed / root.name, "zip", root.parent, root.name)
@@ -80,17 +80,17 @@ def test_folders_and_archives_are_found(tmp_path):
     for (a, x), (b, y) in zip(first, second, strict=True):
         assert a == b
         np.testing.assert_array_equal(x, y)
-    assert builders[0].info.metadata["wordnet"] == sorted(synthetic.WORDNET)
+    assert builders[0].info.metadata["wordnet"] == sorted(archives.WORDNET)
     # Prepared once, the source is needed no more.
     shutil.rmtree(root)
     assert len(read(datasets.prepare("tiny_imagenet", root.parent), "train"))
 
 
 def test_pictures_are_decoded_as_they_are(tmp_path):
-    root = synthetic.write("tiny_imagenet", tmp_path, 1, 1)
+    root = archives.write("tiny_imagenet", tmp_path, 1, 1)
     builder = datasets.prepare("tiny_imagenet", tmp_path)
     lines = (root / "val" / "val_annotations.txt").read_text().splitlines()
-    labels = sorted(synthetic.WORDNET)
+    labels = sorted(archives.WORDNET)
     expected = {}
     for line in lines:
         name, number, *_ = line.split("\t")
@@ -103,7 +103,7 @@ def test_pictures_are_decoded_as_they_are(tmp_path):
 
 
 def test_a_tenth_of_every_class_is_held_out(tmp_path):
-    synthetic.write("mio_tcd", tmp_path, 18, 2)
+    archives.write("mio_tcd", tmp_path, 18, 2)
     builder = datasets.prepare("mio_tcd", tmp_path)
     assert counts(builder, "train") == [18] * 11
     assert counts(builder, "test") == [2] * 11
@@ -113,18 +113,18 @@ def test_a_tenth_of_every_class_is_held_out(tmp_path):
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
-    root = synthetic.write("tiny_imagenet", tmp_path, 2, 2)
+    root = archives.write("tiny_imagenet", tmp_path, 2, 2)
     broken = root / "val" / "images" / "val_3.JPEG"
     if lost:
         broken.unlink()
     else:
         break_picture(broken)
-    gone = root / "train" / synthetic.WORDNET[5] / "images"
+    gone = root / "train" / archives.WORDNET[5] / "images"
     for picture in sorted(gone.iterdir()):
         picture.unlink()
     with pytest.raises(ValueError, match=r"Received 2 .*_0.JPEG, .*_1.JPEG"):
         datasets.prepare("tiny_imagenet", tmp_path)
-    again = synthetic.write("tiny_imagenet", tmp_path / "again", 2, 2)
+    again = archives.write("tiny_imagenet", tmp_path / "again", 2, 2)
     for picture in (again / gone.relative_to(root)).iterdir():
         shutil.copy(picture, gone)
     with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
@@ -154,13 +154,13 @@ def test_no_network_is_told_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, classes", [("cifar10", 10), ("cifar100", 100)])
 def test_extracted_cifar(name, classes, tmp_path):
-    root = synthetic.write(name, tmp_path, 3, 2)
+    root = archives.write(name, tmp_path, 3, 2)
     builder = datasets.prepare(name, tmp_path)
     assert counts(builder, "train") == [3] * classes
     assert counts(builder, "test") == [2] * classes
     rng = np.random.default_rng(0)
     first = rng.permutation(np.repeat(np.arange(classes), 3))[0]
-    picture = synthetic.make_picture(rng, first, classes, (32, 32))
+    picture = archives.make_image(rng, first, classes, (32, 32))
     # Somewhere among them: they are shuffled when they are prepared.
     found = [x for label, x in read(builder, "train") if label == first]
     assert sum(np.array_equal(picture, x) for x in found) == 1
@@ -178,21 +178,21 @@ def test_wrong_sources(tmp_path):
         ValueError, match="Expected a folder that holds wnids.txt"
     ):
         datasets.prepare("tiny_imagenet", tmp_path)
-    root = synthetic.write("mio_tcd", tmp_path, 1, 1)
+    root = archives.write("mio_tcd", tmp_path, 1, 1)
     shutil.rmtree(root / "train" / "bus")
     with pytest.raises(ValueError, match="Expected a folder for each of"):
         datasets.prepare("mio_tcd", tmp_path)
 
 
 def test_a_cut_file_of_cifar(tmp_path):
-    root = synthetic.write("cifar10", tmp_path, 2, 1)
+    root = archives.write("cifar10", tmp_path, 2, 1)
     break_picture(root / "data_batch_3.bin")
     with pytest.raises(ValueError, match="data_batch_3.bin is missing or cut"):
         datasets.prepare("cifar10", tmp_path)
 
 
 def test_a_whole_archive_in_place_of_a_broken_one(tmp_path):
-    root = synthetic.write("mio_tcd", tmp_path / "made", 9, 1)
+    root = archives.write("mio_tcd", tmp_path / "made", 9, 1)
     picture = next((root / "train" / "car").iterdir())
     whole = picture.read_bytes()
     break_picture(picture)
@@ -211,7 +211,7 @@ def test_a_whole_archive_in_place_of_a_broken_one(tmp_path):
 
 
 def test_what_pillow_forgives_and_tensorflow_does_not(tmp_path):
-    root = synthetic.write("tiny_imagenet", tmp_path, 1, 1)
+    root = archives.write("tiny_imagenet", tmp_path, 1, 1)
     broken = root / "val" / "images" / "val_3.JPEG"
     Image.fromarray(np.zeros((64, 70, 3), "uint8")).save(broken, "TIFF")
     with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):

@@ -45,21 +45,31 @@ class ChannelGroup:
             positions), with `R'R = X'X`. The list is empty where there is no
             such layer, as in front of a concatenation or of the additions of
             mixed connectivity.
+
+    Example:
+
+    >>> def largest_weight(channels):
+    ...     sizes = [np.abs(x).max(axis=0) for x in channels.filters]
+    ...     return np.max(sizes, axis=0)
+    >>> filters = np.array([[1.0, -3.0], [2.0, 0.5]])  # 2 weights, 2 channels
+    >>> channels = keras_bar.baselines.ChannelGroup("conv", [filters], index=0)
+    >>> largest_weight(channels).tolist()
+    [2.0, 3.0]
     """
 
     name: str
-    filters: list
+    filters: list[np.ndarray]
     index: int
     reader_count: int = 0
     activations: Callable | None = dataclasses.field(default=None, repr=False)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of channels."""
         return self.filters[0].shape[1]
 
 
-def weight_magnitude(channels):
+def weight_magnitude(channels: ChannelGroup) -> np.ndarray:
     """WM: the Euclidean norm of a channel's filter.
 
     Where several convolutions write a channel, the root of the mean of their
@@ -76,6 +86,13 @@ def weight_magnitude(channels):
     Returns:
         Floats `(channels,)`, in units of the weights.
 
+    Example:
+
+    >>> filters = np.array([[3.0, 0.0], [4.0, 1.0]])  # 2 weights, 2 channels
+    >>> channels = keras_bar.baselines.ChannelGroup("conv", [filters], index=0)
+    >>> keras_bar.baselines.weight_magnitude(channels).tolist()
+    [5.0, 1.0]
+
     Reference:
 
     - [Pruning Filters for Efficient ConvNets](
@@ -85,7 +102,7 @@ def weight_magnitude(channels):
     return np.sqrt(np.sum(squares, axis=0)) / np.sqrt(len(squares))
 
 
-def random_scores(seed):
+def random_scores(seed: int) -> Callable[[ChannelGroup], np.ndarray]:
     """Random: every channel is as good as any other.
 
     Args:
@@ -96,6 +113,12 @@ def random_scores(seed):
 
     Raises:
         ValueError: If the seed is no integer of at least 0.
+
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> criterion = keras_bar.baselines.random_scores(seed=0)
+    >>> small = keras_bar.baselines.prune(model, criterion, budget=1 / 2)
     """
     whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
     if not whole or seed < 0:

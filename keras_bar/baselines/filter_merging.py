@@ -3,12 +3,14 @@
 import dataclasses
 import importlib
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
+from keras_bar.baselines.criteria import ChannelGroup
 from keras_bar.layers import BudgetState
 
 
@@ -22,9 +24,23 @@ class Merge:
         writers: Array `(kept, channels)`: the filter, bias and normalization
             of what stays become `sum_j writers[i, j] * those of channel j`;
             None to leave them as they are.
+
+    Example:
+
+    >>> class Halve:  # A channel that stays stands in for one that goes.
+    ...     def __call__(self, channels):
+    ...         return np.arange(channels.size)
+    ...     def merge(self, channels, kept):
+    ...         every = np.arange(channels.size)
+    ...         matrix = np.zeros((len(kept), channels.size))
+    ...         matrix[every % len(kept), every] = 1.0
+    ...         matrices = [matrix] * channels.reader_count
+    ...         return keras_bar.baselines.Merge(matrices)
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> small = keras_bar.baselines.prune(model, Halve(), budget=1 / 2)
     """
 
-    readers: list
+    readers: list[np.ndarray]
     writers: np.ndarray | None = None
 
 
@@ -45,13 +61,19 @@ class VectorQuantization:
     `weight_magnitude`: root mean squares over the convolutions that write a
     channel. A layer with larger weights keeps more. The traversal is ours.
 
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> criterion = keras_bar.baselines.VectorQuantization()
+    >>> small = keras_bar.baselines.prune(model, criterion, budget=1 / 2)
+
     Reference:
 
     - [Compressing Deep Convolutional Networks using Vector Quantization](
         https://arxiv.org/abs/1412.6115) (Gong et al., 2014)
     """
 
-    def __call__(self, channels):
+    def __call__(self, channels: ChannelGroup) -> np.ndarray:
         points = _points(channels)
         first = np.argmin(_distances(points, points.mean(axis=0)))
         scores = np.full(len(points), np.inf)
@@ -66,7 +88,7 @@ class VectorQuantization:
             nearest = np.minimum(nearest, distances)
         return scores / np.sqrt(len(channels.filters))
 
-    def merge(self, channels, kept):
+    def merge(self, channels: ChannelGroup, kept: np.ndarray) -> Merge:
         """The clusters, as a `Merge`.
 
         Args:
@@ -112,18 +134,25 @@ class InterpolativeDecomposition:
     Raises:
         ValueError: If the inputs are not arrays of the same number of samples.
 
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> images = np.random.default_rng(0).random((16, 8, 8, 1), "float32")
+    >>> criterion = keras_bar.baselines.InterpolativeDecomposition(images)
+    >>> small = keras_bar.baselines.prune(model, criterion, budget=1 / 2)
+
     Reference:
 
     - [Pruning Neural Networks with Interpolative Decompositions](
         https://arxiv.org/abs/2108.00065) (Chee et al., 2021)
     """
 
-    def __init__(self, inputs=None):
+    def __init__(self, inputs: Any = None):
         if inputs is not None:
             _check_arrays(inputs)
         self.inputs = inputs
 
-    def __call__(self, channels):
+    def __call__(self, channels: ChannelGroup) -> np.ndarray:
         linalg = _optional("scipy.linalg")
         columns = np.concatenate(
             [
@@ -137,7 +166,7 @@ class InterpolativeDecomposition:
         scores[pivots[: len(diagonal)]] = diagonal
         return scores / max(diagonal[0], 1e-30)
 
-    def merge(self, channels, kept):
+    def merge(self, channels: ChannelGroup, kept: np.ndarray) -> Merge:
         """The interpolation, as a `Merge`.
 
         Args:

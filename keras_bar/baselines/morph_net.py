@@ -73,15 +73,34 @@ class MorphNetRegularizer(GateRegularizer):
         ValueError: If an argument is wrong, the model has no
             `keras_bar.layers.MarkerGate`s, or something reads the channels of
             one of them without the scale of a batch normalization in between.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.BatchNormalization(),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(
+    ...     model, connectivity="regular", layer=keras_bar.layers.MarkerGate
+    ... )
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
+    >>> regularizer = keras_bar.baselines.MorphNetRegularizer(1e-6, "flops")
+    >>> history = student.fit(x, y, verbose=0, callbacks=[regularizer])
+    >>> seed = keras_bar.compact(student, connectivity="regular")
     """
 
     def __init__(
         self,
-        strength,
-        metric="flops",
-        threshold=1e-2,
-        until=None,
-        log_all=False,
+        strength: float,
+        metric: str = "flops",
+        threshold: float = 1e-2,
+        until: float | None = None,
+        log_all: bool = False,
     ):
         super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
@@ -212,7 +231,9 @@ def _magnitude(gamma, places):
     return ops.max(ops.take(size, places, axis=0), axis=1)
 
 
-def expand(model, budget, metric="flops"):
+def expand(
+    model: keras.Model, budget: float, metric: str = "flops"
+) -> keras.Model:
     """Widens a network uniformly until it uses a budget (MorphNet's step 3).
 
     Every convolution whose channels are free gets the same multiple of them:
@@ -235,6 +256,19 @@ def expand(model, budget, metric="flops"):
             convolution, or layers whose configuration fixes a number of
             channels (squeeze-and-excitation, grouped convolutions, slices, a
             rescaling channel by channel).
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> budget = 2 * keras_bar.measure_cost(model).flops
+    >>> wider = keras_bar.baselines.expand(model, budget, "flops")
+    >>> wider.get_layer("conv").filters
+    16
     """
     selection.check_metric(metric)
     if not selection.is_number(budget) or not 0 < budget < math.inf:

@@ -1,6 +1,9 @@
 """One-shot pruning: close the weakest channels of a trained network."""
 
 import functools
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,15 +27,15 @@ SCOPES = ("layer", "global")
 
 
 def prune(
-    model,
-    criterion,
-    budget,
-    metric="volume",
+    model: keras.Model,
+    criterion: Callable[[ChannelGroup], Any],
+    budget: float,
+    metric: str = "volume",
     *,
-    scope="layer",
-    connectivity="regular",
-    skip=(),
-):
+    scope: str = "layer",
+    connectivity: str = "regular",
+    skip: Iterable[str] = (),
+) -> keras.Model:
     """Removes the weakest channels of a model at once, without training.
 
     Train the result, and call this again: that is the iterative scheme in
@@ -62,6 +65,15 @@ def prune(
     Raises:
         ValueError: If an argument is wrong, nothing in the model can be
             pruned, or the budget is too small for any connected network.
+
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> criterion = keras_bar.baselines.weight_magnitude
+    >>> small = keras_bar.baselines.prune(model, criterion, budget=1 / 2)
+    >>> full, left = map(keras_bar.measure_cost, (model, small))
+    >>> left.volume <= full.volume / 2
+    True
     """
     selection.check_budget_argument(budget, metric)
     _check_criterion(criterion)
@@ -96,7 +108,7 @@ def prune(
     return compact(student)
 
 
-def halvings(budget):
+def halvings(budget: float) -> list[float]:
     """Budgets of the rounds of iterative pruning: prune, train, and again.
 
         for step in baselines.halvings(1 / 16):
@@ -120,6 +132,13 @@ def halvings(budget):
 
     Raises:
         ValueError: If the budget is no such fraction.
+
+    Example:
+
+    >>> keras_bar.baselines.halvings(1 / 16)
+    [0.5, 0.5, 0.5, 0.5]
+    >>> len(keras_bar.baselines.halvings(1 / 6))
+    2
     """
     if not selection.is_number(budget) or not 0 < budget <= 1:
         raise ValueError(

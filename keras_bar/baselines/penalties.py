@@ -1,5 +1,7 @@
 """LZR and IB: methods that prune by a constant penalty on every channel."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_bar.budget import selection
@@ -7,6 +9,7 @@ from keras_bar.budget.controls import Penalty
 from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.budget.validation import check_gates
 from keras_bar.costs import METRICS
+from keras_bar.layers import ChannelGate
 from keras_bar.layers import GaussianGate
 from keras_bar.layers import HardConcreteGate
 
@@ -40,7 +43,13 @@ class ChannelRegularizer(GateRegularizer):
 
     gate_class: type
 
-    def __init__(self, strength, weight=None, factor=None, log_all=False):
+    def __init__(
+        self,
+        strength: float,
+        weight: str | None = None,
+        factor: Callable[[ChannelGate], float] | None = None,
+        log_all: bool = False,
+    ):
         super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
         if weight is not None and weight not in METRICS:
@@ -71,18 +80,12 @@ class ChannelRegularizer(GateRegularizer):
         weights = dict.fromkeys(model.gates, 1.0)
         if self.weight is not None:
             weights = model.savings(self.weight)
-        if self.factor is not None:
-            weights = {g: self._factor_of(g) * w for g, w in weights.items()}
+        factor = self.factor
+        if factor is not None:
+            weights = {
+                g: _checked_factor(factor(g), g) * w for g, w in weights.items()
+            }
         return _Penalty(weights, self.strength, self.channel_penalty)
-
-    def _factor_of(self, gate):
-        factor = self.factor(gate)
-        if not selection.is_number(factor) or not 0 < factor < float("inf"):
-            raise ValueError(
-                f"Invalid factor of {gate.name!r}. Expected a finite number "
-                f"above 0. Received: {factor!r}"
-            )
-        return factor
 
 
 class L0Regularizer(ChannelRegularizer):
@@ -95,7 +98,27 @@ class L0Regularizer(ChannelRegularizer):
     part of `strength`.
 
     Args:
-        strength, weight, factor, log_all: As of `ChannelRegularizer`.
+        strength: Positive float, the factor of the loss.
+        weight: As `ChannelRegularizer` takes it.
+        factor: As `ChannelRegularizer` takes it.
+        log_all: As `ChannelRegularizer` takes it.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.BatchNormalization(),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model, seed=0)
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
+    >>> regularizer = keras_bar.baselines.L0Regularizer(strength=0.01)
+    >>> history = student.fit(x, y, verbose=0, callbacks=[regularizer])
+    >>> small = keras_bar.compact(student)
     """
 
     gate_class = HardConcreteGate
@@ -115,12 +138,38 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
     picture at that layer.
 
     Args:
-        strength, weight, factor, log_all: As of `ChannelRegularizer`.
+        strength: Positive float, the factor of the loss.
+        weight: As `ChannelRegularizer` takes it.
+        factor: As `ChannelRegularizer` takes it.
+        log_all: As `ChannelRegularizer` takes it.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.BatchNormalization(),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
+    >>> regularizer = keras_bar.baselines.InformationBottleneckRegularizer(1e-3)
+    >>> history = student.fit(x, y, verbose=0, callbacks=[regularizer])
+    >>> small = keras_bar.compact(student)
     """
 
     gate_class = GaussianGate
 
-    def __init__(self, strength, weight="volume", factor=None, log_all=False):
+    def __init__(
+        self,
+        strength: float,
+        weight: str | None = "volume",
+        factor: Callable[[ChannelGate], float] | None = None,
+        log_all: bool = False,
+    ):
         super().__init__(strength, weight, factor, log_all)
 
     def channel_penalty(self, gate):
@@ -147,6 +196,15 @@ class _Penalty(Penalty):
             weight * ops.sum(self.value(gate))
             for gate, weight in self.weights.items()
         )
+
+
+def _checked_factor(factor, gate):
+    if not selection.is_number(factor) or not 0 < factor < float("inf"):
+        raise ValueError(
+            f"Invalid factor of {gate.name!r}. Expected a finite number "
+            f"above 0. Received: {factor!r}"
+        )
+    return factor
 
 
 def check_strength(strength):

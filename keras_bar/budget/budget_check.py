@@ -20,6 +20,21 @@ class BudgetCheck:
         full: Cost of the unpruned network.
         largest: List of `LayerCost`, the layers that hold most of `least`, the
             largest first.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> check = keras_bar.check_budget(keras_bar.gate(model), 1 / 100)
+    >>> check.possible
+    False
+    >>> print(check)
+    A budget of 3 (0.01 of the full volume) is too small ...
     """
 
     possible: bool

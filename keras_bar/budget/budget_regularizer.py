@@ -62,6 +62,25 @@ class BudgetRegularizer(GateRegularizer):
             pruned already, a second regularizer takes part, the number of
             steps is unknown, or the budget is not positive, above the full
             cost or below what any connected network needs.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model, seed=0)
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((256, 8, 8, 1)), np.zeros((256, 2))
+    >>> budget = keras_bar.callbacks.BudgetRegularizer(1 / 2, metric="flops")
+    >>> history = student.fit(
+    ...     x, y, batch_size=4, epochs=4, verbose=0, callbacks=[budget]
+    ... ).history
+    >>> history["flops"][-1] <= 1 / 2
+    True
     """
 
     @renamed_arguments(

@@ -21,8 +21,8 @@ class GateHistoryLogger(keras.callbacks.Callback):
 
     `keras_bar.reports.plot_gates` draws it. The file is JSON: a dict from the
     number of the epoch, from 1 on, to a dict from the gate's name to how many
-    of its channels are in each of 20 equal bins from 0 to 1. A training that is
-    gone on with adds to it.
+    of its channels are in each of 20 equal bins from 0 to 1. A resumed run
+    appends.
 
     Args:
         path: Path of the file. Its folder must exist.
@@ -30,6 +30,23 @@ class GateHistoryLogger(keras.callbacks.Callback):
     Raises:
         ValueError: If the file cannot be written, or is there and no such
             journal; and in `fit`, if the model has no gates.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model, seed=0)
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((32, 8, 8, 1)), np.zeros((32, 2))
+    >>> logger = keras_bar.callbacks.GateHistoryLogger("gates.json")
+    >>> history = student.fit(x, y, epochs=2, verbose=0, callbacks=[logger])
+    >>> sum(logger.epochs["2"]["conv_gate"])  # Channels, in 20 bins.
+    8
     """
 
     def __init__(self, path):
@@ -49,7 +66,7 @@ class GateHistoryLogger(keras.callbacks.Callback):
         self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Of an earlier training what comes later is none of this one.
+        # Drop later epochs logged by a previous run.
         self.epochs = {x: y for x, y in self.epochs.items() if int(x) <= epoch}
 
     def on_epoch_end(self, epoch, logs=None):

@@ -35,6 +35,30 @@ class GateRegularizer(keras.callbacks.Callback):
             end.
         log_all: Boolean, whether the logs have every entry, or those in
             `brief_logs`.
+
+    Example:
+
+    What all of its kind have in common: the logs, and gates that are fixed when
+    `fit` ends.
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model, seed=0)
+    >>> student.compile("adam", "mse")
+    >>> x, y = np.ones((32, 8, 8, 1)), np.zeros((32, 2))
+    >>> regularizer = keras_bar.baselines.L0Regularizer(0.01)
+    >>> isinstance(regularizer, keras_bar.callbacks.GateRegularizer)
+    True
+    >>> history = student.fit(x, y, verbose=0, callbacks=[regularizer]).history
+    >>> sorted(history)
+    ['loss', 'penalty', 'volume']
+    >>> student.get_layer("conv_gate").is_fixed
+    True
     """
 
     def __init__(self, steps, log_all=False):

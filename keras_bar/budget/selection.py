@@ -95,9 +95,18 @@ def check_budget(model, budget, metric="volume"):
 
     Example:
 
-    >>> check = keras_bar.check_budget(keras_bar.gate(model), 1 / 8, "flops")
-    >>> check.possible, check.least / check.full
-    >>> print(check)
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> check = keras_bar.check_budget(keras_bar.gate(model), 1 / 4, "flops")
+    >>> check.possible
+    True
+    >>> check.least
+    652
     """
     check_budget_argument(budget, metric)
     cost_model = CostModel(ChannelAnalysis(trace(model)))

@@ -57,6 +57,21 @@ def compact(
     Raises:
         ValueError: If the model has no gates, pruning is unfinished, no path
             from input to output is left, or an argument is wrong.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model)
+    >>> student.get_layer("conv_gate").set_alive(np.arange(8) < 3)
+    >>> small = keras_bar.compact(student)
+    >>> small.get_layer("conv").filters
+    3
     """
     check_connectivity(connectivity)
     if mixed_addition not in MIXED_ADDITIONS:

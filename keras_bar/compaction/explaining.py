@@ -85,6 +85,21 @@ def explain(model):
 
     Returns:
         An `Explanation`.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> print(keras_bar.explain(keras_bar.gate(model)))
+    1 convolutions can be pruned:
+      conv
+    0 convolutions cannot:
+    ...
     """
     if hasattr(model, "explanation"):
         return model.explanation

@@ -63,6 +63,24 @@ def hard_prune(model, *, allow_unfinished=False):
     Raises:
         ValueError: If the model has no gates, pruning is unfinished, or no
             path from the input to the output is left.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model)
+    >>> student.get_layer("conv_gate").set_alive(np.arange(8) < 3)
+    >>> pruned = keras_bar.hard_prune(student)
+    >>> small = keras_bar.compact(student)
+    >>> images = np.ones((1, 8, 8, 1))
+    >>> expected = pruned.predict(images, verbose=0)
+    >>> bool(np.allclose(small.predict(images, verbose=0), expected, atol=1e-5))
+    True
     """
     graph = trace.trace(model)
     analysis = ChannelAnalysis(graph)

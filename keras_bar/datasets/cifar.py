@@ -26,6 +26,7 @@ class _Extracted:
 
 class _FromFolder(Local):
     def _split_generators(self, dl_manager):
+        assert self.source is not None  # These builders do not download.
         folder = pathlib.Path(self.source).parent
         # Of the builder that this is mixed with, as below.
         _check_files(folder, self._cifar_info)  # type: ignore[attr-defined]

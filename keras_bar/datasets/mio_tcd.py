@@ -40,6 +40,13 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
             `"complete"` refuses pictures that cannot be read, `"readable"`
             leaves them out and names them in the metadata.
+
+    Example:
+
+    >>> from keras_bar import datasets
+    >>> builder = datasets.MioTcd(data_dir="data")
+    >>> builder.info.features["label"].num_classes
+    11
     """
 
     VERSION = tfds.core.Version("1.0.0")

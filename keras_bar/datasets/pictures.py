@@ -1,6 +1,7 @@
 """Reading picture files that may be broken."""
 
 import io
+import os
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -17,7 +18,9 @@ class Local:
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`.
     """
 
-    def __init__(self, *, source=None, **kwargs):
+    def __init__(
+        self, *, source: str | os.PathLike[str] | None = None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.source = source
 

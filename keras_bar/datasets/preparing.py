@@ -1,5 +1,6 @@
 """Finds, downloads and prepares the data sets of the paper."""
 
+import os
 import pathlib
 import shutil
 
@@ -25,7 +26,9 @@ BUILDERS = {
 }
 
 
-def prepare(name, folder, skip_broken=False):
+def prepare(
+    name: str, folder: str | os.PathLike[str], skip_broken: bool = False
+) -> tfds.core.DatasetBuilder:
     """Makes a data set ready to be read.
 
     What is prepared in the folder is used as it is. Otherwise the archive, or
@@ -47,35 +50,45 @@ def prepare(name, folder, skip_broken=False):
             holds something else, or pictures are broken.
         ConnectionError: Within seconds, if the data set would have to be
             downloaded and cannot be.
+
+    Example:
+
+    The folder `data` holds the archive of Mio-TCD, or what it extracts to.
+
+    >>> from keras_bar import datasets
+    >>> builder = datasets.prepare("mio_tcd", "data")
+    Downloading and preparing ...
+    >>> sorted(builder.info.splits)
+    ['test', 'train']
     """
     check_available(name, folder, skip_broken)
     source = SOURCES[name]
-    folder = sources.around(source, folder)
-    builders = _make_builders(name, folder, skip_broken)
+    root = sources.around(source, folder)
+    builders = _make_builders(name, root, skip_broken)
     for builder in builders:
         if _is_prepared(builder):
             return builder
     builder = builders[0]
-    downloads = folder / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
+    downloads = root / "downloads"
+    root.mkdir(parents=True, exist_ok=True)
     try:
         builder.download_and_prepare(
             download_dir=downloads,
             # Archives of CIFAR are looked for here.
-            download_config=tfds.download.DownloadConfig(manual_dir=folder),
+            download_config=tfds.download.DownloadConfig(manual_dir=root),
         )
     except (
         NonMatchingChecksumError,
         ExtractError,
     ) as error:
-        path = sources.find(source, folder) or downloads
+        path = sources.find(source, root) or downloads
         raise ValueError(
             f"The archive of {name} is damaged. Expected it as it is at "
             f"{source.url}; delete it and try again. Received: {path} ({error})"
         ) from error
     except DownloadError as error:
         raise ConnectionError(
-            sources.describe(name, source, folder, str(error))
+            sources.describe(name, source, root, str(error))
         ) from error
     finally:
         # Pictures are stored twice until here, and of another archive under
@@ -84,12 +97,23 @@ def prepare(name, folder, skip_broken=False):
     return builder
 
 
-def check_available(name, folder, skip_broken=False):
+def check_available(
+    name: str, folder: str | os.PathLike[str], skip_broken: bool = False
+) -> None:
     """Raises, within seconds, what `prepare` would raise where there is no such
     data set, or where it would have to be downloaded and cannot be.
 
     Args:
-        name, folder, skip_broken: As `prepare` takes them.
+        name: As `prepare` takes it.
+        folder: As `prepare` takes it.
+        skip_broken: As `prepare` takes it.
+
+    Example:
+
+    The folder `data` holds the archive of Mio-TCD, or what it extracts to.
+
+    >>> from keras_bar import datasets
+    >>> datasets.check_available("mio_tcd", "data")
     """
     if name not in SOURCES:
         raise ValueError(

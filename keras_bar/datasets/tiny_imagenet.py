@@ -22,6 +22,13 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
             `"complete"` refuses pictures that cannot be read, `"readable"`
             leaves them out and names them in the metadata.
+
+    Example:
+
+    >>> from keras_bar import datasets
+    >>> builder = datasets.TinyImagenet(data_dir="data")
+    >>> builder.info.features["image"].shape
+    (64, 64, 3)
     """
 
     VERSION = tfds.core.Version("1.0.0")

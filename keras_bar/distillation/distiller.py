@@ -61,14 +61,23 @@ class Distiller(keras.distillation.Distiller):
 
     Example:
 
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
     >>> distiller = keras_bar.distillation.Distiller(
-    ...     teacher,
-    ...     keras_bar.gate(teacher),
+    ...     model,
+    ...     keras_bar.gate(model),
     ...     keras_bar.distillation.LogitsDistillation(temperature=4.0),
     ...     student_loss_weight=0.1,
     ... )
-    >>> distiller.compile("adam", loss="sparse_categorical_crossentropy")
-    >>> distiller.fit(x, y, class_weight={0: 1.0, 1: 5.0})
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> distiller.compile("adam", loss)
+    >>> x, y = np.ones((32, 8, 8, 1)), np.arange(32) % 2
+    >>> history = distiller.fit(x, y, class_weight={0: 1.0, 1: 5.0}, verbose=0)
     """
 
     def __init__(self, teacher, student, distillation_losses, **kwargs):

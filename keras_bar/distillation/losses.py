@@ -21,6 +21,13 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
         loss: `keras.losses.Loss` between the two softened outputs; by default
             the Kullback-Leibler divergence. For several outputs also a list or
             a dict of losses like them, None where there is none.
+
+    Example:
+
+    >>> loss = keras_bar.distillation.LogitsDistillation(temperature=4.0)
+    >>> logits = keras.ops.convert_to_tensor([[2.0, -1.0, 0.0]])
+    >>> abs(float(loss.compute_loss(logits, logits))) < 1e-6
+    True
     """
 
     def __init__(self, temperature=4.0, loss=None):
@@ -78,6 +85,24 @@ class FeatureDistillation(keras.distillation.FeatureDistillation):
 
     See there for the arguments. A `Distiller` puts it in the place of Keras's
     own.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model)
+    >>> distiller = keras_bar.distillation.Distiller(
+    ...     model,
+    ...     student,
+    ...     keras_bar.distillation.FeatureDistillation(
+    ...         teacher_layer_name="conv", student_layer_name="conv"
+    ...     ),
+    ... )
     """
 
     def compute_loss(

@@ -35,6 +35,26 @@ class RecordedDistiller(Distiller):
     Raises:
         ValueError: If a distillation loss reads intermediate features, of
             which there is no record.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> distiller = keras_bar.distillation.RecordedDistiller(
+    ...     model,
+    ...     keras_bar.gate(model),
+    ...     keras_bar.distillation.LogitsDistillation(temperature=4.0),
+    ... )
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> distiller.compile("adam", loss)
+    >>> x, y = np.ones((32, 8, 8, 1)), np.arange(32) % 2
+    >>> answers = model.predict(x, verbose=0)
+    >>> history = distiller.fit(x, {"labels": y, "teacher": answers}, verbose=0)
     """
 
     def __init__(self, teacher, student, distillation_losses, **kwargs):

@@ -39,6 +39,20 @@ class BudgetState(keras.layers.Layer):
         control: Function of this layer, and of whether a new step begins, that
             acts on the gates and returns a scalar loss or None; or None.
         owner: The callback that sets `control`, or None.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8, 8, 1)),
+    ...     keras.layers.Conv2D(8, 3, name="conv"),
+    ...     keras.layers.ReLU(),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> student = keras_bar.gate(model)
+    >>> state = student.get_layer("budget_state")
+    >>> state.control is None  # No budget is at work.
+    True
     """
 
     def __init__(self, limit=None, **kwargs):

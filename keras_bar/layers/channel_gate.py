@@ -36,12 +36,33 @@ class ChannelGate(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
         training: Boolean, whether to draw `z`.
+
+    Example:
+
+    >>> class AlwaysOpen(keras_bar.layers.ChannelGate):
+    ...     def add_parameters(self):
+    ...         pass
+    ...     def draw(self, batch_size):
+    ...         return keras.ops.ones((self.channels,))
+    ...     def inference_factors(self):
+    ...         return keras.ops.ones((self.channels,))
+    ...     def keep_probability(self):
+    ...         return keras.ops.ones((self.channels,))
+    >>> gate = AlwaysOpen()
+    >>> gate(np.ones((1, 3))).shape[-1]
+    3
     """
 
     # Whether every sample of a batch has factors of its own.
     draws_per_sample = False
 
-    def __init__(self, axis=-1, return_factors=False, seed=None, **kwargs):
+    def __init__(
+        self,
+        axis: int = -1,
+        return_factors: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.axis = axis
         self.return_factors = return_factors
@@ -136,11 +157,13 @@ class ChannelGate(keras.layers.Layer):
         alive = ops.cast(fixed != 0.0, "float32")
         return ops.where(fixed == LEARNING, self.keep_probability(), alive)
 
-    def alive(self):
+    def alive(self) -> np.ndarray:
         """Which channels live: NumPy booleans `(channels,)`."""
         return _is_alive(ops.convert_to_numpy(self.deterministic()))
 
-    def set_alive(self, mask, opened=1.0):
+    def set_alive(
+        self, mask: np.ndarray, opened: float | np.ndarray = 1.0
+    ) -> None:
         """Closes and opens channels for good.
 
         An open channel keeps its deterministic factor.
@@ -161,12 +184,12 @@ class ChannelGate(keras.layers.Layer):
         factors = np.where(_is_alive(z), z, opened)
         self.fixed_value.assign(np.where(mask, factors, 0.0))
 
-    def fix(self):
+    def fix(self) -> None:
         """Fixes every channel at its deterministic factor."""
         self.set_alive(self.alive())
 
     @property
-    def is_fixed(self):
+    def is_fixed(self) -> bool:
         """Whether no channel learns any more."""
         return bool(np.all(self.fixed_value.numpy() != LEARNING))
 

@@ -1,5 +1,7 @@
 """The gate of the variational information bottleneck."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -42,25 +44,35 @@ class GaussianGate(ChannelGate):
         ValueError: If the threshold or the rate is wrong.
 
     Attributes:
-        scaled_mu, scaled_log_sigma: Trainable variables `(channels,)`,
-            float32: `mu / rate` and `log_sigma / rate`.
-        channels, fixed_value: As of every `ChannelGate`.
+        scaled_mu: Trainable variable `(channels,)`, float32: `mu / rate`.
+        scaled_log_sigma: Trainable variable `(channels,)`, float32:
+            `log_sigma / rate`.
+        channels: As of every `ChannelGate`.
+        fixed_value: As of every `ChannelGate`.
 
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
         training: Boolean, whether to draw `z`.
+
+    Example:
+
+    >>> gate = keras_bar.layers.GaussianGate(seed=0)
+    >>> gate(np.ones((2, 8, 8, 4))).shape[-1]
+    4
+    >>> gate.alive().tolist()
+    [True, True, True, True]
     """
 
     draws_per_sample = True
 
     def __init__(
         self,
-        axis=-1,
-        threshold=0.0,
-        rate=1.0,
-        initializers=None,
-        return_factors=False,
-        seed=None,
+        axis: int = -1,
+        threshold: float = 0.0,
+        rate: float = 1.0,
+        initializers: Any = None,
+        return_factors: bool = False,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)

@@ -1,6 +1,9 @@
 """A learnable factor per channel that can become exactly zero."""
 
+from typing import Any
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
@@ -76,10 +79,11 @@ class HardConcreteGate(ChannelGate):
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
-        slope, offset: Variables, a scalar and `(channels,)`, by which a budget
-            sharpens and pushes the gate: the Hard Concrete's parameter is
-            `slope * log_alpha + offset`. `rate` and 0 unless a
-            `BudgetRegularizer` drives them.
+        slope: Scalar variable, by which a budget sharpens the gate: the Hard
+            Concrete's parameter is `slope * log_alpha + offset`. It is `rate`
+            unless a `BudgetRegularizer` drives it.
+        offset: Variable `(channels,)`, by which a budget pushes the gate. It
+            is 0 unless a `BudgetRegularizer` drives it.
         observation: Variable `(channels,)`: the importance of the channels
             seen in the last training step, 0 where `z` was 0; see
             `multiply_observed`.
@@ -92,15 +96,26 @@ class HardConcreteGate(ChannelGate):
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
         training: Boolean, whether to draw `z`.
+
+    Example:
+
+    >>> gate = keras_bar.layers.HardConcreteGate(seed=0)
+    >>> outputs = gate(np.ones((2, 8, 8, 4)))
+    >>> _ = gate.log_alpha.assign([-3.0, 0.0, 0.0, 3.0])
+    >>> gate.alive().tolist()
+    [False, True, True, True]
+    >>> gate.set_alive(np.array([False, False, True, True]))  # For good.
+    >>> keras.ops.convert_to_numpy(gate.probability()).tolist()
+    [0.0, 0.0, 1.0, 1.0]
     """
 
     def __init__(
         self,
-        axis=-1,
-        initializer=None,
-        return_factors=False,
-        seed=None,
-        rate=1.0,
+        axis: int = -1,
+        initializer: Any = None,
+        return_factors: bool = False,
+        seed: int | None = None,
+        rate: float = 1.0,
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
@@ -163,7 +178,7 @@ class HardConcreteGate(ChannelGate):
     def keep_probability(self):
         return hard_concrete.probability_alive(self.location())
 
-    def mean(self):
+    def mean(self) -> np.ndarray:
         """Expected factors under the noise: NumPy floats `(channels,)`."""
         return ops.convert_to_numpy(
             self._unless_fixed(hard_concrete.mean(self.location()))

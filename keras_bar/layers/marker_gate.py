@@ -18,6 +18,14 @@ class MarkerGate(ChannelGate):
         axis: Integer, the channel axis.
         return_factors: Whether to return `[inputs * z, z]`.
         seed: Has no effect: nothing is drawn.
+
+    Example:
+
+    >>> gate = keras_bar.layers.MarkerGate()
+    >>> outputs = gate(np.ones((1, 3)))
+    >>> gate.set_alive(np.array([True, False, True]))
+    >>> keras.ops.convert_to_numpy(gate(np.ones((1, 3)))).tolist()
+    [[1.0, 0.0, 1.0]]
     """
 
     def add_parameters(self):

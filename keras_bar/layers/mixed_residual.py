@@ -32,13 +32,17 @@ class MixedResidual(keras.layers.Layer):
     Call arguments:
         inputs: List of tensors, equal in all but the channel axis.
 
-    Example, one block whose branch reads the alive channels `i_in` of the
-    stream and writes `i_delta`:
+    Example:
 
-    ```python
-    x_alive = keras.ops.take(x_in, i_in, axis=-1)
-    x_out = MixedResidual([None, i_delta])([x_in, branch(x_alive)])
-    ```
+    One block whose branch reads the alive channels 0 and 2 of the stream, and
+    writes channel 1:
+
+    >>> x = keras.ops.convert_to_tensor([[1.0, 0.0, 3.0]])
+    >>> alive = keras.ops.take(x, [0, 2], axis=-1)
+    >>> delta = keras.ops.sum(alive, axis=-1, keepdims=True)
+    >>> layer = keras_bar.layers.MixedResidual([None, [1]])
+    >>> keras.ops.convert_to_numpy(layer([x, delta])).tolist()
+    [[1.0, 4.0, 3.0]]
     """
 
     def __init__(

@@ -1,5 +1,7 @@
 """ResNet-50, and the few pieces it shares with the Wide ResNet."""
 
+from collections.abc import Callable
+
 import keras
 from keras import layers
 
@@ -7,13 +9,13 @@ GROUPS = ((64, 3), (128, 4), (256, 6), (512, 3))  # (width, blocks)
 
 
 def ResNet50(
-    input_shape=None,
-    classes=11,
+    input_shape: tuple | None = None,
+    classes: int = 11,
     *,
-    classifier_activation=None,
-    narrow=1,
-    name=None,
-):
+    classifier_activation: str | Callable | None = None,
+    narrow: float = 1,
+    name: str | None = None,
+) -> keras.Model:
     """ResNet-50 with its stride in the 3x3 convolution.
 
     Post-activation bottleneck blocks; a 1x1 shortcut convolution where a group
@@ -43,6 +45,12 @@ def ResNet50(
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> model = keras_bar.models.ResNet50((64, 64, 3), classes=5, narrow=8)
+    >>> model.output_shape
+    (None, 5)
 
     Reference:
 

@@ -1,5 +1,7 @@
 """The Wide ResNet that BAR is measured on."""
 
+from collections.abc import Callable
+
 import keras
 from keras import layers
 
@@ -9,15 +11,15 @@ STEM_WIDTH = 16
 
 
 def WideResNet(
-    depth=26,
-    width=12,
-    input_shape=None,
-    classes=10,
+    depth: int = 26,
+    width: float = 12,
+    input_shape: tuple | None = None,
+    classes: int = 10,
     *,
-    classifier_activation=None,
-    narrow=1,
-    name=None,
-):
+    classifier_activation: str | Callable | None = None,
+    narrow: float = 1,
+    name: str | None = None,
+) -> keras.Model:
     """Pre-activation Wide ResNet for small pictures.
 
     A 3x3 stem to 16 channels, then three groups of blocks, `16 * width`,
@@ -53,6 +55,15 @@ def WideResNet(
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(10, 2, (8, 8, 1))
+    >>> model.output_shape
+    (None, 10)
+    >>> half = keras_bar.models.WideResNet(10, 2, (8, 8, 1), narrow=2)
+    >>> half.get_layer("stem_conv").filters
+    8
 
     Reference:
 

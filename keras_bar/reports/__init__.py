@@ -7,7 +7,6 @@ from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.distributions import plot_distributions
 from keras_bar.reports.flops import plot_flops
 from keras_bar.reports.gates import plot_gates
-from keras_bar.reports.page import write_page
 from keras_bar.reports.pictures import plot_budget
 from keras_bar.reports.pictures import plot_channels
 from keras_bar.reports.sensitivity import plot_sensitivity
@@ -29,5 +28,4 @@ __all__ = [
     "plot_flops",
     "plot_gates",
     "plot_sensitivity",
-    "write_page",
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import statistics
 
 from keras_bar.reports import pictures
@@ -33,10 +34,15 @@ class Curve:
         points: Dict from pruning factor to a list of accuracies in [0, 1], one
             per seed.
         published: Boolean, whether somebody else measured it; drawn dashed.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> curve = reports.Curve("BAR", {4: [0.88, 0.89], 16: [0.85]})
     """
 
     method: str
-    points: dict
+    points: dict[float, list[float]]
     published: bool = False
 
 
@@ -48,14 +54,24 @@ class Panel:
         title: String.
         curves: List of `Curve`.
         full: Float, the full network's accuracy, or None.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> curve = reports.Curve("BAR", {4: [0.88, 0.89], 16: [0.85]})
+    >>> panel = reports.Panel("Fashion-MNIST", [curve], full=0.878)
     """
 
     title: str
-    curves: list
+    curves: list[Curve]
     full: float | None = None
 
 
-def plot_accuracies(panels, path, label="pruning factor"):
+def plot_accuracies(
+    panels: list[Panel],
+    path: str | os.PathLike[str],
+    label: str = "pruning factor",
+) -> None:
     """Draws the accuracy over the pruning factor, whose axis is logarithmic; a
     line per method: the mean of the seeds, and a band from the worst to the
     best.
@@ -68,6 +84,13 @@ def plot_accuracies(panels, path, label="pruning factor"):
 
     Raises:
         ValueError: If there is no panel.
+
+    Example:
+
+    >>> reports = keras_bar.reports
+    >>> curve = reports.Curve("BAR", {4: [0.88, 0.89], 16: [0.85]})
+    >>> panel = reports.Panel("Fashion-MNIST", [curve], full=0.878)
+    >>> reports.plot_accuracies([panel], "accuracy.svg")
     """
     figure, grid = pictures.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
     styles = _choose_styles(panels)

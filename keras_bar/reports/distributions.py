@@ -1,5 +1,7 @@
 """The distributions of gates: the supplement's Fig. 3."""
 
+import os
+
 import numpy as np
 from keras import ops
 
@@ -11,7 +13,9 @@ _BINARY, _HARD = pictures.VERMILION, pictures.BLUE
 _MARGIN = 1e-4
 
 
-def plot_distributions(path, log_alpha=0.0):
+def plot_distributions(
+    path: str | os.PathLike[str], log_alpha: float = 0.0
+) -> None:
     """Draws the binary and the hard concrete distribution.
 
     On the left their densities, with the probabilities of 0 and of 1 that the
@@ -24,6 +28,11 @@ def plot_distributions(path, log_alpha=0.0):
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
         log_alpha: Float, the location of the gate.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> reports.plot_distributions("gates.svg")
     """
     figure, (left, right) = pictures.new_panels(2, 2, 4.4, 3.2)
     _draw_densities(left, log_alpha)

@@ -1,9 +1,14 @@
 """Where the FLOPs of a network are, and where they went."""
 
+import os
+
+from keras_bar.costs import Cost
 from keras_bar.reports import pictures
 
 
-def plot_flops(full, costs, path):
+def plot_flops(
+    full: Cost, costs: dict[str, Cost], path: str | os.PathLike[str]
+) -> None:
     """Draws the FLOPs of every layer, in the full network and pruned.
 
     Args:
@@ -12,6 +17,14 @@ def plot_flops(full, costs, path):
             one, gated or compact; or an empty dict.
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> teacher = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> student = keras_bar.gate(teacher)
+    >>> full, pruned = map(keras_bar.measure_cost, (teacher, student))
+    >>> reports.plot_flops(full, {"pruned": pruned}, "flops.svg")
     """
     layers = [x for x in full.layers if x.flops]
     places = range(len(layers))

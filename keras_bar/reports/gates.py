@@ -1,11 +1,15 @@
 """How gates open and close over time."""
 
+import os
+
 import numpy as np
 
 from keras_bar.reports import pictures
 
 
-def plot_gates(epochs, path):
+def plot_gates(
+    epochs: dict[str, dict[str, list[int]]], path: str | os.PathLike[str]
+) -> None:
     """Draws what part of the channels has which probability to be alive, epoch
     by epoch, and how many are more likely alive than dead.
 
@@ -18,6 +22,12 @@ def plot_gates(epochs, path):
 
     Raises:
         ValueError: If there is no epoch.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> epochs = {"1": {"conv_gate": 19 * [0] + [8]}}  # All open after epoch 1.
+    >>> reports.plot_gates(epochs, "gates.svg")
     """
     if not epochs:
         raise ValueError(

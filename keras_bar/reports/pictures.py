@@ -5,9 +5,11 @@ need it. Colours differ in lightness, for print and for the colour-blind.
 """
 
 import math
+import os
 import pathlib
 
 from keras_bar import files
+from keras_bar.costs import Cost
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
@@ -18,7 +20,11 @@ GRID = {"color": "#dddddd", "linewidth": 0.6}
 _NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
 
 
-def plot_budget(history, path, metric="volume"):
+def plot_budget(
+    history: dict[str, list[float]],
+    path: str | os.PathLike[str],
+    metric: str = "volume",
+) -> None:
     """Draws how the cost followed the budget during pruning.
 
     Args:
@@ -28,6 +34,12 @@ def plot_budget(history, path, metric="volume"):
         path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
             tells the format.
         metric: `"volume"`, `"flops"` or `"params"`, what the budget is for.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> history = {"volume": [1.0, 0.5, 0.12], "budget": [1.01, 0.57, 0.125]}
+    >>> reports.plot_budget(history, "budget.svg")
     """
     figure, axes = new_figure(5.5, 3.4)
     # The wider ones first: where the curves meet, all remain visible.
@@ -63,7 +75,7 @@ def plot_budget(history, path, metric="volume"):
     save(figure, path)
 
 
-def plot_channels(costs, path):
+def plot_channels(costs: dict[str, Cost], path: str | os.PathLike[str]) -> None:
     """Draws the channels of every convolution, in the full network and pruned.
 
     Like Fig. 1 of the paper's supplement. Where a layer was removed there is a
@@ -78,6 +90,14 @@ def plot_channels(costs, path):
 
     Raises:
         ValueError: If there is no network.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> student = keras_bar.gate(keras_bar.models.WideResNet(8, 0.5, (8, 8, 1)))
+    >>> student.get_layer("stem_conv_gate").set_alive(np.arange(16) < 4)
+    >>> cost = keras_bar.measure_cost(student)
+    >>> reports.plot_channels({"pruned": cost}, "channels.svg")
     """
     if not costs:
         raise ValueError(

@@ -1,5 +1,7 @@
 """Tables for the terminal."""
 
+from collections.abc import Sequence
+
 # Key in a dict of results, its heading, its format, whether less is better
 # (so that a factor can be told).
 _COLUMNS = {
@@ -13,7 +15,7 @@ _COLUMNS = {
 }
 
 
-def format_table(header, rows):
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligns cells in columns, the first to the left and others to the right.
 
     Args:
@@ -22,6 +24,14 @@ def format_table(header, rows):
 
     Returns:
         String of several lines.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> print(reports.format_table(["", "FLOPs"], [["full", "1,024"]]))
+          FLOPs
+    -----------
+    full  1,024
     """
     table = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -35,7 +45,7 @@ def format_table(header, rows):
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def comparison_table(results):
+def comparison_table(results: dict[str, dict[str, float]]) -> str:
     """Compares models in what they know and what they cost.
 
     Args:
@@ -48,6 +58,15 @@ def comparison_table(results):
         String, a table with a row per quantity. With two models a last column
         tells by what factor the second one is smaller, and for the accuracy
         the difference in points.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> results = {"full": {"flops": 1000}, "compact": {"flops": 125}}
+    >>> print(reports.comparison_table(results))
+            full  compact
+    ----------------------------
+    FLOPs  1,000      125  8.0 x
     """
     labels, values = list(results), list(results.values())
     compares = len(labels) == 2

@@ -109,7 +109,7 @@ def test_value_by_hand():
     assign(model, a=gammas[0], b=gammas[1])
     regularizer = MorphNet(1e-4, "flops")
     control, state = pruning.control_of(model, regularizer)
-    logged = control.penalty(state)
+    logged = control.logs(state)["penalty"]
     # A multiply-add is two; 16 places, 9 taps, 2 of 2 and 2 of 3 are alive.
     # `a` reads the picture, whose one channel has no scale, `b` reads `a`, and
     # the two logits read `b`.

@@ -64,7 +64,9 @@ def test_l0_is_the_expected_number_of_open_gates(weight):
     assert float(numpy(control(state))) == pytest.approx(
         0.3 * expected, rel=1e-5
     )
-    assert control.penalty(state) == pytest.approx(0.3 * expected, rel=1e-5)
+    assert control.logs(state)["penalty"] == pytest.approx(
+        0.3 * expected, rel=1e-5
+    )
 
 
 @core

@@ -6,7 +6,7 @@ from importlib import resources
 TABLES = ("connectivity", "results", "sensitivity")
 
 
-def load(table):
+def load(table: str) -> list[dict[str, str | float | None]]:
     """Reads a table of the supplement of *Structured Pruning of Neural
     Networks with Budget-Aware Regularization* (CVPR 2019).
 
@@ -23,6 +23,13 @@ def load(table):
 
     Raises:
         ValueError: If there is no such table.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> rows = reports.paper.load("results")
+    >>> rows[0]["method"]
+    'Random'
     """
     if table not in TABLES:
         raise ValueError(

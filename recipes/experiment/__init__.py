@@ -1,0 +1,1 @@
+"""Experiments: which there are, how they train, how they survive."""

@@ -1,0 +1,179 @@
+"""Runs the experiments of a comparison, one after the other."""
+
+import contextlib
+import itertools
+import json
+import zlib
+
+import keras
+import matplotlib  # noqa: F401  Wanted after the first experiment.
+
+import keras_bar
+from keras_bar import baselines
+from recipes import methods
+from recipes.data.registry import DATASETS
+from recipes.experiment import devices
+from recipes.experiment import hosts
+from recipes.experiment import lock
+from recipes.experiment import phases
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.resuming import Run
+from recipes.experiment.training import JITS
+from recipes.experiment.training import Experiment
+from recipes.experiment.training import TrainingOptions
+from recipes.results import figures
+from recipes.results import tables
+
+# Names of images.
+SHOWN = 10
+
+
+def run(settings, show=True):
+    """Runs the experiments that are asked for and not done, and writes tables
+    and figures after each.
+
+    Args:
+        settings: What the command line said, as `preflight.check` leaves it.
+        show: Whether the tables are printed at the end.
+    """
+    folder = settings.folders[settings.dataset]
+    made_up = f"THESE ARE {DATASETS[settings.dataset].title}."
+    synthetic = settings.dataset.endswith("-synthetic")
+    if synthetic:
+        print(f"\n{made_up}\n", flush=True)
+    with contextlib.ExitStack() as stack:
+        options, data = prepare(settings, folder, stack)
+        publish(settings)
+        asked = itertools.product(
+            settings.methods, settings.factors, settings.seeds
+        )
+        rest = settings.network, settings.metric, settings.start
+        for what in asked:
+            key = ExperimentKey(*what, *rest)
+            experiment = Experiment(
+                key, settings.dataset, data, options, folder
+            )
+            if experiment.is_done():
+                print(f"{key}: done before", flush=True)
+                continue
+            keras.backend.clear_session()
+            train(experiment, methods.load(key.method).run, settings)
+            publish(settings)
+        if hosts.is_chief():
+            rows = tables.alike(tables.find_rows(settings.folders), settings)
+            own = rows[rows.dataset == settings.dataset]
+            figures.draw_networks(own, settings.output)
+        hosts.wait()  # An early end would be taken for a loss.
+    if show and hosts.is_chief():
+        tables.show(settings.output / "tables.md")
+    if synthetic:
+        print(made_up)
+
+
+def publish(settings):
+    """Writes the tables and figures of what is done."""
+    if hosts.is_chief():
+        rows = tables.find_rows(settings.folders)
+        tables.write(rows, settings)
+        figures.draw(tables.alike(rows, settings), settings.output)
+
+
+def prepare(settings, folder, stack):
+    """Checks all, loads the images, and locks the folder until the end of an
+    `ExitStack`. Returns `TrainingOptions`, and the images."""
+    try:
+        methods.check_requirements(settings.methods)
+        devices.start(settings.strategy)
+        devices.check(settings)
+        check_same_on_all_hosts(settings)
+        check_networks(settings)
+        data = load(settings)
+        role = getattr(settings, "role", None)
+        stack.enter_context(lock.held(settings.output, role))
+        # One table holds one kind of training.
+        kind = {
+            "dataset": settings.dataset,
+            "pictures": data.checksum(),
+            "phases": phases.table(DATASETS[settings.dataset].phases),
+            "scale": settings.scale,
+            "batch_size": settings.batch_size,
+            "connectivity": settings.connectivity,
+            "mixed_precision": settings.mixed_precision,
+        }
+        Run(folder, kind)
+    except (ValueError, OSError, ImportError) as error:
+        settings.fail(str(error))
+    jit = JITS[settings.jit]
+    return TrainingOptions(settings.scale, settings.connectivity, jit), data
+
+
+def load(settings):
+    """The images; names those that cannot be read."""
+    known = DATASETS[settings.dataset]
+    data = hosts.run_on_chief_first(
+        lambda: known.load(settings.data, settings.images, settings.skip_broken)
+    )
+    data.batch = settings.batch_size
+    if not data.steps:
+        raise ValueError(
+            "The training images do not fill one batch. Expected a smaller "
+            f"--batch-size. Received: --batch-size {settings.batch_size}"
+        )
+    if names := data.left_out:
+        more = ", ..." if len(names) > SHOWN else ""
+        shown = ", ".join(names[:SHOWN]) + more
+        print(f"left out {len(names)} images that cannot be read: {shown}")
+    return data
+
+
+def train(experiment, run, settings):
+    """Trains an experiment by a method's `run`, from where it was
+    interrupted."""
+    key, data = experiment.key, experiment.data
+    print(f"\n{key}", flush=True)
+    with devices.scope(settings):
+        teacher = experiment.teacher()
+        small, row = run(experiment, teacher)
+        small = experiment.save("compact", small)
+        row = tables.describe(key, teacher, small, data) | row
+    if data.left_out:
+        row["left_out"] = len(data.left_out)
+    if hosts.is_chief():  # Outside, where loading needs no other host.
+        figures.draw_pruning(experiment.folder, row)
+    experiment.finish(row)
+    print(f"{key}: accuracy {row['accuracy']:.4f}", flush=True)
+
+
+def check_same_on_all_hosts(settings):
+    """Raises a ValueError if the chief runs other experiments than this
+    host."""
+    names = ("methods", "factors", "seeds", "network", "metric", "start")
+    asked = {name: getattr(settings, name) for name in names}
+    own = zlib.crc32(json.dumps(asked).encode())
+    if own != hosts.chiefs(own):
+        raise ValueError(
+            "The hosts do different work. Expected the same command on all of "
+            f"them. Received, other than on the first one: {asked}"
+        )
+
+
+def check_networks(settings):
+    """Raises a ValueError if a factor is too large for any network."""
+    largest = max(settings.factors)
+    model = DATASETS[settings.dataset].networks[settings.network]()
+    check_budget(model, 1 / largest, settings.metric)
+    if "bar-flops" in settings.methods:
+        check_budget(model, largest**-2, "flops")
+    if "morphnet" in settings.methods:
+        full = getattr(keras_bar.measure_cost(model), settings.metric)
+        baselines.expand(model, full / largest, settings.metric)
+
+
+def check_budget(model, budget, metric):
+    """Raises a ValueError if no connected network has this fraction of an
+    untrained model's cost."""
+    student = keras_bar.gate(model)
+    student.compile("sgd", "mse")
+    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
+    regularizer.set_model(student)
+    regularizer.on_train_begin()

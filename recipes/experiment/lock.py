@@ -1,0 +1,40 @@
+"""One recipe at a time in an output folder."""
+
+import contextlib
+import fcntl
+import os
+
+from recipes.experiment import hosts
+
+
+@contextlib.contextmanager
+def held(folder, role=None):
+    """A context in which this process alone works in a folder. The kernel
+    releases the lock of a process that ends, however it ends.
+
+    Args:
+        folder: `pathlib.Path`; it is made if need be.
+        role: String. Several hosts, and the workers of a sweep, share a folder
+            on purpose; two processes of one role do not. By default the
+            host's.
+
+    Raises:
+        BlockingIOError: If another process is at work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".lock-{role or f'host{hosts.index()}'}").open(
+        "a+"
+    ) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise BlockingIOError(
+                f"Another recipe is at work in {folder}. Expected that it has "
+                "ended, or another --output. Received: the process "
+                f"{file.read().strip() or 'unknown'}"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield

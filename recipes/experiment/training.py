@@ -1,0 +1,183 @@
+"""An experiment: a key, with all that its training needs."""
+
+import dataclasses
+
+import keras
+
+import keras_bar
+from recipes.data.registry import DATASETS
+from recipes.experiment import hosts
+from recipes.experiment import phases
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.resuming import Run
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+# Words of the command line for what `compile` takes.
+JITS = {"auto": "auto", "on": True, "off": False}
+# What a sweep may draw; the others of `TrainingOptions` hold for a folder.
+DRAWN = ("learning_rate", "weight_decay", "distillation_weight", "temperature")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """How experiments are trained.
+
+    Attributes:
+        scale: Float, factor on the number of epochs of every phase.
+        connectivity: `"mixed"` or `"regular"`, for BAR, LZR and IB.
+        jit: What `compile` takes as `jit_compile`.
+        learning_rate: Float, of Adam; a tenth of it at the low rate.
+        weight_decay: Float, decoupled.
+        distillation_weight: Float, the teacher's part of the loss; the rest is
+            the labels'.
+        temperature: Float, at which the teacher's logits are matched.
+    """
+
+    scale: float = 1.0
+    connectivity: str = "mixed"
+    jit: object = False
+    learning_rate: float = 1e-3
+    weight_decay: float = 5e-4
+    distillation_weight: float = 0.9
+    temperature: float = 4.0
+
+    def adam(self, epochs, low, steps):
+        """The optimizer of a training whose last `low` epochs are at the low
+        rate."""
+        rate = self.learning_rate
+        if low:
+            rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+                [max((epochs - low) * steps, 1)], [rate, rate / 10]
+            )
+        return keras.optimizers.Adam(rate, weight_decay=self.weight_decay)
+
+
+class Experiment(Run):
+    """The training of a key, in a folder of its name.
+
+    Args:
+        key: `ExperimentKey`.
+        dataset: String, a name in `DATASETS`.
+        data: `InMemoryData` or `TfdsData` of this data set.
+        options: `TrainingOptions`.
+        output: `pathlib.Path` of the folder that has a folder per experiment.
+        settings: Dict of what else tells this training from others, or None.
+    """
+
+    def __init__(
+        self,
+        key: ExperimentKey,
+        dataset: str,
+        data,
+        options: TrainingOptions,
+        output,
+        settings: dict | None = None,
+    ):
+        super().__init__(
+            output / str(key), dataclasses.asdict(key) | (settings or {})
+        )
+        self.key, self.dataset, self.data = key, dataset, data
+        self.options, self.output = options, output
+
+    def other(self, **changes):
+        """An experiment that differs from this one."""
+        key = dataclasses.replace(self.key, **changes)
+        return Experiment(
+            key, self.dataset, self.data, self.options, self.output
+        )
+
+    def phases(self, kind):
+        """The `Phases` of a kind of method."""
+        table = DATASETS[self.dataset].phases
+        return phases.load(table, kind, self.options.scale)
+
+    def build(self, narrow=1):
+        """The network with random weights."""
+        return DATASETS[self.dataset].networks[self.key.network](narrow=narrow)
+
+    def teacher(self):
+        """The full network of the seed, which serves all experiments."""
+        full = self.other(**dataclasses.asdict(self.key.teacher()))
+        drawn = {x: getattr(TrainingOptions, x) for x in DRAWN}
+        full.options = dataclasses.replace(self.options, **drawn)
+        keras.utils.set_random_seed(self.key.seed)
+        teacher = full.once("teacher", full.train_full)
+        # Whether it was trained or loaded must not matter.
+        keras.utils.set_random_seed(self.key.seed)
+        return teacher
+
+    def source(self, teacher):
+        """The network that is pruned."""
+        return self.build() if self.key.start == "scratch" else teacher
+
+    def train_full(self, part="teacher", kind="full"):
+        """The unpruned network, after the phases of a kind."""
+        plan = self.phases(kind)
+        model = self.build()
+        model.compile(
+            self.options.adam(plan.train, plan.low, self.data.steps),
+            CROSSENTROPY,
+            metrics=["accuracy"],
+            jit_compile=self.options.jit,
+        )
+        self.train(part, model, plan.train)
+        # Without the optimizer, which `clone_model` would take along: the file
+        # has a third of the size.
+        copy = type(model).from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+        return copy
+
+    def train(self, part, model, epochs, callbacks=(), data=None):
+        """Trains a part on an order of images of its own."""
+        data = data or self.data
+        batches = data.batches([self.key.seed, *part.encode()])
+        self.fit(part, model, batches, epochs, callbacks, data.validation)
+
+    def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
+        """Trains a student with a teacher's help, the last `low` epochs at the
+        low rate."""
+        recorded = self.data.repeats
+        optimizer = self.options.adam(epochs, low, self.data.steps)
+        model = make_distiller(
+            teacher, student, optimizer, self.options, recorded
+        )
+        data = self.data.answered(teacher) if recorded else self.data
+        self.train(part, model, epochs, callbacks, data)
+        return student
+
+    def finetune(self, teacher, small, kind="gates", more=0):
+        """Trains the compact network, with so many more epochs at the high
+        rate."""
+        plan = self.phases(kind)
+        epochs = plan.train + more
+        return self.distill("finetune", teacher, small, epochs, plan.low)
+
+    def gate_log(self):
+        """Callbacks that write down the gates of every epoch."""
+        if not hosts.is_chief():
+            return []
+        path = self.folder / "gates.json"
+        return [keras_bar.callbacks.GateHistoryLogger(path)]
+
+
+def make_distiller(teacher, student, optimizer, options, recorded=False):
+    """A compiled `Distiller` of two networks of logits; where the teacher's
+    answers come with the targets, a `RecordedDistiller`."""
+    distillation = keras_bar.distillation
+    names = ("Distiller", "RecordedDistiller")
+    model = getattr(distillation, names[recorded])(
+        teacher=teacher,
+        student=student,
+        distillation_losses=distillation.LogitsDistillation(
+            temperature=options.temperature
+        ),
+        student_loss_weight=1 - options.distillation_weight,
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=CROSSENTROPY,
+        metrics=["accuracy"],
+        jit_compile=options.jit,
+    )
+    model.build(student.input_shape)  # So that a state can be loaded.
+    return model

@@ -1,0 +1,67 @@
+"""The methods of the comparison, a file each.
+
+A method has a `TITLE`, the supplement's; `REQUIREMENTS`, the packages that it
+needs beside the others; and `run(experiment, teacher)`, which returns the
+pruned network and a dict of what else to report. One of your own is a file here
+and its name in `NAMES`. Nothing here imports Keras before a method is loaded.
+"""
+
+import functools
+import importlib
+import importlib.util
+import types
+
+# As the supplement orders them; the variants that it lacks beside their kind.
+NAMES = (
+    "random",
+    "wm",
+    "wm-global",
+    "vq",
+    "id",
+    "id-weights",
+    "lzr",
+    "ib",
+    "morphnet",
+    "bar",
+    "bar-flops",
+    "narrow",
+)
+# BAR with other settings of `BudgetRegularizer`: docs/small_budgets.md.
+PAPER = {"strength": 1e-5, "steps": 1.0}
+ABLATIONS = {
+    "paper": PAPER,
+    "paper-strong": {**PAPER, "strength": 1e-3},
+    "never-decided": {"undecided_fraction": (0.12, 0.12)},
+    "half-open": {"initial_logit": 0.0},
+    "no-price": {"cost_exponent": 0.0},
+    "plain-price": {"cost_exponent": 1.0},
+    "double-price": {"cost_exponent": 2.0},
+    "no-rest": {"steps": 1.0},
+    "line": {"hardness": 0.0},
+}
+
+
+def load(name):
+    """The module of a method, or what stands for it, by its name."""
+    if name in ABLATIONS:
+        bar = load("bar")
+        run = functools.partial(bar.run, **ABLATIONS[name])
+        return types.SimpleNamespace(TITLE=name, REQUIREMENTS=(), run=run)
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def titles():
+    """Dict from the names of the compared methods to their titles."""
+    return {name: load(name).TITLE for name in NAMES}
+
+
+def check_requirements(names):
+    """Raises an ImportError if a package is missing that methods need."""
+    for name in names:
+        for package in load(name).REQUIREMENTS:
+            if importlib.util.find_spec(package) is None:
+                raise ImportError(
+                    f"The method {name!r} needs a package that is missing. "
+                    "Expected `pip install keras-bar[baselines]`. "
+                    f"Received: no {package}"
+                )

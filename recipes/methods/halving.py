@@ -1,0 +1,49 @@
+"""Random, WM, VQ, ID: half of the volume at a time.
+
+Or what comes near a half where the factor is no power of 2; after each round a
+training at the high and the low rate (supplement, section 3.2).
+"""
+
+import functools
+
+from keras_bar import baselines
+
+
+def run(experiment, teacher, make_criterion, scope="layer"):
+    """Prunes by a criterion in rounds.
+
+    Args:
+        experiment: `Experiment`.
+        teacher: The full network.
+        make_criterion: Function without arguments that returns a criterion of
+            `keras_bar.baselines`.
+        scope: `"layer"` or `"global"`, as in `keras_bar.baselines.prune`.
+    """
+    key, plan = experiment.key, experiment.phases("halving")
+    steps = baselines.halvings(1 / key.factor)
+    place = experiment
+    if not plan.shared:  # The first rounds are the same for all factors.
+        factor = round(1 / steps[0], 6)
+        place = experiment.other(method=f"{key.method}-halved", factor=factor)
+
+    def train(name, small, step, phases):
+        small = baselines.prune(
+            small, make_criterion(), step, key.metric, scope=scope
+        )
+        return place.distill(name, teacher, small, phases.train, phases.low)
+
+    small = first_network(experiment) if plan.anew else teacher
+    for i, step in enumerate(steps):
+        name, phases = f"round{i + 1}", plan.of_round(i, len(steps))
+        small = place.once(
+            name, functools.partial(train, name, small, step, phases)
+        )
+    return small, {}
+
+
+def first_network(experiment):
+    """The network with which all halvings of a seed begin."""
+    first = experiment.other(
+        method="initial", factor=1, metric="volume", start="scratch"
+    )
+    return first.once("initial", lambda: first.train_full("initial", "halving"))

@@ -1,0 +1,1 @@
+"""What experiments have found: tables, figures, and one page of it all."""

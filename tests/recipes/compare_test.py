@@ -1,0 +1,332 @@
+"""The recipe that compares all methods, on a small network."""
+
+import argparse
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas
+import pytest
+
+import keras_bar
+from recipes import compare
+from recipes import methods
+from recipes.data import networks
+from recipes.data import registry
+from recipes.experiment import phases
+from recipes.experiment.key import ExperimentKey
+from recipes.experiment.training import Experiment
+from recipes.experiment.training import TrainingOptions
+from recipes.experiment.training import make_distiller
+from recipes.methods import halving
+from recipes.methods import penalty
+from recipes.methods import strength_search
+from recipes.results import figures
+from recipes.results import tables
+from tests.recipes import fashion
+from tests.recipes.fashion import squeezed
+
+BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
+CELL = "vgg-teacher-{}-volume-2-seed{}"
+
+
+ROW = {
+    "network": "wide_resnet",
+    "start": "teacher",
+    "metric": "volume",
+    "method": "bar",
+    "factor": 4.0,
+    "seed": 0,
+    "accuracy": 0.5,
+    "teacher": 0.75,
+    "volume": 0.25,
+    "flops": 0.125,
+    "params": 0.125,
+    "full_volume": 1000,
+    "full_flops": 10_000,
+    "regular_volume": 300,
+    "regular_flops": 1500,
+}
+
+
+def lines_of(text, title):
+    """The lines of a method in tables, without what aligns their columns."""
+    lines = squeezed(text).splitlines()
+    return [x for x in lines if x.startswith(f"| {title} |")]
+
+
+def run(*arguments):
+    fashion.run(compare.main, *arguments, "--network", "vgg", "--factors", "2")
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory):
+    """All methods of the paper."""
+    folder = tmp_path_factory.mktemp("table")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strength_search, "TRIALS", 1)
+        run(pictures, folder)
+    return folder
+
+
+def test_a_row_per_method(finished):
+    rows = fashion.rows_of(finished)
+    assert set(rows) == set(compare.COMPARED)
+    for method in BUDGETED:
+        assert 0.45 < float(rows[method]["volume"]) <= 0.5
+    assert 0.2 < float(rows["bar-flops"]["flops"]) <= 0.25
+    for method, row in rows.items():
+        path = finished / "fashion_mnist" / CELL.format(method, 0)
+        small = keras.models.load_model(path / "compact.keras", compile=False)
+        assert row["dataset"] == "fashion_mnist"
+        volume = keras_bar.measure_cost(small).volume
+        full = float(row["full_volume"])
+        assert volume / full == pytest.approx(float(row["volume"]))
+
+
+def test_pictures_and_tables_of_the_supplement(finished):
+    text = (finished / "tables.md").read_text()
+    (wm,) = lines_of(text, "WM")
+    # The supplement's row for CIFAR-10, which the table names.
+    assert "| CIFAR-10, published: accuracy, % |" in squeezed(text)
+    assert wm.endswith("| 2.0 | 4.0 | 91.11 |")
+    for name in ("volume.png", "volume.svg", "flops.png", "flops.svg"):
+        assert (finished / name).stat().st_size > 0
+
+
+def test_a_strength_is_searched_for_with_one_seed(
+    finished, pictures, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise AssertionError("searches again")
+
+    folder = tmp_path / "again"
+    shutil.copytree(finished, folder)
+    monkeypatch.setattr(strength_search, "search", refuse)
+    run(pictures, folder, "--methods", "lzr", "--seeds", "1")
+    with open(folder / "results.csv", newline="") as file:
+        rows = [x for x in csv.DictReader(file) if x["method"] == "lzr"]
+    assert len(rows) == 2 and rows[0]["strength"] == rows[1]["strength"]
+    shrunk = folder / "fashion_mnist/vgg-teacher-lzr-shrunk-volume-1-seed"
+    name = f"gated-{float(rows[0]['strength']):g}.keras"
+    weights = [
+        keras.models.load_model(f"{shrunk}{seed}/{name}", compile=False)
+        .get_layer("group1_conv1")
+        .kernel
+        for seed in (0, 1)
+    ]
+    assert not np.array_equal(*map(keras.ops.convert_to_numpy, weights))
+
+
+def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
+    """And the same way, whatever was done before in this process."""
+    teacher = networks.vgg((14, 14, 1), 10)
+    gated = keras_bar.gate(
+        teacher, layer=keras_bar.layers.MarkerGate, connectivity="regular"
+    )
+    monkeypatch.setattr(penalty, "find_strength", lambda *_: 1.0)
+    monkeypatch.setattr(penalty, "shrink", lambda *_: gated)
+    monkeypatch.setattr(penalty, "epochs_left", lambda *_: 0)
+    monkeypatch.setattr(
+        Experiment, "finetune", lambda self, _, small, *more: small
+    )
+    data = argparse.Namespace(accuracy=lambda *_: 0.0)
+
+    def kernel(seed):
+        key = ExperimentKey("morphnet", 2, seed, "vgg", "volume", "teacher")
+        experiment = Experiment(
+            key, "fashion_mnist", data, TrainingOptions(), tmp_path
+        )
+        small, _ = methods.load("morphnet").run(experiment, teacher)
+        layer = small.get_layer("group1_conv1")
+        return keras.ops.convert_to_numpy(layer.kernel)
+
+    first, other, again = map(kernel, (0, 1, 0))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_a_network_that_has_taught_can_be_pruned(tmp_path):
+    """As when a second strength is tried."""
+    key = ExperimentKey("lzr", 2, 0, "vgg", "volume", "teacher")
+    experiment = Experiment(
+        key, "fashion_mnist", None, TrainingOptions(), tmp_path
+    )
+    teacher = networks.vgg((14, 14, 1), 10)
+    expected = len(keras_bar.gate(teacher).trainable_variables)
+    make_distiller(
+        teacher, networks.vgg((14, 14, 1), 10), "adam", TrainingOptions()
+    )
+    assert not teacher.trainable_variables
+    student = keras_bar.gate(experiment.source(teacher))
+    assert len(student.trainable_variables) == expected
+
+
+def test_rounds_of_the_supplement_serve_all_factors(
+    pictures, tmp_path, monkeypatch
+):
+    """Phases for every halving: 4x continues from 2x."""
+    load = phases.load
+    monkeypatch.setattr(
+        phases,
+        "load",
+        lambda dataset, kind, scale: (
+            phases.Phases(high=1, low=1)
+            if kind == "halving"
+            else load(dataset, kind, scale)
+        ),
+    )
+    run(pictures, tmp_path, "--methods", "wm")
+    place = tmp_path / "fashion_mnist/vgg-teacher-wm-halved-volume-2"
+    first = place.with_name(f"{place.name}-seed0") / "round1.keras"
+    written = first.stat().st_mtime_ns
+    arguments = ("--network", "vgg", "--factors", "4", "--methods", "wm")
+    fashion.run(compare.main, pictures, tmp_path, *arguments)
+    assert first.stat().st_mtime_ns == written
+    assert first.with_name("round2.keras").exists()
+    two, four = lines_of((tmp_path / "tables.md").read_text(), "WM")
+    assert two.startswith("| WM | 2 | 1 | 2.0 |")
+    assert four.startswith("| WM | 4 | 1 | 4.0 |")
+
+
+def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
+    """As in the supplement's section 3.2, where the full network of the other
+    methods is trained longer; the methods share it."""
+    plan = phases.Phases(high=40, low=10, anew=True)
+    monkeypatch.setattr(phases, "load", lambda *_: plan)
+    trained = []
+
+    def train(work, part, kind):
+        trained.append((work.key.method, part, kind))
+        return networks.vgg((14, 14, 1), 10)
+
+    monkeypatch.setattr(Experiment, "train_full", train)
+    began = []
+    monkeypatch.setattr(
+        halving.baselines,
+        "prune",
+        lambda model, *_, **__: began.append(model.get_weights()) or model,
+    )
+    monkeypatch.setattr(
+        Experiment, "distill", lambda self, _, __, small, *___: small
+    )
+    teacher = networks.vgg((14, 14, 1), 10)
+    for method in ("wm", "random"):
+        key = ExperimentKey(method, 2, 0, "vgg", "volume", "scratch")
+        experiment = Experiment(
+            key, "cifar10", None, TrainingOptions(), tmp_path
+        )
+        methods.load(method).run(experiment, teacher)
+    assert trained == [("initial", "initial", "halving")]
+    for own, other in zip(*began, strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert not np.array_equal(began[0][0], teacher.get_weights()[0])
+
+
+def test_a_missing_package_is_told_of_at_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(methods.load("vq"), "REQUIREMENTS", ("not_installed",))
+    arguments = ["--dataset", "digits", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        compare.main([*arguments, "--methods", "wm", "vq"])
+    assert "Received: no not_installed" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_digits_need_no_file(tmp_path, capsys):
+    arguments = ["--dataset", "digits", "--output", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        compare.main([*arguments, "--data", "digits.npz"])
+    assert "Expected no file" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare.main([*arguments, "--pictures", "5000"])
+    assert "at most 1347" in capsys.readouterr().err
+    for wrong, why in (
+        (["--network", "vgg"], "one of wide_resnet"),
+        (["--factors", "4", "4.0000001"], "Expected different"),
+        (["--metric", "flops"], "Expected --metric volume"),
+        (["--methods", "morphnet", "--factors", "200"], "Expected"),
+    ):
+        with pytest.raises(SystemExit):
+            compare.main([*arguments, *wrong])
+        assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_supplement_beside():
+    # Section 6.1: one of WM's rows, the nearest of LZR's, FLOPs as a budget.
+    def nearest(title, factor, metric="volume"):
+        return tables.nearest("cifar10", title, factor, metric)
+
+    assert nearest("WM", 16) == ["16.0", "255.8", "86.33"]
+    assert nearest("LZR", 4) == ["4.3", "38.1", "92.10"]
+    assert nearest("BAR (F-trained)", 8) == ["4.4", "63.9", "92.17"]
+    assert nearest("BAR (F-trained)", 16, "flops") == ["2.9", "16.0", "93.50"]
+    assert nearest("WM", 16, "flops") == ["4.0", "16.0", "91.20"]
+    # What stands beside a search that ended far from where it should.
+    row = {**ROW, "dataset": "cifar10", "method": "lzr", "factor": 16.0}
+    rows = pandas.DataFrame([{**row, "volume": 0.24}])
+    text = tables.markdown_of(tables.compare(rows, "volume", "cifar10"))
+    (line,) = lines_of(text, "LZR")
+    assert line.endswith("| 4.3 | 38.1 | 92.10 |")
+    for none in (("narrowed", 8), ("WM", 64), ("WM", 4, "params")):
+        assert nearest(*none) == ["", "", ""]
+
+
+def test_supplement_without_an_accuracy():
+    """Its row for IB on Mio-TCD at 11.5."""
+    for metric in ("volume", "flops"):
+        for curve in figures.published("mio_tcd", metric):
+            assert None not in sum(curve.points.values(), [])
+    # Two of CIFAR-10's rows for IB are at 1.3.
+    (ib,) = (
+        x for x in figures.published("cifar10", "volume") if x.method == "IB"
+    )
+    assert ib.points[1.3] == [0.9085, 0.9128]
+
+
+def write_reports(folder, *rows):
+    for i, row in enumerate(rows):
+        path = folder / "digits" / str(i) / "report.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(row))
+
+
+def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
+    rows = [ROW, {**ROW, "metric": "flops", "accuracy": 0.625}]
+    write_reports(tmp_path, *rows)
+    for metric, shown in (("volume", "50.00"), ("flops", "62.50")):
+        settings = argparse.Namespace(
+            dataset="digits",
+            network="wide_resnet",
+            start="teacher",
+            metric=metric,
+            output=tmp_path,
+        )
+        found = tables.find_rows({"digits": tmp_path / "digits"})
+        tables.write(found, settings)
+        with open(tmp_path / "results.csv", newline="") as file:
+            assert {x["metric"] for x in csv.DictReader(file)} == {
+                "volume",
+                "flops",
+            }
+        (line,) = lines_of((tmp_path / "tables.md").read_text(), "BAR")
+        assert f"| 4.0 | 8.0 | {shown} |" in line
+
+
+def test_published_curves_stand_in_the_same_panel(monkeypatch):
+    known = registry.DATASETS["digits"]
+    monkeypatch.setitem(registry.DATASETS, "cifar10", known)
+    rows = pandas.DataFrame([{"dataset": "cifar10", **ROW}])
+    (panel,) = figures.make_panels(rows, "flops")
+    measured, *published = panel.curves
+    assert measured.points == {8.0: [0.5]} and not measured.published
+    assert panel.full == 0.75
+    bar = next(x for x in published if x.method == "BAR")
+    assert bar.published and bar.points[15.9] == [0.9278]
+    # Without numbers of its own, in a panel of their own.
+    rows["dataset"] = "digits"
+    ours, theirs = figures.make_panels(rows, "volume")
+    assert [x.published for x in ours.curves] == [False]
+    assert all(x.published for x in theirs.curves)

@@ -1,0 +1,67 @@
+"""Short runs of the recipes that compare methods."""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from recipes.data import networks
+from recipes.data import registry
+
+TEACHER = "wide_resnet-scratch-teacher-volume-1-seed0"
+
+
+def write_pictures(path):
+    """Synthetic images whose brightness tells the class."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 400).astype("uint8")
+    images = rng.integers(0, 30, (400, 28, 28)) + 20 * labels[:, None, None]
+    np.savez(path, images=images.astype("uint8"), labels=labels)
+
+
+@contextlib.contextmanager
+def narrow():
+    """A context in which recipes know Fashion-MNIST as a small data set with a
+    narrow network."""
+    full = registry.DATASETS["fashion_mnist"]
+    network = functools.partial(networks.wide_resnet, 10, 0.5, (14, 14, 1), 10)
+    small = dataclasses.replace(
+        full,
+        load=functools.partial(full.load, tests=100),
+        networks={**full.networks, "wide_resnet": network},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "VGG_WIDTHS", (8,))
+        patch.setitem(registry.DATASETS, "fashion_mnist", small)
+        yield
+
+
+def run(main, pictures, folder, *arguments):
+    """Runs a recipe's `main` on few pictures, for few epochs."""
+    main(
+        ["--data", str(pictures), "--output", str(folder)]
+        + ["--images", "256", "--factors", "4", "--seeds", "0"]
+        + ["--scale", "0.2"]
+        + list(arguments)
+    )
+
+
+def rows_of(folder):
+    """The rows of `results.csv` by method."""
+    with open(folder / "results.csv", newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def lend_teacher(source, folder):
+    """Copies the full network from one run's folder to another."""
+    shutil.copytree(source / TEACHER, folder / TEACHER)
+
+
+def squeezed(text):
+    """A table in Markdown without what aligns its columns."""
+    return re.sub(" +", " ", text)

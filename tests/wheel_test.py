@@ -1,0 +1,118 @@
+"""The wheel, built and installed in a new environment outside the checkout."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+
+import pytest
+
+import keras_bar
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Runs with `-I`: neither the current folder nor PYTHONPATH is searched.
+SMOKE = """
+import importlib.metadata
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+import keras_bar
+from keras_bar import reports
+
+package = pathlib.Path(keras_bar.__file__).parent
+assert package.is_relative_to(sys.prefix), package
+assert (package / "py.typed").is_file()
+assert importlib.metadata.version("keras-bar") == keras_bar.__version__
+assert reports.paper.load("results")
+
+model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1), classes=2)
+student = keras_bar.gate(model, seed=0)
+student.compile("sgd", "mse", jit_compile=False)
+x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
+budget = keras_bar.callbacks.BudgetRegularizer(0.5)
+student.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[budget])
+keras_bar.compact(student).save("small.keras")
+"""
+
+
+def run(command, **options):
+    process = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, **options
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+        + ["-d", folder],
+        cwd=ROOT,
+    )
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A new environment with the wheel, and this one's packages below it."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    run(
+        [sys.executable, "-m", "pip", "--python", python, "install"]
+        + ["--no-deps", "--no-index", "--quiet", wheel]
+    )
+    # Afterwards, so that pip does not see the copy that is installed here.
+    # Python does not read the .pth files of a folder that is added this way,
+    # so the checkout's editable installation is not found.
+    site = run([python, "-c", "import site; print(site.getsitepackages()[0])"])
+    below = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    pathlib.Path(site.strip(), "below.pth").write_text("\n".join(sorted(below)))
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    assert wheel.name == f"keras_bar-{keras_bar.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        (metadata,) = (x for x in names if x.endswith(".dist-info/METADATA"))
+        lines = file.read(metadata).decode().splitlines()
+    roots = {x.partition("/")[0] for x in names}
+    assert roots == {"keras_bar", metadata.partition("/")[0]}
+    package = ROOT / "keras_bar"
+    sources = {
+        str(x.relative_to(ROOT))
+        for x in package.rglob("*")
+        if x.is_file() and "__pycache__" not in x.parts
+    }
+    assert sources == {x for x in names if x.startswith("keras_bar/")}
+    # The core needs Keras and NumPy.
+    required = [
+        re.split(r"[^\w-]", x.removeprefix("Requires-Dist: "))[0]
+        for x in lines
+        if x.startswith("Requires-Dist:") and "extra ==" not in x
+    ]
+    assert required == ["keras", "numpy"]
+
+
+def test_the_wheel_works_outside_the_checkout(environment, tmp_path):
+    variables = {x: y for x, y in os.environ.items() if x != "PYTHONPATH"}
+    python = environment / "bin" / "python"
+    run([python, "-I", "-c", SMOKE], cwd=tmp_path, env=variables)
+    shown = run(
+        [environment / "bin" / "keras-bar", "cost", "small.keras"],
+        cwd=tmp_path,
+        env=variables,
+    )
+    assert shown.splitlines()[-1].startswith("total")
