@@ -354,7 +354,7 @@ def test_errors_have_three_beats(call, match):
 
 def test_a_gated_model_saves_and_trains(tmp_path):
     gated = keras_bar.gate(residual_net(), seed=0)
-    gated.compile("adam", "mse", jit_compile=False)
+    gated.compile("adam", "mse", run_eagerly=True)
     x = inputs_for(gated, batch=8)
     gated.fit(x, np.zeros((8, 2)), batch_size=4, verbose=0)
     gated.save(tmp_path / "gated.keras")

@@ -93,7 +93,7 @@ def sequential():
     )
 
 
-def long_stream(post, blocks=6):
+def long_stream(post, blocks=4):
     """Many writers of one stream: its channels lie in many runs."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(24, 3, padding="same")(x)
