@@ -28,7 +28,7 @@ from keras_bar import datasets as prepared
 from recipes.data import registry
 from recipes.data import tfds_data
 from recipes.experiment import training
-from tests import archives
+from tests.helpers import archives
 
 # Training pictures per class.
 COUNTS = {"cifar10": 200, "mio_tcd": 100}

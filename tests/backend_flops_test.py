@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_bar
 from benchmarks.backend_flops import backend_flops
-from tests import compaction_test
-from tests import pruning
+from tests.helpers import block_networks
+from tests.helpers import pruning
 
 pytestmark = [
     pytest.mark.core,
@@ -40,11 +40,11 @@ def attention():
 
 
 MIXED = (
-    lambda: compaction_test.long_stream(post=True),
-    lambda: compaction_test.long_stream(post=False),
-    compaction_test.bottlenecks,
-    compaction_test.inverted_residuals,
-    compaction_test.sequential,
+    lambda: block_networks.long_stream(post=True),
+    lambda: block_networks.long_stream(post=False),
+    block_networks.bottlenecks,
+    block_networks.inverted_residuals,
+    block_networks.sequential,
 )
 
 

@@ -1,12 +1,20 @@
 """How the tests share the cores."""
 
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that share two cores: a second thread in each would only wait.
-    # Read when TensorFlow starts, here and in processes that a test starts.
-    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+    # Read when a library starts, here and in processes that a test starts.
+    for name in (
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+        "OMP_NUM_THREADS",  # Also torch's.
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+    ):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 # Trainings from end to end. Begun last, one would keep a single process busy
 # when all others are done.
@@ -17,9 +25,11 @@ LONG = {
     "fashion_mnist_test.py",
     "paper_recipes_test.py",
     "sensitivity_test.py",
-    "tuner_test.py",
+    "tuning_test.py",
 }
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
+    # What has been imported by now stays: no collection needs to look at it.
+    gc.freeze()

@@ -10,13 +10,13 @@ from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
-from tests import tiny
-from tests.gradients import gradient
-from tests.pruning import close_gates
-from tests.pruning import conv_norm_relu
-from tests.pruning import gates_of
-from tests.pruning import numbers
-from tests.pruning import open_gates
+from tests.helpers import tiny
+from tests.helpers.gradients import gradient
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import conv_norm_relu
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import numbers
+from tests.helpers.pruning import open_gates
 
 core = pytest.mark.core
 
@@ -38,6 +38,12 @@ def residual_net(size=6, **kwargs):
     return keras.Model(inputs, layers.Dense(2)(x))
 
 
+@pytest.fixture(scope="module")
+def residual():
+    """The cost model of the gated network of residual blocks."""
+    return cost_model(keras_bar.gate(residual_net()))
+
+
 def test_wide_resnet_costs_what_the_supplement_says():
     cost = keras_bar.measure_cost(models.WideResNet())
     convolutions = [x for x in cost.layers if x.kind == "Conv2D"]
@@ -48,10 +54,7 @@ def test_wide_resnet_costs_what_the_supplement_says():
     assert cost.volume / 3.93e5 == pytest.approx(7.9, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("narrow", "factor"),
-    [(2, 3.9998), (4, 15.997), (8, 63.974), (16, 255.775)],
-)
+@pytest.mark.parametrize(("narrow", "factor"), [(8, 63.974), (16, 255.775)])
 def test_wide_resnet_narrowed_uniformly(narrow, factor):
     cost = keras_bar.measure_cost(models.WideResNet(narrow=narrow))
     flops = sum(x.flops for x in cost.layers if x.kind == "Conv2D")
@@ -211,8 +214,8 @@ def test_str_is_a_table():
 @core
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("metric", METRICS)
-def test_soft_at_zero_and_one_is_hard(metric, seed):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_soft_at_zero_and_one_is_hard(residual, metric, seed):
+    model = residual
     rng = np.random.default_rng(seed)
     masks = {g: rng.random(g.log_alpha.shape[0]) > 0.4 for g in model.gates}
     if seed == 2:
@@ -253,8 +256,8 @@ def test_soft_volume_by_hand():
 
 @core
 @pytest.mark.parametrize("metric", METRICS)
-def test_gradient_is_the_finite_difference(metric):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_gradient_is_the_finite_difference(residual, metric):
+    model = residual
     sizes = [gate.log_alpha.shape[0] for gate in model.gates]
     p = np.random.default_rng(0).uniform(0.2, 0.8, sum(sizes))
 
@@ -276,8 +279,8 @@ def test_gradient_is_the_finite_difference(metric):
 
 @core
 @pytest.mark.parametrize("metric", METRICS)
-def test_many_vectors_at_once(metric):
-    model = cost_model(keras_bar.gate(residual_net()))
+def test_many_vectors_at_once(residual, metric):
+    model = residual
     rng = np.random.default_rng(0)
     vectors = {
         g: ops.convert_to_tensor(rng.random((2, 3, g.channels)), "float32")

@@ -17,7 +17,7 @@ from keras_bar.datasets import MioTcd  # noqa: E402
 from keras_bar.datasets import TinyImagenet  # noqa: E402
 from keras_bar.datasets import mio_tcd  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
-from tests import archives  # noqa: E402
+from tests.helpers import archives  # noqa: E402
 
 
 class _BuilderTest(tfds.testing.DatasetBuilderTestCase):

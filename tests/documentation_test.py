@@ -9,7 +9,7 @@ import pytest
 import keras_bar
 from scripts import run_notebooks
 from tests import public_names_test
-from tests import tiny
+from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"

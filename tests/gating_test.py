@@ -13,17 +13,17 @@ import keras_bar
 from keras_bar import models
 from keras_bar.layers import BudgetState
 from keras_bar.layers import HardConcreteGate
-from tests.pruning import assert_invariants
-from tests.pruning import close_gates
-from tests.pruning import conv_norm_relu
-from tests.pruning import difference
-from tests.pruning import gates_of
-from tests.pruning import inputs_for
-from tests.pruning import numbers
-from tests.pruning import open_gates
-from tests.pruning import outputs_of
-from tests.pruning import randomize
-from tests.pruning import squeezed
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import conv_norm_relu
+from tests.helpers.pruning import difference
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import inputs_for
+from tests.helpers.pruning import numbers
+from tests.helpers.pruning import open_gates
+from tests.helpers.pruning import outputs_of
+from tests.helpers.pruning import randomize
+from tests.helpers.pruning import squeezed
 
 pytestmark = pytest.mark.core
 
@@ -354,7 +354,7 @@ def test_errors_have_three_beats(call, match):
 
 def test_a_gated_model_saves_and_trains(tmp_path):
     gated = keras_bar.gate(residual_net(), seed=0)
-    gated.compile("adam", "mse", jit_compile=False)
+    gated.compile("adam", "mse", run_eagerly=True)
     x = inputs_for(gated, batch=8)
     gated.fit(x, np.zeros((8, 2)), batch_size=4, verbose=0)
     gated.save(tmp_path / "gated.keras")

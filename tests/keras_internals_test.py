@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from keras_bar import keras_internals
-from tests import tiny
+from tests.helpers import tiny
 
 
 def moved(name):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_bar
-from tests import archives
+from tests.helpers import archives
 
 # Modules whose examples run on every backend, and those of which one is
 # enough: what they share with the first is tested there.

@@ -3,8 +3,8 @@ import pytest
 from keras import ops
 
 from keras_bar import schedules
-from tests.gradients import finite_difference
-from tests.gradients import gradient
+from tests.helpers.gradients import finite_difference
+from tests.helpers.gradients import gradient
 
 pytestmark = pytest.mark.core
 

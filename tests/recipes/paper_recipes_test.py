@@ -22,7 +22,7 @@ from keras_bar.datasets import sources  # noqa: E402
 from recipes.data import networks  # noqa: E402
 from recipes.data import registry  # noqa: E402
 from recipes.experiment import devices  # noqa: E402
-from tests import archives  # noqa: E402
+from tests.helpers import archives  # noqa: E402
 from tests.recipes.fashion import squeezed  # noqa: E402
 
 # Nobody listens there.

@@ -11,7 +11,7 @@ pytest.importorskip("tensorflow_datasets")
 
 from keras_bar import datasets  # noqa: E402
 from recipes.data import tfds_data  # noqa: E402
-from tests import archives  # noqa: E402
+from tests.helpers import archives  # noqa: E402
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("`fit` on tf.data is tested once", allow_module_level=True)

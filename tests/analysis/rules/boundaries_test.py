@@ -1,0 +1,129 @@
+"""Layers that need all of their channels, and those nobody knows."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar.layers import HardConcreteGate
+from tests.helpers.one_layer import CHANNELS
+from tests.helpers.one_layer import behind
+from tests.helpers.one_layer import model_with
+from tests.helpers.one_layer import prune
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import randomize
+
+
+@keras.saving.register_keras_serializable("tests")
+class Custom(layers.Layer):
+    """A layer nobody knows: its channels see each other."""
+
+    def call(self, x):
+        return x + ops.mean(x, axis=-1, keepdims=True)
+
+
+BOUNDARIES = {
+    "grouped": lambda: layers.Conv2D(6, 3, groups=2, name="odd"),
+    "layer_norm": lambda: layers.LayerNormalization(name="odd"),
+    "group_norm": lambda: layers.GroupNormalization(2, name="odd"),
+    "custom": lambda: Custom(name="odd"),
+    "softmax": lambda: layers.Softmax(name="odd"),
+    "permute": lambda: layers.Permute((2, 3, 1), name="odd"),
+    "pad_both": lambda: lambda x: ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 2]]),
+    "take_twice": lambda: lambda x: ops.take(x, [0, 1, 1, 2], axis=-1),
+    "reshape": lambda: layers.Reshape((6, 3, 12), name="odd"),
+    "other_axis_norm": lambda: layers.BatchNormalization(axis=1, name="odd"),
+    "ops_softmax": lambda: ops.softmax,
+    "noise_shape": lambda: layers.Dropout(
+        0.5, noise_shape=(None, 1, 1, 6), name="odd"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dead"),
+    [(name, ()) for name in BOUNDARIES]
+    + [(name, ("middle_gate",)) for name in ("grouped", "custom", "reshape")],
+)
+def test_boundaries(name, dead):
+    """Restored to full width in front, free again behind, and reported; also
+    where everything in front is dead."""
+    odd = BOUNDARIES[name]()
+
+    def layer(x):
+        y = layers.Conv2D(5, 1, name="middle")(x)
+        y = layers.Conv2D(6, 1, name="ungated")(y)
+        y = layers.Conv2D(4, 1, name="behind")(odd(y))
+        return layers.Concatenate()(
+            [
+                layers.GlobalAveragePooling2D()(y),
+                layers.GlobalAveragePooling2D()(x),
+            ]
+        )
+
+    gated = keras_bar.gate(randomize(model_with(layer, zero=False)))
+    why = keras_bar.explain(gated).ungated["ungated"]
+    assert "needs all of its channels" in why
+    close_gates(gated, dead=dead)
+    hard, small = assert_invariants(gated)
+    assert small.get_layer("behind").filters < 4
+
+
+def test_attention_is_a_boundary():
+    def layer(x):
+        x = layers.Reshape((36, CHANNELS))(x)
+        return layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+
+    gated = keras_bar.gate(randomize(model_with(layer, zero=True)))
+    explanation = keras_bar.explain(gated)
+    assert explanation.gated == ["last"]
+    assert "MultiHeadAttention" in explanation.ungated["first"]
+    close_gates(gated)
+    assert_invariants(gated)
+
+
+@pytest.mark.parametrize("norm", [True, False], ids=["norm", "no_norm"])
+def test_a_gate_in_front_of_a_boundary_is_restored(norm):
+    """By hand gates can be put anywhere."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(CHANNELS, 1)(inputs)
+    x = HardConcreteGate(name="by_hand")(x)
+    if norm:
+        x = layers.BatchNormalization()(x)
+    x = layers.LayerNormalization(name="odd")(x)
+    model = randomize(keras.Model(inputs, behind(x)))
+    for dead in ((), ("by_hand",)):
+        close_gates(model, dead=dead)
+        if dead:
+            with pytest.raises(ValueError, match="disconnected"):
+                keras_bar.compact(model)
+            continue
+        hard, small = assert_invariants(model)
+        assert "odd" in keras_bar.explain(small).boundaries
+        assert keras_bar.explain(small).restored
+
+
+def test_unknown_functions_are_not_taken_for_known_ones():
+    """A function of the same name may do anything."""
+
+    def relu(x):
+        return x - ops.mean(x, axis=-1, keepdims=True)
+
+    gated = keras_bar.gate(
+        model_with(lambda x: layers.Activation(relu)(x), zero=True)
+    )
+    assert "first" in keras_bar.explain(gated).ungated
+
+
+def test_division_by_channels_is_a_boundary():
+    gated = keras_bar.gate(model_with(lambda x: 1.0 / x, zero=True))
+    assert "finite" in keras_bar.explain(gated).ungated["first"]
+
+
+def test_a_constant_tensor_is_a_boundary():
+    factors = np.linspace(0.1, 0.6, CHANNELS, dtype="float32")
+    gated, hard, small = prune(model_with(lambda x: x * factors, zero=True))
+    assert "constant tensor" in keras_bar.explain(small).ungated["first"]

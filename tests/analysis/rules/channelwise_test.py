@@ -1,0 +1,96 @@
+"""Layers and operations that keep channels apart, or move them."""
+
+import pytest
+from keras import layers
+from keras import ops
+
+from tests.helpers.one_layer import CHANNELS
+from tests.helpers.one_layer import assert_removable
+
+# Groups of layers that keep the shape, side by side in one network.
+SIDE_BY_SIDE = {
+    "batch_norms": lambda: [
+        layers.BatchNormalization(),
+        layers.BatchNormalization(scale=False),
+        layers.BatchNormalization(center=False),
+    ],
+    "prelus": lambda: [
+        layers.PReLU(shared_axes=[1, 2]),
+        layers.PReLU(shared_axes=[1, 2, 3]),
+        layers.PReLU(),
+    ],
+    "rescalings": lambda: [
+        layers.Rescaling(0.5, offset=0.1),
+        layers.Rescaling([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], offset=0.2),
+    ],
+    "normalizations": lambda: [
+        layers.Normalization(),
+        layers.Normalization(
+            mean=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], variance=[1.5] * 6
+        ),
+        layers.Normalization(axis=None, mean=0.5, variance=2.0),
+    ],
+    "of_training": lambda: [
+        layers.Dropout(0.5),
+        layers.SpatialDropout2D(0.5),
+        layers.GaussianDropout(0.5),
+        layers.AlphaDropout(0.5),
+        layers.GaussianNoise(0.5),
+        layers.Identity(),
+        layers.ActivityRegularization(0.1),
+    ],
+}
+CHANNELWISE = {
+    "max_pooling": lambda: layers.MaxPooling2D(3, 2, padding="same"),
+    "average_pooling": lambda: layers.AveragePooling2D(3, 2, padding="same"),
+    "ops_max_pool": lambda: lambda x: ops.max_pool(x, 2),
+    "ops_average_pool": lambda: (
+        lambda x: ops.average_pool(x, 3, padding="same")
+    ),
+    "cropping": lambda: layers.Cropping2D(((1, 0), (2, 1))),
+    "up_sampling": lambda: layers.UpSampling2D(2),
+    "up_sampling_bilinear": lambda: layers.UpSampling2D(
+        2, interpolation="bilinear"
+    ),
+    "global_average": lambda: layers.GlobalAveragePooling2D(),
+    "global_max": lambda: layers.GlobalMaxPooling2D(),
+    "global_kept": lambda: layers.GlobalAveragePooling2D(keepdims=True),
+    "ops_mean": lambda: lambda x: ops.mean(x, axis=(1, 2)),
+    "ops_max_kept": lambda: lambda x: ops.max(x, axis=[1, -2], keepdims=True),
+    "flatten": lambda: layers.Flatten(),
+    "reshape": lambda: layers.Reshape((-1, CHANNELS)),
+    "reshape_spelled_out": lambda: layers.Reshape((4, 9, CHANNELS)),
+    "ops_reshape": lambda: lambda x: ops.reshape(x, (-1, 36, CHANNELS)),
+    "depthwise_valid": lambda: layers.DepthwiseConv2D(3, activation="relu"),
+    "depthwise_twice": lambda: layers.DepthwiseConv2D(2, depth_multiplier=2),
+    "slice": lambda: lambda x: x[..., 1:5],
+    "slice_steps": lambda: lambda x: x[:, :, :, ::2],
+    "take": lambda: lambda x: ops.take(x, [4, 0, 5, 2], axis=-1),
+    "pad_channels": lambda: lambda x: ops.pad(x, [[0, 0]] * 3 + [[2, 1]]),
+    "transpose": lambda: lambda x: ops.transpose(x, (0, 2, 1, 3)),
+    "transpose_twice": lambda: (
+        lambda x: ops.transpose(
+            ops.relu(ops.transpose(x, (0, 3, 1, 2))), (0, 2, 3, 1)
+        )
+    ),
+    "take_zeros": lambda: (
+        lambda x: ops.take(
+            ops.pad(x, [[0, 0]] * 3 + [[0, 1]]), [6, 1, 6, 0, 3, 6], axis=-1
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELWISE)
+def test_channelwise(name):
+    assert_removable(CHANNELWISE[name](), zero=False)
+
+
+@pytest.mark.parametrize("name", SIDE_BY_SIDE)
+def test_side_by_side(name):
+    for zero in (False, True) if name == "prelus" else (False,):
+        made = SIDE_BY_SIDE[name]()
+        assert_removable(
+            lambda x, made=made: layers.Concatenate()([y(x) for y in made]),
+            zero,
+        )

@@ -1,0 +1,128 @@
+"""Additions, products and concatenations, and squeeze-and-excitation."""
+
+import keras
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar.layers import MixedResidual
+from tests.helpers.one_layer import CHANNELS
+from tests.helpers.one_layer import behind
+from tests.helpers.one_layer import filters_of
+from tests.helpers.one_layer import model_with
+from tests.helpers.one_layer import prune
+from tests.helpers.pruning import BOTH
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import randomize
+
+
+def branches(x):
+    """Two convolutions of the same input, with gates of their own; one of them
+    with constants where it is dead."""
+    a = layers.Conv2D(CHANNELS, 1, name="a")(x)
+    b = layers.Conv2D(CHANNELS, 3, padding="same", name="b")(x)
+    return a, layers.BatchNormalization()(layers.ReLU()(b))
+
+
+MERGING = {
+    "add": lambda: layers.Add(),
+    "subtract": lambda: layers.Subtract(),
+    "multiply": lambda: layers.Multiply(),
+    "average": lambda: layers.Average(),
+    "maximum": lambda: layers.Maximum(),
+    "minimum": lambda: layers.Minimum(),
+    "concatenate": lambda: layers.Concatenate(),
+    "ops_add": lambda: lambda x: x[0] + x[1],
+    "ops_subtract": lambda: lambda x: ops.subtract(x[1], x[0]),
+    "ops_multiply": lambda: lambda x: x[0] * x[1],
+    "ops_maximum": lambda: lambda x: ops.maximum(*x),
+    "ops_minimum": lambda: lambda x: ops.minimum(*x),
+    "ops_concatenate": lambda: lambda x: ops.concatenate(x, axis=-1),
+    "mixed_residual": lambda: MixedResidual(
+        [[5, 0, 2, 3, 1, 7], [1, 2, 3, 4, 5, 6]],
+        channels=8,
+        constant=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dead"),
+    [
+        (name, dead)
+        for name in MERGING
+        for dead in ((), ("a_gate",), ("b_gate",))
+        # An operation has the rule of its layer.
+        if not dead or not name.startswith("ops_")
+    ],
+)
+def test_merging(name, dead):
+    """Also where one side is dead throughout."""
+    inputs = keras.Input((6, 6, 3))
+    merged = MERGING[name]()([*branches(inputs)])
+    model = keras.Model(inputs, behind(merged))
+    gated = keras_bar.gate(randomize(model))
+    assert {x.name for x in gates_of(gated)} >= {"a_gate", "b_gate"}
+    close_gates(gated, dead=dead)
+    if name.endswith("multiply") and dead == ("a_gate",):
+        with pytest.raises(ValueError, match="disconnected"):
+            keras_bar.compact(gated)
+        return
+    hard, small = assert_invariants(gated, ("mixed",) if dead else BOTH)
+    assert not keras_bar.explain(small).adjustments
+    kept = {x.name for x in small.layers} & {"a", "b"}
+    assert len(kept) == 2 - len(dead)
+
+
+@pytest.mark.parametrize("reduce", ["layer", "kept", "ops"])
+@pytest.mark.parametrize("dead", [(), ("squeeze_gate",)])
+def test_squeeze_and_excitation(dead, reduce):
+    """The factors follow the channels they scale; a dead squeeze leaves a
+    constant factor."""
+
+    def layer(x):
+        if reduce == "ops":
+            factors = ops.mean(x, axis=(1, 2), keepdims=True)
+        else:
+            keep = reduce == "kept"
+            factors = layers.GlobalAveragePooling2D(keepdims=keep)(x)
+            if not keep:
+                factors = layers.Reshape((1, 1, CHANNELS))(factors)
+        factors = layers.Conv2D(4, 1, activation="relu", name="squeeze")(
+            factors
+        )
+        factors = layers.Conv2D(
+            CHANNELS, 1, activation="sigmoid", name="excite"
+        )(factors)
+        by_layer = reduce == "layer"
+        return layers.Multiply()([x, factors]) if by_layer else x * factors
+
+    gated = keras_bar.gate(randomize(model_with(layer, zero=True)))
+    assert {x.name for x in gates_of(gated)} == {
+        "first_gate",
+        "squeeze_gate",
+        "last_gate",
+    }
+    assert "follow" in keras_bar.explain(gated).ungated["excite"]
+    close_gates(gated, dead=dead)
+    hard, small = assert_invariants(gated)
+    alive = int(gated.get_layer("first_gate").alive().sum())
+    assert filters_of(small) == alive
+    names = {x.name for x in small.layers}
+    if dead:
+        assert not {"squeeze", "excite"} & names
+    else:
+        assert filters_of(small, "excite") == alive
+
+
+def test_spatial_attention():
+    """One channel that scales all others."""
+
+    def layer(x):
+        mask = layers.Conv2D(1, 3, padding="same", activation="sigmoid")(x)
+        return layers.Multiply()([x, mask])
+
+    prune(model_with(layer, zero=True))

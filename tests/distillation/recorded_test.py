@@ -1,0 +1,211 @@
+"""Distillation from answers that a teacher has given beforehand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar import distillation
+from recipes.data.in_memory_data import InMemoryData
+from tests.helpers import tiny
+from tests.helpers.budgets import BudgetRegularizer
+
+pytestmark = pytest.mark.core
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counted(layers.Layer):
+    """Counts the pictures that pass."""
+
+    def build(self, shape):
+        self.seen = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="seen"
+        )
+
+    def call(self, x):
+        self.seen.assign_add(ops.cast(ops.shape(x)[0], self.seen.dtype))
+        return x
+
+
+def teacher_that_counts():
+    keras.utils.set_random_seed(3)
+    network = tiny.network()
+    kernel = network.get_layer("logits").kernel
+    kernel.assign(30 * kernel)  # Answers that matter.
+    inputs = keras.Input(network.input_shape[1:])
+    return keras.Model(inputs, network(Counted(name="counted")(inputs)))
+
+
+def distiller(kind, teacher):
+    student = keras_bar.gate(tiny.network(), seed=0)
+    keras.utils.set_random_seed(0)
+    student.set_weights(
+        [
+            np.random.default_rng(i).normal(size=x.shape, scale=0.2)
+            if "kernel" in x.path
+            else x
+            for i, x in enumerate(student.weights)
+        ]
+    )
+    model = kind(
+        teacher,
+        student,
+        distillation.LogitsDistillation(),
+        student_loss_weight=0.1,
+    )
+    return tiny.prepare(model, metrics=["accuracy"])
+
+
+def fit(model, y, validation):
+    x, _ = tiny.data()
+    history = model.fit(
+        x,
+        y,
+        batch_size=8,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        validation_data=(x, validation),
+        callbacks=[BudgetRegularizer(0.5)],
+    )
+    return history.history
+
+
+def test_the_same_training_as_with_a_teacher_that_answers_every_time():
+    x, y = tiny.data()
+    teacher = teacher_that_counts()
+    answers = {"labels": y, "teacher": teacher.predict(x, verbose=0)}
+    assert teacher.get_layer("counted").seen == len(x)
+    plain = distiller(distillation.Distiller, teacher)
+    expected = fit(plain, y, y)
+    recorded = distiller(distillation.RecordedDistiller, teacher)
+    before = float(teacher.get_layer("counted").seen)
+    logs = fit(recorded, answers, answers)
+    # Asked by `predict` alone.
+    assert before > 2 * len(x)  # By `plain` it was asked in every step.
+    assert float(teacher.get_layer("counted").seen) == before
+    assert logs.keys() == expected.keys()
+    for name in logs:
+        np.testing.assert_allclose(logs[name], expected[name], rtol=1e-4)
+    for a, b in zip(
+        recorded.student.get_weights(),
+        plain.student.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_other_answers_lead_elsewhere():
+    """That they are read at all."""
+    x, y = tiny.data()
+    teacher = teacher_that_counts()
+    answers = teacher.predict(x, verbose=0)
+    first, other = (
+        fit(
+            distiller(distillation.RecordedDistiller, teacher),
+            {"labels": y, "teacher": logits},
+            y,
+        )
+        for logits in (answers, -answers)
+    )
+    assert abs(first["loss"][-1] - other["loss"][-1]) > 1e-2
+
+
+def test_the_teacher_is_asked_where_nothing_is_recorded():
+    x, y = tiny.data()
+    teacher = teacher_that_counts()
+    answers = {"labels": y, "teacher": teacher.predict(x, verbose=0)}
+    logs = fit(distiller(distillation.RecordedDistiller, teacher), answers, y)
+    same = fit(
+        distiller(distillation.RecordedDistiller, teacher), answers, answers
+    )
+    np.testing.assert_allclose(logs["val_loss"], same["val_loss"], rtol=1e-4)
+
+
+def test_features_have_no_record():
+    features = keras.distillation.FeatureDistillation(
+        "mse", teacher_layer_name="branch", student_layer_name="branch"
+    )
+    with pytest.raises(ValueError, match="Received: .*'branch'"):
+        distillation.RecordedDistiller(tiny.network(), tiny.network(), features)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_several_outputs(named):
+    """Lists come as tuples on TensorFlow."""
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+    a, b = layers.Dense(3)(x), layers.Dense(2)(x)
+    teacher = keras.Model(inputs, {"a": a, "b": b} if named else [a, b])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"a": loss, "b": loss} if named else [loss, loss]
+    pictures, y = tiny.data(16)
+    labels = {"a": y, "b": y % 2} if named else (y, y % 2)
+    answers = teacher.predict(pictures, verbose=0)
+    recorded = {"labels": labels, "teacher": answers}
+    # Made now: a distiller freezes its teacher, and so what is cloned of it.
+    students = [keras.models.clone_model(teacher) for _ in range(2)]
+    found = []
+    for student, kind, targets in zip(
+        students,
+        (distillation.Distiller, distillation.RecordedDistiller),
+        (labels, recorded),
+        strict=True,
+    ):
+        student.set_weights([x + 0.1 for x in teacher.get_weights()])
+        model = kind(teacher, student, distillation.LogitsDistillation())
+        tiny.prepare(model, loss=losses)
+        options = {"batch_size": 16, "verbose": 0, "shuffle": False}
+        model.fit(pictures, targets, epochs=2, **options)
+        found.append(student.get_weights())
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_saved_and_in_half_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        teacher = tiny.network()
+        model = distiller(distillation.RecordedDistiller, teacher)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x, y = tiny.data()
+    answers = {"labels": y, "teacher": teacher.predict(x, verbose=0)}
+    logs = fit(model, answers, y)
+    assert np.all(np.isfinite(logs["loss"]))
+    path = tmp_path / "distiller.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded, distillation.RecordedDistiller)
+    ours, theirs = (
+        m.evaluate(x, answers, verbose=0, return_dict=True)
+        for m in (model, loaded)
+    )
+    assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-3)
+
+
+def test_answers_and_something_else():
+    x, y = tiny.data()
+    model = distiller(distillation.RecordedDistiller, tiny.network())
+    targets = {"label": y, "teacher": np.zeros((len(x), 3), "float32")}
+    with pytest.raises(ValueError, match="Received: .*'label', 'teacher'"):
+        model.fit(x, targets, verbose=0)
+
+
+def test_pictures_with_the_answers_beside():
+    x, y = tiny.data()
+    teacher = tiny.network()
+    pictures = InMemoryData(x, y, x[:9], y[:9], batch=8)
+    answered = pictures.answered(teacher)
+    logits = teacher.predict(x, verbose=0)
+    plain, told = pictures.batches(1)[2], answered.batches(1)[2]
+    np.testing.assert_array_equal(told[0], plain[0])
+    np.testing.assert_array_equal(told[1]["labels"], plain[1])
+    chosen = [
+        int(np.argmax([np.array_equal(a, b) for b in x])) for a in told[0]
+    ]
+    np.testing.assert_allclose(told[1]["teacher"], logits[chosen], rtol=1e-5)
+    x_test, y_test = answered.validation
+    assert len(x_test) == len(y_test["teacher"]) == 9

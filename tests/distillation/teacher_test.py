@@ -1,0 +1,396 @@
+"""Teachers that a student cannot learn from as they are."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar import distillation
+from keras_bar.distillation import probabilities
+from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
+
+pytestmark = [
+    pytest.mark.core,
+    # Keras notices the same as these tests.
+    pytest.mark.filterwarnings("ignore:.*received `from_logits=True`"),
+]
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network(end=None, units=3):
+    """A network that ends in what a function makes of logits."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = 5 * layers.Dense(units, name="logits")(x)
+    return keras.Model(inputs, end(x) if end else x)
+
+
+def copied(source, end=None):
+    target = network(end)
+    target.set_weights(source.get_weights())
+    return target
+
+
+class Hidden(keras.Model):
+    """A model that shows no graph of layers."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x, training=None):
+        return self.inner(x, training=training)
+
+
+def average(x):
+    return layers.Average()([layers.Softmax()(x), layers.Softmax()(x)])
+
+
+def dense_softmax(x):
+    return layers.Dense(
+        3, "softmax", kernel_initializer="identity", name="end"
+    )(x)
+
+
+ENDS = {
+    "layer": layers.Softmax(),
+    "activation": layers.Activation("softmax"),
+    "operation": ops.softmax,
+    "average": average,  # An ensemble: only the numbers tell.
+    "passed on": lambda x: layers.Identity()(layers.Softmax()(x)),
+}
+
+
+def distillation_loss(teacher, student, x, y):
+    model = distillation.Distiller(
+        teacher, student, distillation.LogitsDistillation(4.0)
+    )
+    model.compile("sgd", CROSSENTROPY, **QUICK)
+    logs = model.evaluate(x, y, batch_size=len(x), verbose=0, return_dict=True)
+    return logs["distillation_loss"]
+
+
+@pytest.fixture(scope="module")
+def logits():
+    """Two networks of logits, data, and their distillation loss."""
+    keras.utils.set_random_seed(0)
+    teacher, student = network(), network()
+    x, y = tiny.data(32)
+    return teacher, student, x, y, distillation_loss(teacher, student, x, y)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_probabilities_distil_like_the_logits(logits, end):
+    teacher, student, x, y, expected = logits
+    assert expected > 1e-2
+    other = copied(teacher, ENDS[end])
+    assert distillation_loss(other, copied(student), x, y) == pytest.approx(
+        expected, rel=1e-3
+    )
+    both = distillation_loss(other, copied(student, ENDS[end]), x, y)
+    assert both == pytest.approx(expected, rel=1e-3)
+
+
+def test_models_without_a_graph_show_their_numbers(logits):
+    teacher, student, x, y, expected = logits
+    for end in (None, layers.Softmax()):
+        teacher, student = (
+            Hidden(copied(m, end)) for m in (logits[0], logits[1])
+        )
+        teacher(x[:1]), student(x[:1])
+        found = distillation_loss(teacher, student, x, y)
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_gated_student_of_a_softmax_learns_like_one_of_logits():
+    """Both trainings are the same, step by step."""
+    found = []
+    x, y = tiny.data(32)
+    for end in (None, layers.Softmax()):
+        keras.utils.set_random_seed(0)
+        teacher = network(end)
+        student = keras_bar.gate(teacher, seed=0)
+        student.get_layer("logits").bias.assign([1.0, -1.0, 0.5])
+        model = distillation.Distiller(
+            teacher,
+            student,
+            distillation.LogitsDistillation(),
+            student_loss_weight=0.0,
+        )
+        tiny.prepare(model, keras.optimizers.SGD(0.01))
+        model.fit(x, y, batch_size=8, shuffle=False, epochs=3, verbose=0)
+        found.append(student.get_layer("logits").get_weights())
+        assert probabilities.kinds_of(student) != [probabilities.UNKNOWN] or (
+            end is None
+        )
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        teacher, student = network(average), network(average)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x, y = tiny.data(32)
+    expected = distillation_loss(network(), copied(student), x, y)
+    assert np.isfinite(expected)
+    found = distillation_loss(teacher, student, x, y)
+    assert 0.01 < found < 100
+
+
+@pytest.mark.parametrize(
+    "end, kind",
+    [
+        (None, "unknown"),  # Five times what a dense layer returns.
+        (layers.Softmax(), "softmax"),
+        (layers.Softmax(axis=1), "unknown"),
+        (layers.Activation("sigmoid"), "sigmoid"),
+        (ops.sigmoid, "sigmoid"),
+        (ops.log_softmax, "logits"),
+        (layers.Dense(4), "logits"),
+        (layers.Activation("relu"), "unknown"),
+        (lambda x: layers.Activation("linear")(layers.Dense(2)(x)), "logits"),
+    ],
+)
+def test_how_networks_end(end, kind):
+    assert probabilities.kinds_of(network(end)) == [kind]
+    assert probabilities.kinds_of(Hidden(network(end))) is None
+
+
+@pytest.mark.parametrize(
+    "end, units, message",
+    [
+        (None, 1, "a single number"),
+        (ops.sigmoid, 1, "a single number"),
+        (ops.sigmoid, 3, "a sigmoid of each class"),
+    ],
+)
+def test_a_sigmoid_is_refused_with_what_to_do(end, units, message):
+    teacher, student = network(end, units), network(end, units)
+    with pytest.raises(ValueError, match=message) as error:
+        distillation.Distiller(
+            teacher, student, distillation.LogitsDistillation()
+        )
+    assert "FeatureDistillation" in str(error.value)
+    if end:  # What the message says works.
+        mended = distillation.FeatureDistillation(loss="binary_crossentropy")
+        model = distillation.Distiller(teacher, student, mended)
+        model.compile("sgd", "binary_crossentropy", **QUICK)
+        x, y = tiny.data(16)
+        targets = np.eye(3)[y][:, :units]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model.fit(x, targets, verbose=0)
+
+
+# --- Networks that share ---------------------------------------------------
+
+
+def test_a_teacher_that_is_its_student():
+    model = network()
+    with pytest.raises(ValueError, match="its own student.*keras_bar.gate"):
+        distillation.Distiller(model, model, distillation.LogitsDistillation())
+
+
+def test_a_teacher_that_shares_weights_with_its_student():
+    teacher = network()
+    student = keras.Model(
+        teacher.inputs,
+        layers.Dense(3)(teacher.get_layer("conv").output[:, 0, 0]),
+    )
+    with pytest.raises(ValueError, match="share weights.*2 shared.*conv"):
+        distillation.Distiller(
+            teacher, student, distillation.LogitsDistillation()
+        )
+    # Frozen, they are a feature extractor of both.
+    teacher.get_layer("conv").trainable = False
+    distillation.Distiller(teacher, student, distillation.LogitsDistillation())
+
+
+# --- Teachers at chance ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keras.utils.set_random_seed(0)
+    x, y = tiny.data(256)
+    teacher = tiny.prepare(tiny.network(), keras.optimizers.Adam(1e-2))
+    teacher.fit(x, y, epochs=12, batch_size=32, verbose=0)
+    return teacher, x, y
+
+
+def broken(teacher):
+    """A teacher that is wrong where it was right."""
+    copy = keras.models.clone_model(teacher)
+    copy.set_weights(teacher.get_weights())
+    kernel = copy.get_layer("logits").kernel
+    kernel.assign(-kernel)
+    return copy
+
+
+def distiller(teacher, kind=distillation.Distiller, weight=0.5):
+    student = keras.models.clone_model(tiny.network())
+    model = kind(
+        teacher,
+        student,
+        distillation.LogitsDistillation(),
+        student_loss_weight=weight,
+    )
+    return tiny.prepare(model, **QUICK)
+
+
+def warnings_of(model, *args, **options):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.fit(*args, verbose=0, **{"steps_per_epoch": 1, **options})
+    return [str(x.message) for x in found if "at chance" in str(x.message)]
+
+
+def test_a_teacher_at_chance_is_named_once(trained):
+    teacher, x, y = trained
+    assert not warnings_of(distiller(teacher), x, y)
+    model = distiller(broken(teacher))
+    (message,) = warnings_of(model, x, y)
+    assert "for 128 of the examples" in message and "Expected" in message
+    assert not warnings_of(model, x, y)
+    # Without a part in the loss it does no harm.
+    assert not warnings_of(distiller(broken(teacher), weight=1.0), x, y)
+
+
+def test_one_hot_labels_and_probabilities(trained):
+    teacher, x, y = trained
+    for network, count in ((teacher, 0), (broken(teacher), 1)):
+        inputs = keras.Input((6, 6, 2))
+        softmax = keras.Model(inputs, layers.Softmax()(network(inputs)))
+        student = keras.models.clone_model(softmax)
+        model = distillation.Distiller(
+            softmax, student, distillation.LogitsDistillation()
+        )
+        model.compile("sgd", "categorical_crossentropy", **QUICK)
+        assert len(warnings_of(model, x, np.eye(3)[y])) == count
+
+
+def test_examples_sorted_by_class(trained):
+    teacher, x, y = trained
+    order = np.argsort(y)
+    assert not warnings_of(distiller(teacher), x[order], y[order])
+    # Of one class alone nothing can be said.
+    assert not warnings_of(distiller(broken(teacher)), x[y == 0], y[y == 0])
+
+
+def test_recorded_answers_are_looked_at(trained):
+    teacher, x, y = trained
+    kind = distillation.RecordedDistiller
+    answers = ops.convert_to_numpy(teacher(x))
+    for given, count in ((answers, 0), (np.roll(answers, 1, axis=1), 1)):
+        targets = {"labels": y, "teacher": given}
+        assert len(warnings_of(distiller(teacher, kind), x, targets)) == count
+
+
+def test_validation_data_is_looked_at_instead(trained):
+    teacher, x, y = trained
+
+    def batches():
+        """As many as are needed: one less would be missed."""
+        yield from [(x[:8], y[:8])] * 2
+
+    options = {"steps_per_epoch": 2}
+    for validation, count in ((None, 0), ((x, y), 1)):
+        model = distiller(broken(teacher))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            model.fit(
+                batches(), verbose=0, validation_data=validation, **options
+            )
+        found = [str(x.message) for x in found]
+        assert sum("at chance" in x for x in found) == count
+        assert not any("ran out of data" in x for x in found)
+        assert int(model.optimizer.iterations.numpy()) == 2
+
+
+def test_the_look_leaves_no_trace(trained):
+    """Random numbers, variables and the training are the same without it."""
+    teacher, x, y = trained
+    inputs = keras.Input((6, 6, 2))
+    noisy = layers.GaussianNoise(0.5, seed=3, name="noise")
+    outputs = teacher(noisy(inputs, training=True))
+    noisy_teacher = keras.Model(inputs, outputs)
+    state = noisy.seed_generator.state
+    found = []
+    for looked_at in (True, False):
+        keras.utils.set_random_seed(0)
+        state.assign([3, 0])
+        model = distiller(noisy_teacher)
+        model._chance_checked = not looked_at
+        model.fit(x, y, batch_size=64, verbose=0)
+        found.append(
+            [
+                *model.student.get_weights(),
+                ops.convert_to_numpy(state),
+                np.random.random(3),
+                keras.random.uniform((3,)),
+            ]
+        )
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- Bad arguments ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: distillation.LogitsDistillation(0.0), "temperature=0.0"),
+        (lambda: distillation.LogitsDistillation(True), "temperature=True"),
+        (
+            lambda: distillation.Distiller("t", network(), None),
+            "teacher is no model.*'t'",
+        ),
+        (
+            lambda: distillation.Distiller(network(), network(), "mse"),
+            "nothing to distil with.*'mse'",
+        ),
+        (
+            lambda: distillation.Distiller(network(), network(), []),
+            "nothing to distil with",
+        ),
+        (
+            lambda: distillation.Distiller(
+                network(), network(), distillation.LogitsDistillation()
+            ).compile("sgd"),
+            "no loss of its own.*loss=None",
+        ),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "Expected" in str(error.value) and "Received" in str(error.value)
+
+
+def test_the_weight_of_a_single_loss_counts():
+    """Keras's distiller reads those of a list only."""
+    x, y = tiny.data(16)
+    found = []
+    for weights in (None, [3.0], 3.0):
+        keras.utils.set_random_seed(0)
+        model = distillation.Distiller(
+            network(),
+            network(),
+            distillation.LogitsDistillation(),
+            distillation_loss_weights=weights,
+        )
+        model.compile("sgd", CROSSENTROPY, **QUICK)
+        logs = model.evaluate(x, y, verbose=0, return_dict=True)
+        found.append(logs["distillation_loss"])
+    assert found[1:] == pytest.approx([3 * found[0]] * 2, rel=1e-5)

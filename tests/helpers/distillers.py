@@ -1,0 +1,39 @@
+"""A distiller of the tiny network."""
+
+import warnings
+
+import keras
+
+import keras_bar
+from keras_bar import distillation
+from tests.helpers import tiny
+
+STEPS = 2
+
+
+def features(layer="branch"):
+    return keras.distillation.FeatureDistillation(
+        "mse", teacher_layer_name=layer, student_layer_name=layer
+    )
+
+
+def distiller(losses=None, student=None, teacher=None, weight=0.1, **options):
+    """A distiller of the tiny network, the same every time, compiled."""
+    keras.utils.set_random_seed(0)
+    teacher = teacher or tiny.network()
+    student = student or keras_bar.gate(teacher, seed=0)
+    model = distillation.Distiller(
+        teacher,
+        student,
+        losses or distillation.LogitsDistillation(),
+        student_loss_weight=weight,
+    )
+    return tiny.prepare(model, **options)
+
+
+def fit(model, *callbacks, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tiny.fit(
+            model, *callbacks, **{"steps_per_epoch": STEPS, **options}
+        )

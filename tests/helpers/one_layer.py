@@ -1,0 +1,68 @@
+"""A small model around one layer, its gates half closed at random.
+
+Every layer is tried behind a gate, where dead channels are 0, and behind a
+batch normalization of gated channels, where they hold other constants.
+"""
+
+import keras
+from keras import layers
+
+import keras_bar
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import difference
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import inputs_for
+from tests.helpers.pruning import open_gates
+from tests.helpers.pruning import randomize
+
+CHANNELS = 6
+
+
+def before(x, zero, rank=2):
+    """A gated convolution, and constants if `zero` is not wanted."""
+    conv = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
+    x = conv(CHANNELS, 1, name="first")(x)
+    return x if zero else layers.BatchNormalization()(layers.ReLU()(x))
+
+
+def behind(x):
+    """Readers of every channel: a 1x1 convolution where there is space."""
+    rank = len(x.shape) - 2
+    if rank:
+        conv = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
+        x = conv(3, 1, use_bias=False, name="last")(x)
+        x = layers.Flatten()(layers.ReLU()(x))
+    return layers.Dense(2, name="logits")(x)
+
+
+def model_with(layer, zero, rank=2, size=6):
+    inputs = keras.Input((size,) * rank + (3,))
+    x = layer(before(inputs, zero, rank))
+    return keras.Model(inputs, behind(x))
+
+
+def prune(model, seed=0, **kwargs):
+    """Asserts all invariants on a model, and that closing removed something
+    wherever `first` is gated."""
+    gated = keras_bar.gate(randomize(model))
+    x = inputs_for(model)
+    assert difference(open_gates(gated), model, x) < 1e-5
+    close_gates(gated, seed)
+    hard, small = assert_invariants(gated, **kwargs)
+    return gated, hard, small
+
+
+def filters_of(model, name="first"):
+    return model.get_layer(name).filters
+
+
+def assert_removable(layer, zero):
+    """Nothing stops the removal, and nothing is changed by it."""
+    gated, hard, small = prune(model_with(layer, zero))
+    alive = int(gates_of(gated)[0].alive().sum())
+    assert filters_of(small) <= alive < CHANNELS
+    explanation = keras_bar.explain(small)
+    assert explanation.gated[0] == "first"
+    assert not explanation.boundaries
+    assert not explanation.adjustments
