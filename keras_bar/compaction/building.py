@@ -14,7 +14,7 @@ from keras_bar.compaction.moving import Mover
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
-# Part of the name of a layer that compaction made of constants per channel. Only
+# In the name of a layer that compaction made of constants per channel. Only
 # the name of a Keras layer can hold a mark that is saved, even where Keras
 # alone reads and writes the file.
 MARK = "__keras_bar__"
