@@ -8,6 +8,8 @@ from keras import ops
 from keras_bar import selection
 from keras_bar.callbacks import checks
 from keras_bar.callbacks import control
+from keras_bar.callbacks.barrier import BarrierPenalty
+from keras_bar.callbacks.barrier import PaperSettings
 from keras_bar.callbacks.gate_regularizer import GateRegularizer
 from keras_bar.layers import HardConcreteGate
 
@@ -42,7 +44,8 @@ class BudgetRegularizer(GateRegularizer):
             float in (0, 1], the fraction of all steps of `fit`. In the steps
             after them the network settles: which channels live is decided.
         hardness: Float, hardness `d` of the transition; 0 is the line.
-        strength: None, or the factor lambda of the paper's penalty. By default
+        strength: None, or the factor lambda of the paper's penalty, or
+            `keras_bar.callbacks.PaperSettings` with it; see `paper`. By default
             a threshold tracks the budget instead; see
             `keras_bar.callbacks.control.ThresholdTracking`.
         indecision: Pair of floats, of the expected cost the share whose gates
@@ -89,10 +92,30 @@ class BudgetRegularizer(GateRegularizer):
         self.price_exponent = price_exponent
 
     @classmethod
-    def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
-        """The setting of the paper: the barrier penalty in the loss."""
-        settings = {"steps": 1.0, **kwargs}
-        return cls(budget, metric, strength=strength, **settings)
+    def paper(
+        cls, budget, metric="volume", strength=1e-5, settings=None, **kwargs
+    ):
+        """The control of the paper: its barrier penalty in the loss.
+
+        Args:
+            budget, metric: As of the class.
+            strength: Float, the factor lambda.
+            settings: Dict of what the paper leaves open, the arguments of
+                `keras_bar.callbacks.PaperSettings` but the strength.
+            **kwargs: Further arguments of the class.
+
+        Returns:
+            A `BudgetRegularizer`.
+
+        Example:
+
+        >>> keras_bar.callbacks.BudgetRegularizer.paper(1 / 8)
+        >>> keras_bar.callbacks.BudgetRegularizer.paper(
+        ...     1 / 8, settings={"rate": 1.0, "inference": "median"}
+        ... )
+        """
+        settings = PaperSettings(strength=strength, **(settings or {}))
+        return cls(budget, metric, strength=settings, **kwargs)
 
     @property
     def brief_logs(self):
@@ -120,14 +143,17 @@ class BudgetRegularizer(GateRegularizer):
         budget = control.Budget(
             model, self.metric, target, steps, self.hardness
         )
+        required = selection.lifelines(model, self.metric)
         if self.strength is not None:
-            return control.BarrierPenalty(budget, self.strength)
+            return BarrierPenalty(
+                budget, PaperSettings.make(self.strength), required
+            )
         return control.ThresholdTracking(
             budget,
             self.openness,
             self.indecision,
             self.price_exponent,
-            selection.lifelines(model, self.metric),
+            required,
         )
 
     def is_finished(self, cost_model):
