@@ -202,7 +202,7 @@ def mean_where_open(log_alpha, beta=BETA, gamma=GAMMA, zeta=ZETA):
 
     Returns:
         Tensor of values in [0, 1) with the shape of `log_alpha`: 0 where
-        `P(z > 0)` is at most 1/2, 0.25 and more where it is above.
+        `P(z > 0)` is at most 1/2, 0.19 and more where it is above.
     """
     is_open = deterministic(log_alpha, beta, gamma, zeta) > 0.0
     return ops.where(is_open, mean(log_alpha, beta, gamma, zeta), 0.0)

@@ -59,7 +59,12 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(
     log_alphas.flat[1 : closed + 1] = -4.0
     for gate, values in zip(tiny.gates(model), log_alphas, strict=True):
         gate.log_alpha.assign(values)
-    settings = {"samples": 8, "counted": counted}
+    settings = {
+        "samples": 8,
+        "counted": counted,
+        "push": None,
+        "lead": 0.0,
+    }
     regularizer = BudgetRegularizer.paper(
         0.5, strength=8e-3, settings=settings, steps=10
     )
@@ -80,7 +85,11 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(
 def test_paper_penalty_has_the_gradient_of_its_finite_differences():
     model = tiny.student()
     regularizer = BudgetRegularizer.paper(
-        0.5, "flops", strength=1e-3, steps=10, settings={"counted": "alive"}
+        0.5,
+        "flops",
+        strength=1e-3,
+        steps=10,
+        settings={"counted": "alive", "push": None},
     )
     regularizer.set_model(model)
     gate = tiny.gates(model)[0]

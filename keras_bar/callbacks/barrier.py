@@ -20,6 +20,9 @@ from keras_bar.layers.hard_concrete_gate import check_inference
 # How far the paper's gates can move: 80 epochs of 781 steps on CIFAR-10, in
 # each of which Adam moves them by its learning rate, 1e-3.
 TRAVEL = 80 * 781 * 1e-3
+# How far a gate moves in a step at most: Adam's momentum carries it on for ten
+# steps after the cost is within the budget again.
+FASTEST = 0.02
 # Location at which the strongest channel of a required gate is kept: P(z > 0)
 # is 0.99, so that the noise seldom severs the network.
 KEPT = 3.0
@@ -44,13 +47,18 @@ class PaperSettings:
             no longer count as alive do not please the barrier.
         rate: Float, how many times faster than the optimizer the gates move;
             or None: such that they can move as far in this training as in the
-            62,500 steps of the paper, but no slower than the optimizer.
+            62,500 steps of the paper with Adam's 1e-3, but no slower than the
+            optimizer, and by no more than 0.02 in a step.
         inference: The factor of inference, `"median"`, `"mean"` or
             `"louizos"`; see `layers.HardConcreteGate`.
-        highest: Float, what the barrier is clipped to. Adam remembers the
-            square of a gradient for 1,000 steps: one that is larger than all
-            others by orders of magnitude silences what the gates learn for the
-            rest of a short training.
+        push: Float, how many times as large as the gradients of the data loss
+            those of the penalty are at most, on average over the channels; or
+            None: as large as the barrier, clipped to 1e10, makes them. Adam
+            answers a single gradient that is larger than all others by orders
+            of magnitude with 30 times its usual step, and remembers its square
+            for 1,000 steps, so that what gates learn counts no more.
+        lead: Float, by what share of the steps the barrier looks ahead on
+            `b(t)`: it takes gates some steps to answer. 0 in the paper.
         sharpness: Float, by how much the slope of the gates grows, around the
             point where they close, until the budget arrives: an annealed
             temperature. 1 leaves the noise as it is in the paper.
@@ -66,19 +74,25 @@ class PaperSettings:
     counted: str = "larger"
     rate: float | None = None
     inference: str = "mean"
-    highest: float = schedules.BARRIER_MAX
+    push: float | None = 0.1
+    lead: float = 0.02
     sharpness: float = 1.0
 
     def __post_init__(self):
-        for name in ("strength", "samples", "rate", "highest", "sharpness"):
+        for name in ("strength", "samples", "rate", "push", "sharpness"):
             x = getattr(self, name)
-            if name == "rate" and x is None:
+            if name in ("rate", "push") and x is None:
                 continue
             if not selection.is_number(x) or not 0 < x < math.inf:
                 raise ValueError(
                     f"Invalid {name} of the penalty. Expected a positive "
                     f"number. Received: {name}={x!r}"
                 )
+        if not selection.is_number(self.lead) or not 0 <= self.lead < 1:
+            raise ValueError(
+                "Invalid lead of the barrier. Expected a number in [0, 1). "
+                f"Received: lead={self.lead!r}"
+            )
         if self.counted not in COUNTED:
             raise ValueError(
                 "Unknown cost in the barrier. Expected one of "
@@ -111,6 +125,7 @@ class BarrierPenalty(Penalty):
         self.budget = budget
         self.settings = settings
         self.required = required
+        self.savings = budget.cost_model.savings(budget.metric)
 
     def begin(self, optimizer):
         """Sets how fast gates move, from where they are."""
@@ -121,8 +136,11 @@ class BarrierPenalty(Penalty):
             gate.slope.assign(rate)
 
     def _rate(self, optimizer):
-        travel = self.budget.steps * _learning_rate(optimizer)
-        return max(TRAVEL / travel, 1.0) if travel > 0.0 else 1.0
+        learning_rate = _learning_rate(optimizer)
+        if learning_rate <= 0.0:
+            return 1.0
+        step = min(TRAVEL / self.budget.steps, FASTEST)
+        return max(step / learning_rate, 1.0)
 
     def __call__(self, state, is_new=True):
         loss = self.loss(state)
@@ -131,7 +149,8 @@ class BarrierPenalty(Penalty):
         sharper = ops.power(float(self.settings.sharpness), t)
         # The slope has this factor already, but for that of the last step.
         growth = self.settings.sharpness ** (1.0 / self.budget.steps)
-        moves = ops.logical_and(is_new, ops.logical_and(0.0 < step, t < 1.0))
+        under_way = ops.logical_and(step > 0.0, step <= self.budget.steps)
+        moves = ops.logical_and(is_new, under_way)
         growth = ops.where(moves, growth, 1.0)
         for gate in self.gates:
             slope = gate.slope * growth
@@ -164,10 +183,27 @@ class BarrierPenalty(Penalty):
             probabilities[gate] = ops.where(self._is_kept(gate), stays, p)
         soft = self.budget.cost_model.soft(self.budget.metric, probabilities)
         strength = self.settings.strength / self.settings.samples
-        loss = strength * self.barrier(state, soft) * soft
+        factor = strength * self.barrier(state, soft)
+        if self.settings.push is not None:
+            factor = ops.minimum(factor, self._largest(state))
+        loss = factor * soft
         # Once the budget has arrived the gates are fixed: a barrier that they
         # touch would only drown the loss.
         return ops.where(state.steps_done() < self.budget.steps, loss, 0.0)
+
+    def _largest(self, state):
+        """The largest `lambda * f`, scalar tensor: such that the gradients of
+        the penalty are what `push` allows beside those of the data loss, which
+        the gates saw in the last step."""
+        data, penalty = 0.0, 0.0
+        for gate in self.gates:
+            seen = ops.convert_to_tensor(gate.observation)
+            # A loss scale that is too large is tried out and given up again.
+            seen = ops.where(ops.isfinite(seen), seen, 0.0)
+            data += ops.sum(ops.sqrt(seen)) / state.loss_scale()
+            p = ops.stop_gradient(gate.probability())
+            penalty += self.savings[gate] * ops.sum(p * (1.0 - p))
+        return self.settings.push * data / ops.maximum(penalty, 1e-6)
 
     def barrier(self, state, soft):
         """`f(V, a, b)`, scalar tensor, for the expected cost `soft`."""
@@ -176,9 +212,8 @@ class BarrierPenalty(Penalty):
         if counted == "larger":
             cost = ops.maximum(cost, soft)
         lower = budget.target - schedules.MARGIN * budget.full_cost
-        upper = budget.moving(state.steps_done())
-        barrier = schedules.barrier(cost, lower, upper)
-        return ops.minimum(barrier, self.settings.highest)
+        ahead = state.steps_done() + int(self.settings.lead * budget.steps)
+        return schedules.barrier(cost, lower, budget.moving(ahead))
 
     def logs(self, state):
         return {"penalty": float(ops.convert_to_numpy(self.loss(state)))}
