@@ -301,7 +301,7 @@ def shrinking(work, method):
 
 
 # Other settings of `BudgetRegularizer`: what docs/small_budgets.md shows.
-PAPER = {"strength": 1e-5, "steps": 1.0}
+PAPER = {"strength": 1e-5}
 ABLATIONS = {
     "paper": PAPER,
     "paper-strong": {**PAPER, "strength": 1e-3},

@@ -74,9 +74,7 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(
         expected = by_hand(log_alphas, target, step, 10, 1e-3, counted)
         assert loss == pytest.approx(expected, rel=1e-3, abs=1e-6)
         assert (loss == 0) == free
-        later = by_hand(
-            log_alphas, target, step + 1, 10, 1e-3, counted
-        )
+        later = by_hand(log_alphas, target, step + 1, 10, 1e-3, counted)
         assert logs["penalty"][step] == pytest.approx(later, rel=1e-3, abs=1e-6)
     assert full == keras_bar.measure_cost(tiny.network()).volume
 

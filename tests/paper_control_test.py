@@ -10,7 +10,6 @@ from keras import ops
 import keras_bar
 from keras_bar import hard_concrete
 from keras_bar import schedules
-from keras_bar.callbacks import PaperSettings
 from keras_bar.callbacks.control import CENTER
 from keras_bar.layers import BudgetState
 from keras_bar.layers import HardConcreteGate
