@@ -59,14 +59,9 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(
     log_alphas.flat[1 : closed + 1] = -4.0
     for gate, values in zip(tiny.gates(model), log_alphas, strict=True):
         gate.log_alpha.assign(values)
-    settings = {
-        "samples": 8,
-        "counted": counted,
-        "push": None,
-        "lead": 0.0,
-    }
+    settings = {"samples": 8, "counted": counted, "push": None, "lead": 0.0}
     regularizer = BudgetRegularizer.paper(
-        0.5, strength=8e-3, settings=settings, steps=10
+        0.5, strength=8e-3, steps=10, **settings
     )
     logs = tiny.fit(model, regularizer, steps_per_epoch=1, epochs=5)
     full, target = tiny.VOLUME, 0.5 * tiny.VOLUME
@@ -87,7 +82,8 @@ def test_paper_penalty_has_the_gradient_of_its_finite_differences():
         "flops",
         strength=1e-3,
         steps=10,
-        settings={"counted": "alive", "push": None},
+        counted="alive",
+        push=None,
     )
     regularizer.set_model(model)
     gate = tiny.gates(model)[0]

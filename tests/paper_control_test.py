@@ -98,14 +98,14 @@ def test_an_unknown_rule():
 )
 def test_wrong_settings(wrong, message):
     with pytest.raises(ValueError, match=message):
-        keras_bar.callbacks.BudgetRegularizer.paper(0.5, settings=wrong)
+        keras_bar.callbacks.BudgetRegularizer.paper(0.5, **wrong)
 
 
 def begun(settings, optimizer=None, steps=100, budget=0.5, **options):
     """A student whose training by the paper's control begins, its state and
     the control."""
     model = tiny.student(optimizer=optimizer)
-    regularizer = BudgetRegularizer.paper(budget, settings=settings, **options)
+    regularizer = BudgetRegularizer.paper(budget, **settings, **options)
     regularizer.set_model(model)
     (state,) = (x for x in model.layers if isinstance(x, BudgetState))
     control = regularizer.make_control(steps)
@@ -144,7 +144,7 @@ def test_a_resumed_training_keeps_rate_and_place():
     control(state)
     state.step.assign(1)
     before = locations(model)
-    again = BudgetRegularizer.paper(0.5, settings={"sharpness": 4.0})
+    again = BudgetRegularizer.paper(0.5, sharpness=4.0)
     again.set_params({"epochs": 2, "steps": 50, "verbose": 0})
     weights = [x.numpy() for x in model.variables]
     again.set_model(model)
@@ -240,13 +240,16 @@ def test_cost_is_never_0():
         optimizer=keras.optimizers.Adam(1e-2), loss=nothing, **QUICK
     )
     regularizer = BudgetRegularizer.paper(
-        0.5, strength=1e3, settings={"rate": 40.0, "push": None}
+        0.5, strength=1e3, rate=40.0, push=None
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logs = tiny.fit(model, regularizer, epochs=5, steps_per_epoch=4)
     assert min(logs["volume"]) > 0
     assert_connected(model)
+    for gate in tiny.gates(model):  # The rate was in force.
+        assert float(numpy(gate.slope)) == 40.0
+        assert np.max(np.abs(numpy(gate.log_alpha))) < 20 * 0.02
 
 
 def test_strongest_channels_stay_open_while_the_penalty_pushes():
@@ -263,7 +266,7 @@ def test_strongest_channels_stay_open_while_the_penalty_pushes():
             ]
 
     regularizer = BudgetRegularizer.paper(
-        0.5, strength=1e3, settings={"rate": 20.0, "push": None}, steps=12
+        0.5, strength=1e3, rate=20.0, push=None, steps=12
     )
     with pytest.raises(RuntimeError, match="enough"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,5 +1,6 @@
 """The callback that prunes a network to a budget while it trains."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -92,17 +93,15 @@ class BudgetRegularizer(GateRegularizer):
         self.price_exponent = price_exponent
 
     @classmethod
-    def paper(
-        cls, budget, metric="volume", strength=1e-5, settings=None, **kwargs
-    ):
+    def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
         """The control of the paper: its barrier penalty in the loss.
 
         Args:
             budget, metric: As of the class.
             strength: Float, the factor lambda.
-            settings: Dict of what the paper leaves open, the arguments of
-                `keras_bar.callbacks.PaperSettings` but the strength.
-            **kwargs: Further arguments of the class.
+            **kwargs: What the paper leaves open, the arguments of
+                `keras_bar.callbacks.PaperSettings`; and further arguments of
+                the class.
 
         Returns:
             A `BudgetRegularizer`.
@@ -111,10 +110,12 @@ class BudgetRegularizer(GateRegularizer):
 
         >>> keras_bar.callbacks.BudgetRegularizer.paper(1 / 8)
         >>> keras_bar.callbacks.BudgetRegularizer.paper(
-        ...     1 / 8, settings={"rate": 1.0, "inference": "median"}
+        ...     1 / 8, rate=1.0, inference="median", steps=1.0
         ... )
         """
-        settings = PaperSettings(strength=strength, **(settings or {}))
+        open_ones = {x.name for x in dataclasses.fields(PaperSettings)}
+        settings = {x: kwargs.pop(x) for x in open_ones & set(kwargs)}
+        settings = PaperSettings(strength=strength, **settings)
         return cls(budget, metric, strength=settings, **kwargs)
 
     @property
