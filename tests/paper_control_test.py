@@ -109,7 +109,7 @@ def begun(settings, optimizer=None, steps=100, budget=0.5, **options):
     regularizer.set_model(model)
     (state,) = (x for x in model.layers if isinstance(x, BudgetState))
     control = regularizer.make_control(steps)
-    control.begin(model.optimizer)
+    control.begin(model.optimizer, resumes=False)
     return model, state, control
 
 
@@ -150,7 +150,10 @@ def test_a_resumed_training_keeps_rate_and_place():
     again.set_model(model)
     for x, value in zip(model.variables, weights, strict=True):
         x.assign(value)  # As `BackupAndRestore` does.
+    for gate in tiny.gates(model):
+        gate.inference = "median"
     again._begin(1)
+    assert {x.inference for x in tiny.gates(model)} == {"mean"}
     for x, y in zip(locations(model), before, strict=True):
         np.testing.assert_array_equal(x, y)
 

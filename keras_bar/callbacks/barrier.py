@@ -127,11 +127,15 @@ class BarrierPenalty(Penalty):
         self.required = required
         self.savings = budget.cost_model.savings(budget.metric)
 
-    def begin(self, optimizer):
-        """Sets how fast gates move, from where they are."""
-        rate = self.settings.rate or self._rate(optimizer)
+    def begin(self, optimizer, resumes):
+        """Sets what gates do in inference, and how fast they move, from where
+        they are; a training that is resumed has the rate with its weights."""
         for gate in self.gates:
             gate.inference = self.settings.inference
+        if resumes:
+            return
+        rate = self.settings.rate or self._rate(optimizer)
+        for gate in self.gates:
             gate.log_alpha.assign(gate.log_alpha * gate.slope / rate)
             gate.slope.assign(rate)
 

@@ -83,7 +83,7 @@ class Penalty:
         for gate in self.gates:
             gate.reset_drive()
 
-    def begin(self, optimizer):
+    def begin(self, optimizer, resumes):
         """Nothing: the gates move as the optimizer moves them."""
 
     def __call__(self, state, is_new=True):
@@ -175,7 +175,7 @@ class ThresholdTracking:
             gate.offset.assign(np.full(gate.channels, CENTER + self.openness))
             gate.importance.assign(np.zeros(gate.channels))
 
-    def begin(self, optimizer):
+    def begin(self, optimizer, resumes):
         """Nothing: the threshold moves the gates, not the optimizer."""
 
     def __call__(self, state, is_new=True):
