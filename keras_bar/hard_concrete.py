@@ -292,6 +292,49 @@ def deterministic(
     return inverse_cdf(0.5, log_alpha, beta, gamma, zeta)
 
 
+def mean_where_open(
+    log_alpha: Tensor,
+    beta: float = BETA,
+    gamma: float = GAMMA,
+    zeta: float = ZETA,
+) -> Tensor:
+    """Expected value `E[z]`, and 0 where the median is 0.
+
+    Args:
+        log_alpha: Tensor, the location.
+        beta: Float, the temperature.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values in [0, 1) with the shape of `log_alpha`: 0 where
+        `P(z > 0)` is at most 1/2, 0.19 and more where it is above.
+    """
+    is_open = deterministic(log_alpha, beta, gamma, zeta) > 0.0
+    return ops.where(is_open, mean(log_alpha, beta, gamma, zeta), 0.0)
+
+
+def without_temperature(
+    log_alpha: Tensor, gamma: float = GAMMA, zeta: float = ZETA
+) -> Tensor:
+    """The factor of inference of Louizos et al., 2018, equation (13).
+
+    It is equation (4) at `u = 1/2` but for the temperature: positive where
+    `log_alpha` exceeds `log(-gamma / zeta)`, which is -2.398, or `P(z > 0)`
+    0.31.
+
+    Args:
+        log_alpha: Tensor, the location.
+        gamma: Float, the lower end of the stretched interval.
+        zeta: Float, the upper end of the stretched interval.
+
+    Returns:
+        Tensor of values in [0, 1] with the shape of `log_alpha`.
+    """
+    s = ops.sigmoid(_float32(log_alpha))
+    return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
+
+
 def mean(
     log_alpha: Tensor,
     beta: float = BETA,

@@ -1,5 +1,6 @@
 """The callback that prunes a network to a budget while it trains."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -8,6 +9,8 @@ from keras import ops
 from keras_bar.budget import controls as control
 from keras_bar.budget import selection
 from keras_bar.budget import validation
+from keras_bar.budget.barrier import BarrierControl
+from keras_bar.budget.barrier import PaperSettings
 from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.deprecation import renamed_arguments
 from keras_bar.layers import HardConcreteGate
@@ -43,7 +46,8 @@ class BudgetRegularizer(GateRegularizer):
             float in (0, 1], the fraction of all steps of `fit`. In the steps
             after them the network settles: which channels live is decided.
         hardness: Float, hardness `d` of the transition; 0 is the line.
-        strength: None, or the factor lambda of the paper's penalty. By default
+        strength: None, or the factor lambda of the paper's penalty, or
+            `keras_bar.callbacks.PaperSettings` with it; see `paper`. By default
             a threshold tracks the budget instead; see
             `keras_bar.budget.controls.ThresholdControl`.
         undecided_fraction: Pair of floats, the share of the expected cost
@@ -117,9 +121,29 @@ class BudgetRegularizer(GateRegularizer):
 
     @classmethod
     def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
-        """The setting of the paper: the barrier penalty in the loss."""
-        settings = {"steps": 1.0, **kwargs}
-        return cls(budget, metric, strength=strength, **settings)
+        """The control of the paper: its barrier penalty in the loss.
+
+        Args:
+            budget, metric: As of the class.
+            strength: Float, the factor lambda.
+            **kwargs: What the paper leaves open, the arguments of
+                `keras_bar.callbacks.PaperSettings`; and further arguments of
+                the class.
+
+        Returns:
+            A `BudgetRegularizer`.
+
+        Example:
+
+        >>> budget = keras_bar.callbacks.BudgetRegularizer.paper(1 / 8)
+        >>> budget = keras_bar.callbacks.BudgetRegularizer.paper(
+        ...     1 / 8, rate=1.0, inference="median", steps=1.0
+        ... )
+        """
+        open_ones = {x.name for x in dataclasses.fields(PaperSettings)}
+        given = {x: kwargs.pop(x) for x in open_ones & set(kwargs)}
+        settings = PaperSettings(strength=strength, **given)
+        return cls(budget, metric, strength=settings, **kwargs)
 
     @property
     def brief_logs(self):
@@ -150,14 +174,17 @@ class BudgetRegularizer(GateRegularizer):
         budget = control.Budget(
             model, self.metric, target, steps, self.hardness
         )
+        required = selection.required_gates(model, self.metric)
         if self.strength is not None:
-            return control.BarrierControl(budget, self.strength)
+            return BarrierControl(
+                budget, PaperSettings.make(self.strength), required
+            )
         return control.ThresholdControl(
             budget,
             self.initial_logit,
             self.undecided_fraction,
             self.cost_exponent,
-            selection.required_gates(model, self.metric),
+            required,
         )
 
     def is_finished(self, cost_model):

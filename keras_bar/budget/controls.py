@@ -83,6 +83,9 @@ class Penalty:
         for gate in self.gates:
             gate.reset_drive()
 
+    def begin(self, optimizer, resumes):
+        """Nothing: the gates move as the optimizer moves them."""
+
     def __call__(self, state, is_new=True):
         """The loss, a scalar tensor.
 
@@ -100,48 +103,6 @@ class Penalty:
     def least_steps(self, optimizer):
         """How many steps it takes at least."""
         return 0
-
-
-class BarrierControl(Penalty):
-    """The paper's control: a loss `strength * f(V, a, b) * L_S`.
-
-    Args:
-        budget: `Budget`.
-        strength: Float, the factor lambda (1e-5 in the paper), for `L_S` in
-            units of the metric.
-    """
-
-    def __init__(self, budget, strength):
-        super().__init__(budget.cost_model.gates)
-        self.budget = budget
-        self.strength = strength
-
-    def __call__(self, state, is_new=True):
-        loss = self.strength * self.barrier(state) * self.budget.soft_cost()
-        # Once the budget has arrived the gates are fixed: a barrier that they
-        # touch would only drown the loss.
-        return ops.where(state.steps_done() < self.budget.steps, loss, 0.0)
-
-    def least_steps(self, optimizer):
-        """Those in which an optimizer that normalises gradients, as Adam does,
-        moves a gate from where it starts to where it closes."""
-        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
-        if rate <= 0.0:
-            return 0
-        farthest = max(
-            float(np.median(ops.convert_to_numpy(gate.location() - CENTER)))
-            / float(gate.slope.numpy())
-            for gate in self.gates
-        )
-        return math.ceil(max(farthest, 0.0) / rate)
-
-    def barrier(self, state):
-        """`f(V, a, b)`, scalar tensor."""
-        budget = self.budget
-        lower = budget.target - schedules.MARGIN * budget.full_cost
-        return schedules.barrier(
-            budget.hard_cost(), lower, budget.moving(state.steps_done())
-        )
 
 
 class ThresholdControl:
@@ -223,6 +184,9 @@ class ThresholdControl:
                 np.full(gate.channels, CENTER + self.initial_logit)
             )
             gate.importance.assign(np.zeros(gate.channels))
+
+    def begin(self, optimizer, resumes):
+        """Nothing: the threshold moves the gates, not the optimizer."""
 
     def __call__(self, state, is_new=True):
         budget, step = self.budget, state.steps_done()

@@ -89,8 +89,9 @@ class GateRegularizer(keras.callbacks.Callback):
 
         Returns:
             Function of `BudgetState` with the methods `start(state)`, to be
-            called before the first step, `logs(state)`, a dict from name to
-            float, and `least_steps(optimizer)`, how many it needs.
+            called before the first step, `begin(optimizer, resumes)`, once the
+            number of steps is known, `logs(state)`, a dict from name to float,
+            and `least_steps(optimizer)`, how many it needs.
         """
         raise NotImplementedError
 
@@ -246,6 +247,9 @@ class GateRegularizer(keras.callbacks.Callback):
         self._control = self._state.control = self.make_control(steps)
         self._state.limit = self.limit()
         self._first_iteration = int(ops.convert_to_numpy(optimizer.iterations))
+        self._control.begin(optimizer, resumes=done > 0)
+        # A control may choose what gates do in inference.
+        self.model.test_function = None
         if self._progress.phase is Phase.TRACKING and total > done:
             validation.check_length(steps, self._control.least_steps(optimizer))
             if self.params.get("verbose") and self.announce():

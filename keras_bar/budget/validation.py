@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_bar.budget import selection
+from keras_bar.budget.barrier import PaperSettings
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
@@ -33,13 +34,8 @@ def check_transition(hardness, strength):
             "Invalid hardness of the transition. Expected a number of 0 "
             f"or more. Received: hardness={hardness!r}"
         )
-    if strength is not None and (
-        not selection.is_number(strength) or not strength > 0
-    ):
-        raise ValueError(
-            "Invalid strength of the penalty. Expected a positive number, or "
-            f"None to track the budget. Received: strength={strength!r}"
-        )
+    if strength is not None and not isinstance(strength, PaperSettings):
+        PaperSettings(strength=strength)
 
 
 def check_tracking(undecided_fraction, initial_logit, cost_exponent):

@@ -2,6 +2,7 @@
 
 from keras_bar import deprecation
 from keras_bar.budget.after_pruning import AfterPruning
+from keras_bar.budget.barrier import PaperSettings
 from keras_bar.budget.budget_regularizer import BudgetRegularizer
 from keras_bar.budget.gate_history_logger import GateHistoryLogger
 from keras_bar.budget.gate_regularizer import GateRegularizer
@@ -11,6 +12,7 @@ __all__ = [
     "BudgetRegularizer",
     "GateHistoryLogger",
     "GateRegularizer",
+    "PaperSettings",
 ]
 
 

@@ -1,5 +1,6 @@
 """A learnable factor per channel that can become exactly zero."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,6 +11,23 @@ from keras_bar import hard_concrete
 from keras_bar.layers.channel_gate import ChannelGate
 from keras_bar.layers.channel_gate import check_rate
 from keras_bar.layers.channel_gate import seeded
+
+# The factors of inference, by the name of the rule.
+INFERENCE: dict[str, Callable] = {
+    "median": hard_concrete.deterministic,
+    "mean": hard_concrete.mean_where_open,
+    "louizos": hard_concrete.without_temperature,
+}
+
+
+def check_inference(inference):
+    """Raises a ValueError unless there is such a rule."""
+    if inference not in INFERENCE:
+        raise ValueError(
+            "Unknown factor of inference. Expected one of "
+            f"{', '.join(map(repr, INFERENCE))}. "
+            f"Received: inference={inference!r}"
+        )
 
 
 def multiply_observed(x, z, axis):
@@ -60,8 +78,8 @@ class HardConcreteGate(ChannelGate):
 
     In training one factor `z` per channel is drawn for the whole batch
     (supplement, eq. 4); it is exactly 0 or exactly 1 with positive
-    probability. In inference the factor is the same formula at `u = 1/2`. A
-    channel whose factor is 0 then is dead and can be removed.
+    probability. In inference the factor is by default the same formula at
+    `u = 1/2`. A channel whose factor is 0 then is dead and can be removed.
 
     Everything is computed in float32 under every dtype policy, and the noise
     is the same on all replicas of a `tf.distribute` strategy.
@@ -76,6 +94,12 @@ class HardConcreteGate(ChannelGate):
         rate: Float above 0, how many times faster than an optimizer's steps the
             gate moves, for trainings that are too short for these. A
             `BudgetRegularizer` needs none, and sets the slope itself.
+        inference: The factor of inference. `"median"`, the formula at
+            `u = 1/2`: near 0 just above where it closes. `"mean"`, what batch
+            normalization has seen on average, `E[z]`, and 0 where the median
+            is 0. `"louizos"`, that of Louizos et al., 2018,
+            `clip(1.2 sigmoid(log_alpha) - 0.1, 0, 1)`, which closes later.
+            Defaults to `"median"`.
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
@@ -116,10 +140,13 @@ class HardConcreteGate(ChannelGate):
         return_factors: bool = False,
         seed: int | None = None,
         rate: float = 1.0,
+        inference: str = "median",
         **kwargs,
     ):
         super().__init__(axis, return_factors, seed, **kwargs)
         self.rate = check_rate(rate)
+        check_inference(inference)
+        self.inference = inference
         self.initializer = seeded(
             initializer or keras.initializers.RandomUniform(0.0, 0.01), seed
         )
@@ -173,7 +200,7 @@ class HardConcreteGate(ChannelGate):
         return hard_concrete.sample(self.location(), seed=self.seed_generator)
 
     def inference_factors(self):
-        return hard_concrete.deterministic(self.location())
+        return INFERENCE[self.inference](self.location())
 
     def keep_probability(self):
         return hard_concrete.probability_alive(self.location())
@@ -189,4 +216,5 @@ class HardConcreteGate(ChannelGate):
             **super().get_config(),
             "initializer": keras.initializers.serialize(self.initializer),
             "rate": self.rate,
+            "inference": self.inference,
         }

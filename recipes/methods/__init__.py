@@ -27,7 +27,7 @@ NAMES = (
     "narrow",
 )
 # BAR with other settings of `BudgetRegularizer`: docs/small_budgets.md.
-PAPER = {"strength": 1e-5, "steps": 1.0}
+PAPER = {"strength": 1e-5}
 ABLATIONS = {
     "paper": PAPER,
     "paper-strong": {**PAPER, "strength": 1e-3},

@@ -27,12 +27,16 @@ not_torch = pytest.mark.skipif(backend == "torch", reason="not in Keras")
 # --- The paper's penalty --------------------------------------------------
 
 
-def by_hand(log_alphas, target, step, steps, strength):
+def by_hand(log_alphas, target, step, steps, strength, counted="alive"):
     """`strength * f(V, a, b) * L_S` in float64."""
-    location = np.concatenate(log_alphas).astype("float64")
+    log_alphas = log_alphas.astype("float64")
+    if step:  # From then on the strongest channel of each gate is kept open.
+        log_alphas[[0, 1], log_alphas.argmax(1)] = 3.0
+    location = np.concatenate(log_alphas)
     p = 1 / (1 + np.exp(-(location - 2 / 3 * np.log(0.1 / 1.1))))
     area = tiny.POSITIONS
-    cost, soft = area * np.sum(p > 0.5), area * np.sum(p)
+    hard, soft = area * np.sum(p > 0.5), area * np.sum(p)
+    cost = {"alive": hard, "expected": soft, "larger": max(hard, soft)}[counted]
     lower = target - 1e-4 * tiny.VOLUME
     t = step / steps
     delta = 1 / (1 + np.exp(5))
@@ -44,8 +48,11 @@ def by_hand(log_alphas, target, step, steps, strength):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("closed, free", [(0, False), (9, False), (20, True)])
-def test_paper_penalty_is_strength_times_barrier_times_cost(closed, free):
+@pytest.mark.parametrize("counted", ["alive", "expected", "larger"])
+@pytest.mark.parametrize("closed, free", [(0, False), (9, False), (23, True)])
+def test_paper_penalty_is_strength_times_barrier_times_cost(
+    closed, free, counted
+):
     sgd = keras.optimizers.SGD(0.0)
     model = tiny.student(optimizer=sgd, loss=nothing, **QUICK)
     rng = np.random.default_rng(1)
@@ -53,14 +60,17 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(closed, free):
     log_alphas.flat[1 : closed + 1] = -4.0
     for gate, values in zip(tiny.gates(model), log_alphas, strict=True):
         gate.log_alpha.assign(values)
-    regularizer = BudgetRegularizer.paper(0.5, strength=1e-3, steps=10)
+    settings = {"samples": 8, "counted": counted, "push": None, "lead": 0.0}
+    regularizer = BudgetRegularizer.paper(
+        0.5, strength=8e-3, steps=10, **settings
+    )
     logs = tiny.fit(model, regularizer, steps_per_epoch=1, epochs=5)
     full, target = tiny.VOLUME, 0.5 * tiny.VOLUME
     for step, loss in enumerate(logs["loss"]):
-        expected = by_hand(log_alphas, target, step, 10, 1e-3)
+        expected = by_hand(log_alphas, target, step, 10, 1e-3, counted)
         assert loss == pytest.approx(expected, rel=1e-3, abs=1e-6)
         assert (loss == 0) == free
-        later = by_hand(log_alphas, target, step + 1, 10, 1e-3)
+        later = by_hand(log_alphas, target, step + 1, 10, 1e-3, counted)
         assert logs["penalty"][step] == pytest.approx(later, rel=1e-3, abs=1e-6)
     assert full == keras_bar.measure_cost(tiny.network()).volume
 
@@ -68,7 +78,14 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(closed, free):
 @pytest.mark.core
 def test_paper_penalty_has_the_gradient_of_its_finite_differences():
     model = tiny.student()
-    regularizer = BudgetRegularizer.paper(0.5, "flops", strength=1e-3, steps=10)
+    regularizer = BudgetRegularizer.paper(
+        0.5,
+        "flops",
+        strength=1e-3,
+        steps=10,
+        counted="alive",
+        push=None,
+    )
     regularizer.set_model(model)
     gate = tiny.gates(model)[0]
     (state,) = (x for x in model.layers if isinstance(x, BudgetState))
@@ -89,7 +106,10 @@ def test_paper_penalty_has_the_gradient_of_its_finite_differences():
         ]
         expected.append((ends[0] - ends[1]) / 0.1)
     result = gradient(at, x)
-    assert np.all(result > 0)
+    assert np.all(result[:-1] > 0)
+    # The strongest channel stays open: there is nothing to be saved by it.
+    assert result[-1] == 0 < expected[-1]
+    expected[-1] = 0.0
     np.testing.assert_allclose(result, expected, rtol=2e-2)
 
 

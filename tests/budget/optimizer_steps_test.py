@@ -256,11 +256,12 @@ def test_the_length_of_the_schedule_is_said(capsys):
     assert not fit(verbose=0)
 
 
-def test_paper_needs_the_steps_that_adam_takes_to_close_a_gate():
+@pytest.mark.parametrize("rate, steps", [(1.0, "16[01][0-9]"), (None, "8[01]")])
+def test_paper_needs_the_steps_that_adam_takes_to_close_a_gate(rate, steps):
     model = tiny.student(optimizer=keras.optimizers.Adam(1e-3), **QUICK)
-    regularizer = BudgetRegularizer.paper(0.4)
-    # From 0.005 to -1.6 by 0.001 at a time.
-    with pytest.warns(UserWarning, match="Expected 16[01][0-9] steps or more"):
+    regularizer = BudgetRegularizer.paper(0.4, rate=rate)
+    # From 0.005 to -1.6 by 0.001 at a time, or by 0.02.
+    with pytest.warns(UserWarning, match=f"Expected {steps} steps or more"):
         tiny.fit(model, regularizer, steps_per_epoch=1)
 
 

@@ -53,7 +53,9 @@ def test_losses_of_the_student_count_and_those_of_the_teacher_do_not(weight):
 @pytest.mark.core
 def test_penalty_of_the_budget_counts():
     model = distiller(optimizer=keras.optimizers.SGD(0.0), **QUICK)
-    regularizer = BudgetRegularizer.paper(0.5, strength=1e-3, steps=10)
+    regularizer = BudgetRegularizer.paper(
+        0.5, strength=1e-3, steps=10, push=None, samples=1
+    )
     logs = fit(model, regularizer, steps_per_epoch=1, epochs=4)
     added = np.subtract(logs["loss"], logs["total_loss"])
     # What is logged after one step is the penalty of the next.
@@ -76,9 +78,11 @@ def test_keras_own_leaves_them_out():
 def test_penalty_prunes_the_student():
     model = distiller(optimizer=keras.optimizers.Adam(5e-2))
     before = [numpy(g.log_alpha) for g in tiny.gates(model.student)]
-    fit(model, BudgetRegularizer.paper(0.5), epochs=4, steps_per_epoch=None)
+    regularizer = BudgetRegularizer.paper(0.5, push=None)
+    fit(model, regularizer, epochs=4, steps_per_epoch=None)
     for gate, earlier in zip(tiny.gates(model.student), before, strict=True):
-        assert np.all(numpy(gate.log_alpha) < earlier - 0.5)
+        fell = numpy(gate.log_alpha) < earlier - 0.5
+        assert np.sum(~fell) <= 1  # The channel that is kept.
 
 
 # --- The student runs once ------------------------------------------------
