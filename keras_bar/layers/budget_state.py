@@ -118,7 +118,8 @@ class BudgetState(keras.layers.Layer):
     def loss_scale(self):
         """What the loss of the last step was multiplied with before it was
         differentiated, scalar tensor; 1 where that is unknown."""
-        scale = ops.convert_to_tensor(self.signal)[0] / SIGNAL
+        signal = ops.stop_gradient(ops.convert_to_tensor(self.signal))
+        scale = signal[0] / SIGNAL
         return ops.where(scale > 0.0, scale, 1.0)
 
     def _signal_loss(self):
