@@ -13,18 +13,19 @@ are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
 """
 
 import math
-from typing import Any
-from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 from keras import random
 
-# Of any backend, or what it converts: floats, lists, arrays.
-Tensor: TypeAlias = Any
+from keras_bar.binary_concrete import BETA
+from keras_bar.binary_concrete import Tensor
+from keras_bar.binary_concrete import as_float32
+from keras_bar.binary_concrete import binary_concrete_cdf
+from keras_bar.binary_concrete import binary_concrete_inverse_cdf
+from keras_bar.binary_concrete import binary_concrete_pdf
 
-BETA = 2 / 3
 GAMMA = -0.1
 ZETA = 1.1
 
@@ -35,81 +36,6 @@ _NOISE_MARGIN = 1e-6
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 _NODES = (1 + _NODES) / 2
 _NODE_WEIGHTS = _NODE_WEIGHTS / 2
-
-
-def binary_concrete_pdf(
-    s: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Density of the binary concrete distribution, equation (2).
-
-    Args:
-        s: Tensor of values in the open interval (0, 1).
-        log_alpha: Tensor, the location, broadcastable to `s`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of densities.
-
-    Example:
-
-    >>> density = keras_bar.hard_concrete.binary_concrete_pdf(0.5, 0.0)
-    >>> round(float(density), 3)
-    0.667
-    """
-    s = _float32(s)
-    # Equation (2) as the derivative of (3): the powers of `s` that equation
-    # (2) is printed with overflow near 0 and 1, where their ratio does not.
-    logit = beta * _logit(s) - _float32(log_alpha)
-    slope = ops.sigmoid(logit) * ops.sigmoid(-logit)
-    return beta * slope / (s * (1 - s))
-
-
-def binary_concrete_cdf(
-    s: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Cumulative distribution of the binary concrete, equation (3).
-
-    Args:
-        s: Tensor of values in [0, 1].
-        log_alpha: Tensor, the location, broadcastable to `s`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of probabilities `P(S <= s)`.
-
-    Example:
-
-    >>> float(keras_bar.hard_concrete.binary_concrete_cdf(0.5, 0.0))
-    0.5
-    """
-    return ops.sigmoid(beta * _logit(_float32(s)) - _float32(log_alpha))
-
-
-def binary_concrete_inverse_cdf(
-    u: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Quantile of the binary concrete, the inverse of equation (3).
-
-    Args:
-        u: Tensor of probabilities in [0, 1].
-        log_alpha: Tensor, the location, broadcastable to `u`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of values `s` in [0, 1].
-
-    Example:
-
-    >>> float(keras_bar.hard_concrete.binary_concrete_inverse_cdf(0.5, 0.0))
-    0.5
-    """
-    return ops.sigmoid((_logit(_float32(u)) + _float32(log_alpha)) / beta)
 
 
 def pdf(
@@ -142,7 +68,7 @@ def pdf(
     >>> print(keras.ops.convert_to_numpy(density).round(3))
     [0.556 0.   ]
     """
-    z = _float32(z)
+    z = as_float32(z)
     inside = ops.logical_and(z > 0, z < 1)
     s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
     density = binary_concrete_pdf(s, log_alpha, beta) / (zeta - gamma)
@@ -176,7 +102,7 @@ def cdf(
     >>> print(keras.ops.convert_to_numpy(below).round(3))
     [0.    0.168 1.   ]
     """
-    z = _float32(z)
+    z = as_float32(z)
     s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
     below_one = ops.where(z < 0, 0.0, binary_concrete_cdf(s, log_alpha, beta))
     return ops.where(z < 1, below_one, 1.0)
@@ -235,7 +161,7 @@ def probability_alive(
     >>> round(float(keras_bar.hard_concrete.probability_alive(0.0)), 3)
     0.832
     """
-    return ops.sigmoid(_float32(log_alpha) - beta * math.log(-gamma / zeta))
+    return ops.sigmoid(as_float32(log_alpha) - beta * math.log(-gamma / zeta))
 
 
 def probability_one(
@@ -261,7 +187,7 @@ def probability_one(
     0.168
     """
     logit = math.log((1 - gamma) / (zeta - 1))
-    return ops.sigmoid(_float32(log_alpha) - beta * logit)
+    return ops.sigmoid(as_float32(log_alpha) - beta * logit)
 
 
 def deterministic(
@@ -318,10 +244,10 @@ def mean(
     >>> round(float(keras_bar.hard_concrete.mean(0.0)), 3)
     0.5
     """
-    log_alpha = ops.expand_dims(_float32(log_alpha), -1)
-    logits = _float32(np.log((_NODES - gamma) / (zeta - _NODES)))
+    log_alpha = ops.expand_dims(as_float32(log_alpha), -1)
+    logits = as_float32(np.log((_NODES - gamma) / (zeta - _NODES)))
     survival = ops.sigmoid(log_alpha - beta * logits)
-    return ops.sum(_float32(_NODE_WEIGHTS) * survival, axis=-1)
+    return ops.sum(as_float32(_NODE_WEIGHTS) * survival, axis=-1)
 
 
 def sample(
@@ -351,7 +277,7 @@ def sample(
     >>> bool(0.1 < dead.mean() < 0.25)
     True
     """
-    log_alpha = _float32(log_alpha)
+    log_alpha = as_float32(log_alpha)
     u = random.uniform(
         ops.shape(log_alpha),
         minval=_NOISE_MARGIN,
@@ -360,11 +286,3 @@ def sample(
         seed=seed,
     )
     return inverse_cdf(u, log_alpha, beta, gamma, zeta)
-
-
-def _float32(x):
-    return ops.convert_to_tensor(x, dtype="float32")
-
-
-def _logit(x):
-    return ops.log(x) - ops.log1p(-x)

@@ -4,7 +4,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets.pictures import Local
+from keras_bar.datasets.image_folders import Local
 
 # Bytes of a picture, without its labels.
 PIXELS = 3 * 32 * 32

@@ -4,7 +4,7 @@ import zlib
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets import pictures
+from keras_bar.datasets import image_folders
 from keras_bar.datasets.sources import SOURCES
 
 CLASSES = (
@@ -25,7 +25,7 @@ SIZE = 128
 HELD_OUT = 10
 
 
-class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
+class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
     """Pictures of traffic cameras in 11 classes, resized to 128x128 (Luo et
     al. 2018).
 
@@ -50,10 +50,10 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = pictures.CONFIGS
+    BUILDER_CONFIGS = image_folders.CONFIGS
 
     def _info(self):
-        return pictures.make_info(
+        return image_folders.make_info(
             self,
             "Vehicles and pedestrians, seen by traffic cameras.",
             "https://tcd.miovision.com/",
@@ -62,8 +62,10 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        root = pictures.find_root(
-            pictures.extract(self.source, SOURCES["mio_tcd"].url, dl_manager),
+        root = image_folders.find_root(
+            image_folders.extract(
+                self.source, SOURCES["mio_tcd"].url, dl_manager
+            ),
             "train",
             self.name,
         )
@@ -87,7 +89,7 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split, files):
-        reader = pictures.Reader(self.builder_config, self.name)
+        reader = image_folders.Reader(self.builder_config, self.name)
         for path, label in files:
             data = reader.read(path, (SIZE, SIZE))
             if data is not None:

@@ -2,14 +2,14 @@
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets import pictures
+from keras_bar.datasets import image_folders
 from keras_bar.datasets.sources import SOURCES
 
 CLASSES = 200
 SIZE = 64
 
 
-class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
+class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
     """200 classes of ImageNet at 64x64: 100,000 pictures to train and 10,000
     to test with.
 
@@ -32,10 +32,10 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = pictures.CONFIGS
+    BUILDER_CONFIGS = image_folders.CONFIGS
 
     def _info(self):
-        return pictures.make_info(
+        return image_folders.make_info(
             self,
             "ImageNet in small: 200 classes at 64x64.",
             "http://cs231n.stanford.edu/",
@@ -44,8 +44,8 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        root = pictures.find_root(
-            pictures.extract(
+        root = image_folders.find_root(
+            image_folders.extract(
                 self.source, SOURCES["tiny_imagenet"].url, dl_manager
             ),
             "wnids.txt",
@@ -66,7 +66,7 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, files):
         decode = self.info.features["image"].decode_example
-        reader = pictures.Reader(self.builder_config, self.name)
+        reader = image_folders.Reader(self.builder_config, self.name)
         for path, label in files:
             data = reader.read(path, decode=decode)
             if data is not None:

@@ -5,19 +5,19 @@ import itertools
 import os
 import statistics
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 # More methods than colours that everybody tells apart: marks differ, too, and
 # the others are dark or grey.
 _STYLES = {
-    "BAR": (pictures.BLUE, "o"),
-    "BAR (F-trained)": (pictures.SKY, "o"),
+    "BAR": (plotting.BLUE, "o"),
+    "BAR (F-trained)": (plotting.SKY, "o"),
     "narrowed": ("#000000", "s"),
-    "WM": (pictures.GREEN, "^"),
+    "WM": (plotting.GREEN, "^"),
     "Random": ("#999999", "v"),
-    "VQ": (pictures.ORANGE, "D"),
-    "ID": (pictures.PURPLE, "P"),
-    "LZR": (pictures.VERMILION, "X"),
+    "VQ": (plotting.ORANGE, "D"),
+    "ID": (plotting.PURPLE, "P"),
+    "LZR": (plotting.VERMILION, "X"),
     "IB": ("#332288", "<"),
     "MorphNet": ("#661100", ">"),
 }
@@ -92,14 +92,14 @@ def plot_accuracies(
     >>> panel = reports.Panel("Fashion-MNIST", [curve], full=0.878)
     >>> reports.plot_accuracies([panel], "accuracy.svg")
     """
-    figure, grid = pictures.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
+    figure, grid = plotting.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
     styles = _choose_styles(panels)
     for panel, axes in zip(panels, grid, strict=True):
         _draw_panel(panel, axes, styles)
         axes.set_xlabel(label)
     handles = _make_legend(panels, styles)
     figure.legend(handles=handles, loc="outside right center", frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _choose_styles(panels):
@@ -149,7 +149,7 @@ def _draw_panel(panel, axes, styles):
     axes.minorticks_off()
     axes.set_ylabel("test accuracy, %")
     axes.set_title(panel.title, fontsize=10)
-    axes.grid(axis="y", **pictures.GRID)
+    axes.grid(axis="y", **plotting.GRID)
 
 
 def _draw_curve(curve, axes, colour, mark):

@@ -6,9 +6,9 @@ import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
-_BINARY, _HARD = pictures.VERMILION, pictures.BLUE
+_BINARY, _HARD = plotting.VERMILION, plotting.BLUE
 # Distance of the curves from 0 and 1, where densities may be infinite.
 _MARGIN = 1e-4
 
@@ -34,12 +34,12 @@ def plot_distributions(
     >>> from keras_bar import reports
     >>> reports.plot_distributions("gates.svg")
     """
-    figure, (left, right) = pictures.new_panels(2, 2, 4.4, 3.2)
+    figure, (left, right) = plotting.new_panels(2, 2, 4.4, 3.2)
     _draw_densities(left, log_alpha)
     _draw_quantiles(right, log_alpha)
     for axes in (left, right):
         axes.legend(frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _draw_densities(axes, log_alpha):

@@ -3,7 +3,7 @@
 import os
 
 from keras_bar.costs import Cost
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 
 def plot_flops(
@@ -28,12 +28,12 @@ def plot_flops(
     """
     layers = [x for x in full.layers if x.flops]
     places = range(len(layers))
-    figure, axes = pictures.new_figure(5.5, max(2.5, 1.2 + 0.24 * len(layers)))
+    figure, axes = plotting.new_figure(5.5, max(2.5, 1.2 + 0.24 * len(layers)))
     axes.barh(
         places,
         [100 * x.flops / full.flops for x in layers],
         0.86,
-        color=pictures.FULL,
+        color=plotting.FULL,
         label=f"full network, {_short(full.flops)}",
     )
     height = 0.7 / max(len(costs), 1)
@@ -43,18 +43,18 @@ def plot_flops(
             [place - 0.35 + (i + 0.5) * height for place in places],
             [100 * left.get(x.name, 0) / full.flops for x in layers],
             height,
-            color=pictures.shade(i, len(costs)),
+            color=plotting.shade(i, len(costs)),
             label=f"{label}, {_short(cost.flops)}",
         )
     axes.set_yticks(places, [x.name for x in layers], fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("FLOPs, % of the full network's")
-    axes.grid(axis="x", **pictures.GRID)
+    axes.grid(axis="x", **plotting.GRID)
     axes.set_axisbelow(True)
     # Above the bars, which may be anywhere.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _short(flops):

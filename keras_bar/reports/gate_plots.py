@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 
 def plot_gates(
@@ -39,7 +39,7 @@ def plot_gates(
         [np.sum(list(epochs[x].values()), axis=0) for x in numbers]
     )
     shares = counts / counts.sum(1, keepdims=True)
-    figure, axes = pictures.new_figure(5.5, 3.4)
+    figure, axes = plotting.new_figure(5.5, 3.4)
     ends = [int(x) + 0.5 for x in numbers]
     # A share of a hundredth is seen beside one of nine tenths.
     image = axes.pcolormesh(
@@ -55,7 +55,7 @@ def plot_gates(
     axes.plot(
         list(map(int, numbers)),
         shares[:, half:].sum(1),
-        color=pictures.VERMILION,
+        color=plotting.VERMILION,
         marker=".",
         label="share of the channels above 1/2",
     )
@@ -66,4 +66,4 @@ def plot_gates(
     axes.set_ylabel("P(z > 0)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    pictures.save(figure, path)
+    plotting.save(figure, path)

@@ -2,12 +2,12 @@
 
 import os
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 _STYLES = (
-    (pictures.BLUE, "o", "-"),
-    (pictures.VERMILION, "s", "--"),
-    (pictures.GREEN, "^", ":"),
+    (plotting.BLUE, "o", "-"),
+    (plotting.VERMILION, "s", "--"),
+    (plotting.GREEN, "^", ":"),
 )
 # Of the distance between two factors: so that error bars do not cover others.
 _APART = 0.06
@@ -36,7 +36,7 @@ def plot_sensitivity(
     >>> lines = {"measured here": {2: (0.875, 0.002), 16: (0.778, 0.034)}}
     >>> reports.plot_sensitivity({"Fashion-MNIST": lines}, "s.svg")
     """
-    figure, grid = pictures.new_panels(len(panels), 2, 4.6, 3.2)
+    figure, grid = plotting.new_panels(len(panels), 2, 4.6, 3.2)
     labels = list(dict.fromkeys(x for y in panels.values() for x in y))
     for (title, lines), axes in zip(panels.items(), grid, strict=True):
         for label, points in lines.items():
@@ -49,9 +49,9 @@ def plot_sensitivity(
         axes.set_xlabel("pruning factor")
         axes.set_ylabel("test accuracy, %")
         axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", **pictures.GRID)
+        axes.grid(axis="y", **plotting.GRID)
         axes.legend(frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _draw_line(axes, index, label, points, count):
