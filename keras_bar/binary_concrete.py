@@ -1,7 +1,7 @@
 """The binary concrete distribution, which the hard concrete stretches.
 
-Equations are those of the supplement of the BAR paper, see
-`keras_bar.hard_concrete`.
+The equations are those of the supplement of the BAR paper; see
+`keras_bar.hard_concrete`, where these functions are public.
 """
 
 from typing import Any
@@ -37,8 +37,8 @@ def binary_concrete_pdf(
     0.667
     """
     s = as_float32(s)
-    # Equation (2) as the derivative of (3): the powers of `s` that equation
-    # (2) is printed with overflow near 0 and 1, where their ratio does not.
+    # This is equation (2) as the derivative of (3): the powers of `s` in its
+    # printed form overflow near 0 and 1, where their ratio does not.
     logit = beta * _logit(s) - as_float32(log_alpha)
     slope = ops.sigmoid(logit) * ops.sigmoid(-logit)
     return beta * slope / (s * (1 - s))

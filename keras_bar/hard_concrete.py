@@ -4,10 +4,10 @@ A binary concrete variable `s` in (0, 1) is stretched to (gamma, zeta) and
 clipped to [0, 1], which gives `z = 0` and `z = 1` a probability of their own
 and keeps `z` differentiable in `log_alpha` in between.
 
-Equations are those of the supplement of "Structured Pruning of Neural Networks
+The equations are those of the supplement of "Structured Pruning of Neural Networks
 with Budget-Aware Regularization" (CVPR 2019), section 9, after
-[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). There equation (3) is
-the integral of (2), and (4) its inverse, stretched and clipped. All functions
+[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). Equation (3) is the
+integral of (2), and (4) its inverse, stretched and clipped. All functions
 broadcast their arguments and compute in float32. `beta`, `gamma` and `zeta`
 are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
 """
@@ -26,10 +26,27 @@ from keras_bar.binary_concrete import binary_concrete_cdf
 from keras_bar.binary_concrete import binary_concrete_inverse_cdf
 from keras_bar.binary_concrete import binary_concrete_pdf
 
+__all__ = [
+    "BETA",
+    "GAMMA",
+    "ZETA",
+    "binary_concrete_cdf",
+    "binary_concrete_inverse_cdf",
+    "binary_concrete_pdf",
+    "cdf",
+    "deterministic",
+    "inverse_cdf",
+    "mean",
+    "pdf",
+    "probability_alive",
+    "probability_one",
+    "sample",
+]
+
 GAMMA = -0.1
 ZETA = 1.1
 
-# Keeps the logit of the noise finite, and so the gradient too.
+# Keeps the logit of the noise, and hence its gradient, finite.
 _NOISE_MARGIN = 1e-6
 
 # Gauss-Legendre on [0, 1]: 16 nodes are exact to float32 for `beta` up to 2.
@@ -47,10 +64,10 @@ def pdf(
 ) -> Tensor:
     """Density of the hard concrete distribution between its two atoms.
 
-    It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); the atoms are in
-    `probability_alive` and `probability_one`. Where this is plotted at
-    `log_alpha = 0`: the supplement's remark that `P(z=0)` is about 0.23 belongs
-    to `beta = 1/2`; with `beta = 2/3` it is 0.168.
+    It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); `probability_alive` and
+    `probability_one` give the atoms. At `log_alpha = 0`, `P(z=0)` is 0.168
+    with `beta = 2/3`; the supplement's value of about 0.23 holds for
+    `beta = 1/2`.
 
     Args:
         z: Tensor of values in (0, 1). Outside, the density is 0.
@@ -82,7 +99,7 @@ def cdf(
     gamma: float = GAMMA,
     zeta: float = ZETA,
 ) -> Tensor:
-    """Cumulative distribution of the hard concrete: (3), stretched.
+    """Cumulative distribution of the hard concrete: equation (3), stretched.
 
     It jumps at 0 by `P(z=0)` and at 1 by `P(z=1)`.
 
@@ -154,7 +171,7 @@ def probability_alive(
     Returns:
         Tensor of probabilities with the shape of `log_alpha`. At
         `log_alpha = 0` it is 0.832, so `P(z=0)` is 0.168; the supplement's
-        0.23 belongs to `beta = 1/2`.
+        0.23 holds for `beta = 1/2`.
 
     Example:
 
@@ -226,9 +243,9 @@ def mean(
 ) -> Tensor:
     """Expected value `E[z]`, to the precision of float32.
 
-    Integrates `P(z > x)` over `x` in (0, 1), which is `E[z]` too: unlike the
-    quantile, it has no kinks where `z` is clipped, so few nodes are enough.
-    Unlike the median, it is never exactly 0.
+    The integral of `P(z > x)` over `x` in (0, 1) equals `E[z]`. Unlike the
+    quantile, the integrand has no kinks where `z` is clipped, so few nodes
+    suffice. Unlike the median, the mean is never exactly 0.
 
     Args:
         log_alpha: Tensor, the location.

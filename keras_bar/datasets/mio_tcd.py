@@ -1,4 +1,4 @@
-"""Mio-TCD classification as a data set of tensorflow-datasets."""
+"""The Mio-TCD classification data set for tensorflow-datasets."""
 
 import zlib
 
@@ -21,25 +21,25 @@ CLASSES = (
     "work_van",
 )
 SIZE = 128
-# One of so many pictures of every class is for tests.
+# One in this many images of each class belongs to the test set.
 HELD_OUT = 10
 
 
 class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
-    """Pictures of traffic cameras in 11 classes, resized to 128x128 (Luo et
+    """Images from traffic cameras in 11 classes, resized to 128x128 (Luo et
     al. 2018).
 
-    The archive's own test pictures have no labels, so a tenth of every class
-    is held out as the test set, the same one always: that whose names have the
-    smallest checksums. No list says which pictures there should be, so that one
-    that is missing is not noticed.
+    The archive's own test images have no labels, so a fixed tenth of each
+    class is held out as the test set: the images whose names have the smallest
+    checksums. The archive has no list of its images, so a missing image goes
+    unnoticed.
 
     Args:
         source: Path of the archive, extracted or not; by default it is
             downloaded.
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
-            `"complete"` refuses pictures that cannot be read, `"readable"`
-            leaves them out and names them in the metadata.
+            `"complete"` refuses unreadable images; `"readable"` leaves
+            them out and lists them in the metadata.
 
     Example:
 
@@ -55,7 +55,7 @@ class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
     def _info(self):
         return image_folders.make_info(
             self,
-            "Vehicles and pedestrians, seen by traffic cameras.",
+            "Vehicles and pedestrians in images from traffic cameras.",
             "https://tcd.miovision.com/",
             SIZE,
             tfds.features.ClassLabel(names=CLASSES),
@@ -72,13 +72,13 @@ class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
         found = {x.name: x for x in (root / "train").iterdir() if x.is_dir()}
         if set(found) != set(CLASSES):
             raise ValueError(
-                f"{root / 'train'} is not that of Mio-TCD. Expected a folder "
+                f"{root / 'train'} does not belong to Mio-TCD. Expected a folder "
                 f"for each of {', '.join(CLASSES)}. "
                 f"Received: {', '.join(sorted(found))}"
             )
         train, test = [], []
         for label in CLASSES:
-            files = [x for x in found[label].iterdir() if _is_picture(x)]
+            files = [x for x in found[label].iterdir() if _is_image(x)]
             files.sort(key=_place)
             count = round(len(files) / HELD_OUT)
             test += [(path, label) for path in files[:count]]
@@ -93,12 +93,12 @@ class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
         for path, label in files:
             data = reader.read(path, (SIZE, SIZE))
             if data is not None:
-                # The same number may stand in two classes.
+                # Two classes may use the same file name.
                 yield f"{label}/{path.name}", {"image": data, "label": label}
         self.info.metadata[f"left_out_{split}"] = reader.finish()
 
 
-def _is_picture(path):
+def _is_image(path):
     return path.suffix.lower() in (".jpg", ".jpeg")
 
 

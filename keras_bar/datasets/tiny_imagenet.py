@@ -1,4 +1,4 @@
-"""TinyImageNet as a data set of tensorflow-datasets."""
+"""TinyImageNet for tensorflow-datasets."""
 
 import tensorflow_datasets as tfds
 
@@ -10,18 +10,17 @@ SIZE = 64
 
 
 class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
-    """200 classes of ImageNet at 64x64: 100,000 pictures to train and 10,000
-    to test with.
+    """200 classes of ImageNet at 64x64: 100,000 training and 10,000 test images.
 
-    The latter are the archive's validation pictures; those of its `test`
-    folder have no labels. Labels count the WordNet numbers in their order.
+    The test images are the archive's validation images, because those in its
+    `test` folder have no labels. Labels number the sorted WordNet ids.
 
     Args:
         source: Path of the archive, extracted or not; by default it is
             downloaded.
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
-            `"complete"` refuses pictures that cannot be read, `"readable"`
-            leaves them out and names them in the metadata.
+            `"complete"` refuses unreadable images; `"readable"` leaves
+            them out and lists them in the metadata.
 
     Example:
 
@@ -37,7 +36,7 @@ class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
     def _info(self):
         return image_folders.make_info(
             self,
-            "ImageNet in small: 200 classes at 64x64.",
+            "A small ImageNet: 200 classes at 64x64.",
             "http://cs231n.stanford.edu/",
             SIZE,
             tfds.features.ClassLabel(num_classes=CLASSES),
@@ -54,7 +53,7 @@ class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
         numbers = sorted((root / "wnids.txt").read_text().split())
         if len(numbers) != CLASSES:
             raise ValueError(
-                f"{root / 'wnids.txt'} is not that of TinyImageNet. Expected "
+                f"{root / 'wnids.txt'} does not belong to TinyImageNet. Expected "
                 f"{CLASSES} classes. Received: {len(numbers)}"
             )
         labels = {number: i for i, number in enumerate(numbers)}
@@ -75,7 +74,7 @@ class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
 
 
 def _train(root, labels):
-    """The pictures that the lists of boxes name, there or not."""
+    """Paths and labels of all listed training images, present or not."""
     for number, label in labels.items():
         folder = root / "train" / number
         for name, *_ in _rows(folder / f"{number}_boxes.txt"):
@@ -83,7 +82,7 @@ def _train(root, labels):
 
 
 def _validation(root, labels):
-    """The pictures that the list names, there or not."""
+    """Paths and labels of all listed validation images, present or not."""
     folder = root / "val"
     for name, number, *_ in _rows(folder / "val_annotations.txt"):
         yield folder / "images" / name, labels[number]
