@@ -47,7 +47,7 @@ def renamed_attribute(module, names, name):
 
 def _warn(old, new, level):
     warnings.warn(
-        f"{old} is now {new}; the old name will be removed in the next version.",
+        f"{old} is now {new}; the next version removes the old name.",
         DeprecationWarning,
         stacklevel=level,
     )

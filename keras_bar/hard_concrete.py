@@ -4,8 +4,8 @@ A binary concrete variable `s` in (0, 1) is stretched to (gamma, zeta) and
 clipped to [0, 1], which gives `z = 0` and `z = 1` a probability of their own
 and keeps `z` differentiable in `log_alpha` in between.
 
-The equations are those of the supplement of "Structured Pruning of Neural Networks
-with Budget-Aware Regularization" (CVPR 2019), section 9, after
+The equations are those of section 9 of the supplement of "Structured Pruning of
+Neural Networks with Budget-Aware Regularization" (CVPR 2019), after
 [Louizos et al., 2018](https://arxiv.org/abs/1712.01312). Equation (3) is the
 integral of (2), and (4) its inverse, stretched and clipped. All functions
 broadcast their arguments and compute in float32. `beta`, `gamma` and `zeta`

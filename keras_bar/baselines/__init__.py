@@ -1,4 +1,4 @@
-"""The methods that BAR is compared with."""
+"""The baseline methods that BAR is compared with."""
 
 from keras_bar import deprecation
 from keras_bar.baselines.criteria import ChannelGroup

@@ -23,14 +23,14 @@ def expand(
 ) -> keras.Model:
     """Widens a network uniformly until it uses a budget (MorphNet's step 3).
 
-    Every convolution whose channels are free gets the same multiple of them:
-    the largest with which the network is within the budget. It starts anew,
-    from random weights: it is the widths that MorphNet learns. Constants that
-    compaction left of channels with the old weights are gone.
+    All convolutions with free channels are widened by the same factor, the
+    largest that keeps the network within the budget. The weights are random
+    again, because MorphNet learns only the widths. Constants that compaction
+    kept from removed channels depend on the old weights and are dropped.
 
     Args:
         model: Functional or built Sequential `keras.Model` without gates, with
-            regular connectivity. It is left as it is.
+            regular connectivity. The model stays unchanged.
         budget: Positive number, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.
 
@@ -40,9 +40,9 @@ def expand(
     Raises:
         ValueError: If an argument is wrong, one channel per convolution
             exceeds the budget, or the model cannot be widened: it has no free
-            convolution, or layers whose configuration fixes a number of
-            channels (squeeze-and-excitation, grouped convolutions, slices, a
-            rescaling channel by channel).
+            convolution, or a layer whose configuration fixes a number of
+            channels (squeeze-and-excitation, grouped convolutions, slices,
+            rescaling per channel).
 
     Example:
 
@@ -70,7 +70,7 @@ def expand(
         wider = _widened(graph, _multiplied(widths, multiple))
         return CostModel(ChannelAnalysis(trace.trace(wider))).full[metric]
 
-    if not cost(0.0) <= budget:  # Not where it is unknown, either.
+    if not cost(0.0) <= budget:  # Also true if the cost is unknown.
         raise ValueError(
             "The budget is too small. Expected at least the cost of one "
             f"channel in every convolution, a {metric} of {cost(0.0)}. "
@@ -91,7 +91,7 @@ def expand(
 
 
 def _free_widths(graph):
-    """Dict from `Node` to the channels of a convolution that may get more."""
+    """Dict from the `Node` of each free convolution to its channels."""
     analysis = ChannelAnalysis(graph)
     for node, rule in analysis.rules.items():
         if isinstance(
@@ -125,41 +125,41 @@ def _multiplied(widths, multiple):
 
 
 def _widened(graph, widths):
-    """The network with these numbers of filters, and random weights."""
+    """Returns the network with these numbers of filters and random weights."""
     clones: dict = {}
 
     def rebuild(node, tensors):
         if is_remnant(node):
             return [tensors[x] for x in node.inputs]
         layer = clones.get(id(node.op))
-        if layer is None:  # One that is called twice stays one.
+        if layer is None:  # Repeated calls share a layer.
             changes = {"filters": widths[node]} if node in widths else {}
             layer = trace.clone(node.op, node.name, **changes)
             clones[id(node.op)] = layer
         try:
             outputs = _call(layer, node, tensors)
-        except Exception as error:  # Keras and its backends raise many kinds.
+        except Exception as error:  # Backends raise many kinds.
             raise ValueError(
                 "The model cannot be widened: the configuration of a layer "
-                "fixes a number of channels. Expected layers that take as many "
-                f"as they get. Received: {graph.name!r} with {node.name!r}"
+                "fixes a number of channels. Expected layers that accept any "
+                f"number. Received: {graph.name!r} with {node.name!r}"
             ) from error
         if isinstance(layer, keras.layers.Normalization):
-            trace.copy_state(node.op, layer)  # Adapted to data, not learned.
+            trace.copy_state(node.op, layer)  # Adapted, not learned.
         return outputs
 
     return trace.replay(graph, rebuild)
 
 
 def _call(layer, node, tensors):
-    """The new outputs of a layer that takes as many channels as it gets."""
+    """Calls a layer on a widened input; returns its outputs."""
     outputs = trace.call(layer, node, tensors)
     if isinstance(layer, keras.layers.Rescaling):
         sizes = np.size(layer.scale), np.size(layer.offset)
         if max(sizes) > 1 and outputs[0].shape != node.output.shape:
-            # Keras would find out when the model runs.
+            # Keras would fail only when the model runs.
             raise ValueError(
-                "A rescaling does not fit. Expected the shape "
+                "The rescaling does not fit. Expected the shape "
                 f"{node.output.shape}. Received: {outputs[0].shape}"
             )
     return outputs

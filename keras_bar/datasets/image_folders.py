@@ -179,7 +179,8 @@ def find_root(folder, child, name):
         if (candidate / child).exists():
             return candidate
     raise ValueError(
-        f"The folder is not that of {name}. Expected a folder that holds {child}. "
+        f"The folder is not that of {name}. "
+        f"Expected a folder that holds {child}. "
         f"Received: {folder}, which holds "
         f"{sorted(x.name for x in inner) or 'no folders'}"
     )

@@ -72,7 +72,7 @@ class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
         found = {x.name: x for x in (root / "train").iterdir() if x.is_dir()}
         if set(found) != set(CLASSES):
             raise ValueError(
-                f"{root / 'train'} does not belong to Mio-TCD. Expected a folder "
+                f"{root / 'train'} is not that of Mio-TCD. Expected a folder "
                 f"for each of {', '.join(CLASSES)}. "
                 f"Received: {', '.join(sorted(found))}"
             )

@@ -65,8 +65,8 @@ SOURCES = {
 
 
 def around(source, folder):
-    """The folder of the data sets, which users may name by the archive in it or
-    by its extracted folder."""
+    """The folder of the data sets; users may also name the archive in it, or
+    the extracted folder."""
     folder = pathlib.Path(folder).expanduser()
     if folder.name in (source.extracted, source.archive):
         return folder.parent
@@ -74,7 +74,7 @@ def around(source, folder):
 
 
 def find(source, folder):
-    """Path of the extracted folder of a data set, else of its archive, or None."""
+    """Path of a data set's extracted folder, else of its archive, or None."""
     for name in (source.extracted, source.archive):
         if (folder / name).exists():
             return folder / name

@@ -10,7 +10,7 @@ SIZE = 64
 
 
 class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
-    """200 classes of ImageNet at 64x64: 100,000 training and 10,000 test images.
+    """200 classes of ImageNet: 100,000 training and 10,000 test images, 64x64.
 
     The test images are the archive's validation images, because those in its
     `test` folder have no labels. Labels number the sorted WordNet ids.
@@ -53,7 +53,7 @@ class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
         numbers = sorted((root / "wnids.txt").read_text().split())
         if len(numbers) != CLASSES:
             raise ValueError(
-                f"{root / 'wnids.txt'} does not belong to TinyImageNet. Expected "
+                f"{root / 'wnids.txt'} is not that of TinyImageNet. Expected "
                 f"{CLASSES} classes. Received: {len(numbers)}"
             )
         labels = {number: i for i, number in enumerate(numbers)}

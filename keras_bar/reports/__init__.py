@@ -1,4 +1,4 @@
-"""Pictures, tables and timings of what pruning did."""
+"""Figures, tables and timings of pruned networks."""
 
 from keras_bar.reports import paper
 from keras_bar.reports.curves import Curve

@@ -1,4 +1,4 @@
-"""The distributions of gates: the supplement's Fig. 3."""
+"""The distributions of gates, as in Fig. 3 of the supplement."""
 
 import os
 
@@ -9,24 +9,24 @@ from keras_bar import hard_concrete
 from keras_bar.reports import plotting
 
 _BINARY, _HARD = plotting.VERMILION, plotting.BLUE
-# Distance of the curves from 0 and 1, where densities may be infinite.
+# Distance of the curves from 0 and 1, where densities can be infinite.
 _MARGIN = 1e-4
 
 
 def plot_distributions(
     path: str | os.PathLike[str], log_alpha: float = 0.0
 ) -> None:
-    """Draws the binary and the hard concrete distribution.
+    """Draws the binary and the hard concrete distributions.
 
-    On the left their densities, with the probabilities of 0 and of 1 that the
-    hard concrete has beside its density; on the right their inverse cumulative
+    The left panel shows their densities, and the probabilities of 0 and 1 of
+    the hard concrete. The right panel shows their inverse cumulative
     distribution functions, which turn uniform noise into gates. At
-    `log_alpha = 0` the probability of 0 is 0.168; the supplement's 0.23 belongs
-    to another `beta`, see `keras_bar.hard_concrete.pdf`.
+    `log_alpha = 0` the probability of 0 is 0.168; the supplement's 0.23 holds
+    for another `beta`, see `keras_bar.hard_concrete.pdf`.
 
     Args:
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
         log_alpha: Float, the location of the gate.
 
     Example:
@@ -85,7 +85,7 @@ def _draw_quantiles(axes, log_alpha):
 
 
 def _draw_both(axes, x, binary, hard, log_alpha):
-    """Draws a function of each distribution; returns the hard one's values."""
+    """Draws a function of both distributions; returns the hard one's values."""
     values = _numbers(binary, x, log_alpha)
     axes.plot(x, values, color=_BINARY, linestyle="--", label="binary concrete")
     values = _numbers(hard, x, log_alpha)

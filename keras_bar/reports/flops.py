@@ -1,4 +1,4 @@
-"""Where the FLOPs of a network are, and where they went."""
+"""FLOPs per layer, before and after pruning."""
 
 import os
 
@@ -9,14 +9,14 @@ from keras_bar.reports import plotting
 def plot_flops(
     full: Cost, costs: dict[str, Cost], path: str | os.PathLike[str]
 ) -> None:
-    """Draws the FLOPs of every layer, in the full network and pruned.
+    """Draws the FLOPs of each layer of the full and the pruned networks.
 
     Args:
-        full: What `keras_bar.measure_cost` says of the full network.
-        costs: Dict from a label, such as `"1/8"`, to what it says of a pruned
-            one, gated or compact; or an empty dict.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        full: `keras_bar.Cost` of the full network.
+        costs: Dict from a label, such as `"1/8"`, to the `keras_bar.Cost` of a
+            pruned network, gated or compact; may be empty.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Example:
 
@@ -52,13 +52,13 @@ def plot_flops(
     axes.set_xlabel("FLOPs, % of the full network's")
     axes.grid(axis="x", **plotting.GRID)
     axes.set_axisbelow(True)
-    # Above the bars, which may be anywhere.
+    # The legend stands above the axes, where no bars can be.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     plotting.save(figure, path)
 
 
 def _short(flops):
-    """A number of FLOPs as people write it."""
+    """A number of FLOPs with a unit prefix."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if flops >= size:
             return f"{flops / size:.3g} {unit}FLOPs"

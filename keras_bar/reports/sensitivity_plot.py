@@ -1,4 +1,4 @@
-"""How much hyperparameters matter: the supplement's Fig. 2."""
+"""Sensitivity to hyperparameters, as in Fig. 2 of the supplement."""
 
 import os
 
@@ -9,7 +9,8 @@ _STYLES = (
     (plotting.VERMILION, "s", "--"),
     (plotting.GREEN, "^", ":"),
 )
-# Of the distance between two factors: so that error bars do not cover others.
+# Offset between series, as a share of the distance between two factors, so
+# that error bars do not overlap.
 _APART = 0.06
 
 
@@ -23,12 +24,12 @@ def plot_sensitivity(
     Args:
         panels: Dict from a title to a dict from a label, such as `"measured
             here"`, to a dict from pruning factor to the mean and the standard
-            deviation of the accuracy, fractions. Up to three labels in all.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+            deviation of the accuracy, as fractions. At most three labels.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Raises:
-        ValueError: If there is no panel.
+        ValueError: If there are no panels.
 
     Example:
 
@@ -40,7 +41,7 @@ def plot_sensitivity(
     labels = list(dict.fromkeys(x for y in panels.values() for x in y))
     for (title, lines), axes in zip(panels.items(), grid, strict=True):
         for label, points in lines.items():
-            # Alike in all panels.
+            # A label has one style in all panels.
             _draw_line(axes, labels.index(label), label, points, len(labels))
         factors = sorted({x for points in lines.values() for x in points})
         axes.set_xscale("log", base=2)
