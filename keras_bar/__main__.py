@@ -193,8 +193,8 @@ def load(settings):
     # Damaged files raise any error of the reader of their format.
     except Exception as error:
         raise UserError(
-            "This is no Keras model that can be loaded. Expected a file written "
-            "by `model.save`, with layers of Keras, keras_bar or a module "
+            "This is no Keras model that can be loaded. Expected a file that "
+            "`model.save` wrote, with layers of Keras, keras_bar or a module "
             f"named with --import. Received: {path} "
             f"({textwrap.shorten(str(error), ERROR)})"
         ) from error
@@ -214,8 +214,8 @@ def check_whole(path):
             else "an empty file"
         )
         raise UserError(
-            "This is no Keras model that can be loaded. Expected a file written "
-            "by `model.save` and copied completely. "
+            "This is no Keras model that can be loaded. Expected a file that "
+            "`model.save` wrote and that was copied completely. "
             f"Received: {path} ({found})"
         )
 

@@ -220,8 +220,8 @@ class PruningHyperModel(keras_tuner.HyperModel):
         """
         if any(isinstance(x, keras.callbacks.EarlyStopping) for x in callbacks):
             raise keras_tuner.errors.FatalValueError(
-                "A budget needs all epochs, and the best ones are those in which "
-                "little was pruned. Expected callbacks without "
+                "A budget needs all epochs, and the best ones are those with "
+                "little pruning. Expected callbacks without "
                 "`EarlyStopping`. Received: one"
             )
         if initial_epoch:

@@ -118,7 +118,7 @@ def _choose_styles(panels):
 
 
 def _make_legend(panels, styles):
-    """Legend handles: colours stand for methods, dashes for published curves."""
+    """Legend handles: colours mark methods, dashes mark published curves."""
     from matplotlib.lines import Line2D
 
     curves = [curve for panel in panels for curve in panel.curves]
