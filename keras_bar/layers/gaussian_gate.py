@@ -104,7 +104,7 @@ class GaussianGate(ChannelGate):
 
     @property
     def log_sigma(self):
-        """Logarithm of the factors' standard deviation, tensor `(channels,)`."""
+        """Logarithm of their standard deviation, tensor `(channels,)`."""
         return self.rate * self.scaled_log_sigma
 
     def noise_to_signal(self):
