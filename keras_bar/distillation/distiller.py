@@ -174,7 +174,7 @@ class Distiller(keras.distillation.Distiller):
             ops.multiply(share, supervised),
             ops.multiply(1.0 - share, distilled),
         )
-        # Weighted by batch size, like `loss` in Keras: the last batch may be smaller.
+        # Like `loss` in Keras, weighted by the batch size, which may vary.
         size = ops.shape(keras.tree.flatten(y_pred)[0])[0]
         self.student_loss_tracker.update_state(supervised, size)
         self.distillation_loss_tracker.update_state(distilled, size)

@@ -46,7 +46,7 @@ def _kind_of(value):
         if kind is not None:
             return kind
         if type(op).__name__ not in _PASSING:
-            # Layers of Keras without an activation, such as `Dense`, return logits.
+            # Without an activation, layers such as `Dense` return logits.
             is_keras = type(op).__module__.startswith("keras.")
             return (
                 LOGITS if is_keras and getattr(op, "weights", None) else UNKNOWN
