@@ -104,8 +104,8 @@ class Distiller(keras.distillation.Distiller):
                 loss, student, self._student_kinds, "student"
             )
         self._chance_checked = False
-        # `BackupAndRestore` can restore a built distiller and its optimizer. The
-        # distiller has no variables of its own to build.
+        # `BackupAndRestore` can restore a built distiller with its optimizer. The
+        # distiller itself has no variables to build.
         self.built = teacher.built and student.built
 
     @property
