@@ -9,7 +9,7 @@ import tempfile
 
 
 class DamagedFileError(ValueError):
-    """The content of a file is not what it should be."""
+    """The content of a file is damaged."""
 
 
 def read_json(path):

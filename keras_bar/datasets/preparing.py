@@ -31,7 +31,7 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares a data set for reading.
 
-    A data set that the folder holds prepared is used as it is. Otherwise the
+    A prepared data set in the folder is used directly. Otherwise the
     archive, extracted or not, is read from the folder, or downloaded if the
     folder does not have it.
 

@@ -104,8 +104,8 @@ class Distiller(keras.distillation.Distiller):
                 loss, student, self._student_kinds, "student"
             )
         self._chance_checked = False
-        # `BackupAndRestore` can restore a built distiller with its optimizer. The
-        # distiller itself has no variables to build.
+        # A built distiller can be restored by `BackupAndRestore`, together with
+        # its optimizer. It has no variables of its own to build.
         self.built = teacher.built and student.built
 
     @property

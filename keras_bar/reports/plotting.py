@@ -60,7 +60,7 @@ def plot_budget(
                 linewidth=width,
             )
     axes.set_yscale("log", base=2)
-    # The axis ends at half of the budget, whatever is below.
+    # The axis ends at half of the budget and cuts off smaller costs.
     lowest = math.floor(math.log2(history["budget"][-1])) - 1
     axes.set_ylim(2.0**lowest, 1.15)
     powers = range(lowest, 1)
