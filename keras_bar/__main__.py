@@ -1,4 +1,4 @@
-"""The command line: costs, explanations and compaction of files.
+"""Command line: costs, explanations and compaction of model files.
 
 keras-bar cost model.keras
 keras-bar explain gated.keras --json
@@ -22,13 +22,13 @@ from keras_bar import compaction
 from keras_bar import costs
 from keras_bar import files
 
-# Characters of another program's error: Keras shows a layer's whole
-# configuration.
+# Maximum length of a quoted error: those of Keras hold the whole configuration
+# of a layer.
 ERROR = 300
 
 
 class UserError(Exception):
-    """A mistake of the user: printed as one line, with exit code 2."""
+    """An error of the user, printed as one line, with exit code 2."""
 
 
 def main(arguments=None):
@@ -73,15 +73,18 @@ def parse(arguments):
         return command
 
     model = "file of a Keras model"
-    add_model("cost", cost, model, "what a model costs, layer by layer")
+    add_model("cost", cost, model, "show the costs of a model, layer by layer")
     add_model(
-        "explain", explain, model, "what can be pruned, what not, and why"
+        "explain",
+        explain,
+        model,
+        "show what can be pruned, what cannot, and why",
     )
     small = add_model(
         "compact",
         compact,
         "file of a model with gates",
-        "writes the smaller model that gates leave",
+        "write the smaller model without the closed channels",
     )
     small.add_argument(
         "-o", "--output", type=pathlib.Path, required=True, metavar="FILE"
@@ -92,7 +95,7 @@ def parse(arguments):
     small.add_argument(
         "--allow-unfinished",
         action="store_true",
-        help="also where gates still learn or the budget is exceeded",
+        help="allow gates that still learn, or an exceeded budget",
     )
     return parser.parse_args(arguments)
 
@@ -114,17 +117,17 @@ def compact(settings):
     output = settings.output
     if output.suffix != ".keras":
         raise UserError(
-            "The smaller model cannot be written. Expected a file that ends "
+            "The smaller model cannot be written. Expected a path that ends "
             f"with .keras. Received: {output}"
         )
     if output.exists():
         raise UserError(
-            "There is such a file already, which is not overwritten. Expected "
+            "The output file exists and is not overwritten. Expected "
             f"another --output. Received: {output}"
         )
     if not output.parent.is_dir():
         raise UserError(
-            "There is no such folder. Expected one that exists. "
+            "The output has no such folder. Expected one that exists. "
             f"Received: {output.parent}"
         )
     check_writable(output)
@@ -153,7 +156,7 @@ def compact(settings):
 
 
 def check_writable(output):
-    """Ends the program before time is spent on what cannot be written."""
+    """Fails early if the output cannot be written."""
     try:
         files.check_writable(output)
     except ValueError as error:
@@ -161,7 +164,7 @@ def check_writable(output):
 
 
 def measure(model, path):
-    """The model's `Cost`."""
+    """Returns the `Cost` of a model."""
     try:
         return costs.measure_cost(model)
     except ValueError as error:
@@ -169,15 +172,15 @@ def measure(model, path):
 
 
 def load(settings):
-    """The model in a file."""
+    """Loads the model of the command line."""
     path = settings.path
     for module in settings.modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise UserError(
-                "There is no such module. Expected one that Python finds from "
-                f"here. Received: --import {module} ({error})"
+                "There is no such module. Expected one that Python can import "
+                f"from here. Received: --import {module} ({error})"
             ) from error
     if not path.exists():
         raise UserError(
@@ -187,33 +190,33 @@ def load(settings):
     check_whole(path)
     try:
         return keras.models.load_model(path, compile=False)
-    # Damaged files raise whatever the reader of their format raises.
+    # Damaged files raise any error of the reader of their format.
     except Exception as error:
         raise UserError(
-            "This is no Keras model that can be loaded. Expected one that "
-            "`model.save` has written, of layers that Keras, keras_bar or a "
-            f"module named with --import have. Received: {path} "
+            "This is no Keras model that can be loaded. Expected a file that "
+            "`model.save` wrote, with layers of Keras, keras_bar or a module "
+            f"named with --import. Received: {path} "
             f"({textwrap.shorten(str(error), ERROR)})"
         ) from error
 
 
 def check_whole(path):
-    """Ends the program where a `.keras` file is not one: Keras would say that
-    there is no such file."""
+    """Fails if a `.keras` file is damaged, for which Keras would report a
+    missing file."""
     if path.suffix != ".keras" or not path.is_file():
         return
     size = path.stat().st_size
     if not size or not zipfile.is_zipfile(path):
         found = (
-            f"{size} bytes that are no whole archive: cut off, or of another "
-            "format"
+            f"{size} bytes that are not a complete archive: cut off, or in "
+            "another format"
             if size
             else "an empty file"
         )
         raise UserError(
             "This is no Keras model that can be loaded. Expected a file that "
-            "`model.save` has written to its end, and that was copied "
-            f"completely. Received: {path} ({found})"
+            "`model.save` wrote and that was copied completely. "
+            f"Received: {path} ({found})"
         )
 
 

@@ -1,14 +1,14 @@
-"""Old names of arguments and functions, which work for one more version."""
+"""Deprecated names of arguments and functions, kept for one version."""
 
 import functools
 import warnings
 
 
 def renamed_arguments(**names):
-    """Decorates a function whose arguments have new names.
+    """Decorates a function whose arguments were renamed.
 
     Args:
-        **names: The new name of every old one.
+        **names: The new name of each old name.
     """
 
     def decorate(function):
@@ -18,8 +18,8 @@ def renamed_arguments(**names):
                 _warn(f"The argument `{old}`", f"`{names[old]}`", 3)
                 if names[old] in kwargs:
                     raise TypeError(
-                        "An argument has two names. Expected "
-                        f"`{names[old]}` alone. Received: `{old}`, too"
+                        "An argument was given under two names. Expected only "
+                        f"`{names[old]}`. Received: `{old}` as well"
                     )
                 kwargs[names[old]] = kwargs.pop(old)
             return function(*args, **kwargs)
@@ -30,12 +30,12 @@ def renamed_arguments(**names):
 
 
 def renamed_attribute(module, names, name):
-    """What a module's `__getattr__` returns for an old name.
+    """Looks up a renamed attribute, for the `__getattr__` of a module.
 
     Args:
         module: Dict of the module's globals.
-        names: Dict from every old name to the new one.
-        name: The name that is asked for.
+        names: Dict from old name to new name.
+        name: The name that is looked up.
     """
     if name not in names:
         raise AttributeError(
@@ -47,7 +47,7 @@ def renamed_attribute(module, names, name):
 
 def _warn(old, new, level):
     warnings.warn(
-        f"{old} is now {new}; the old name will go in the next version.",
+        f"{old} is now {new}; the next version removes the old name.",
         DeprecationWarning,
         stacklevel=level,
     )

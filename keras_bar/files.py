@@ -1,4 +1,4 @@
-"""Files that are whole, or as they were before."""
+"""Atomic writing and checked reading of files."""
 
 import contextlib
 import errno
@@ -9,17 +9,17 @@ import tempfile
 
 
 class DamagedFileError(ValueError):
-    """A file is not what its name says."""
+    """The content of a file is damaged."""
 
 
 def read_json(path):
-    """The dict in a file, or an empty one where there is no file.
+    """Reads a dict from a JSON file; returns an empty one if there is no file.
 
     Args:
         path: `pathlib.Path`.
 
     Raises:
-        DamagedFileError: If there is something else in it.
+        DamagedFileError: If the file does not hold a JSON object.
     """
     if not path.exists():
         return {}
@@ -29,15 +29,16 @@ def read_json(path):
         found = error
     if not isinstance(found, dict):
         raise DamagedFileError(
-            f"{path} is not what was written there. Expected a JSON object. "
+            f"{path} was damaged or replaced. Expected a JSON object. "
             f"Received: {found!r}"
         )
     return found
 
 
 def check_writable(path):
-    """Raises a ValueError for a file that `replacing` could not write, before
-    anything is computed to be written there.
+    """Raises a ValueError if `replacing` could not write a file.
+
+    Called before the content of the file is computed.
 
     Args:
         path: Path of the file.
@@ -50,7 +51,7 @@ def check_writable(path):
             pass
     except OSError as error:
         raise ValueError(
-            "This file cannot be written. Expected a path in a folder that "
+            "The file cannot be written. Expected a path in a folder that "
             f"exists and can be written to. Received: {path} "
             f"({error.strerror})"
         ) from error
@@ -58,18 +59,19 @@ def check_writable(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """A context to write a file in: others never see half of it, and if it
-    fails, what was there stays.
+    """Context in which a file is replaced atomically.
+
+    Readers never see a partial file, and a failure keeps the previous one.
 
     Args:
-        path: Where the file is to be.
+        path: Path of the file.
 
     Yields:
-        `pathlib.Path` to write it to, of the same name and in the same file
+        `pathlib.Path` of a temporary file with the same name, in the same file
         system.
 
     Raises:
-        OSError: With the name `path`, if nothing can be written there.
+        OSError: With the name `path`, if the file cannot be written.
     """
     path = pathlib.Path(path)
     with _temporary_folder(path) as folder:
@@ -79,8 +81,8 @@ def replacing(path):
 
 
 def _temporary_folder(path):
-    """`TemporaryDirectory` beside a file. Errors name the file: nobody knows
-    the folder."""
+    """Creates a `TemporaryDirectory` beside a file. Errors name the file,
+    because the folder's name is random."""
     try:
         return tempfile.TemporaryDirectory(prefix=".", dir=path.parent)
     except OSError as error:

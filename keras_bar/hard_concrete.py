@@ -4,112 +4,55 @@ A binary concrete variable `s` in (0, 1) is stretched to (gamma, zeta) and
 clipped to [0, 1], which gives `z = 0` and `z = 1` a probability of their own
 and keeps `z` differentiable in `log_alpha` in between.
 
-Equations are those of the supplement of "Structured Pruning of Neural Networks
-with Budget-Aware Regularization" (CVPR 2019), section 9, after
-[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). There equation (3) is
-the integral of (2), and (4) its inverse, stretched and clipped. All functions
+The equations are those of section 9 of the supplement of "Structured Pruning of
+Neural Networks with Budget-Aware Regularization" (CVPR 2019), after
+[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). Equation (3) is the
+integral of (2), and (4) its inverse, stretched and clipped. All functions
 broadcast their arguments and compute in float32. `beta`, `gamma` and `zeta`
 are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
 """
 
 import math
-from typing import Any
-from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 from keras import random
 
-# Of any backend, or what it converts: floats, lists, arrays.
-Tensor: TypeAlias = Any
+from keras_bar.binary_concrete import BETA
+from keras_bar.binary_concrete import Tensor
+from keras_bar.binary_concrete import as_float32
+from keras_bar.binary_concrete import binary_concrete_cdf
+from keras_bar.binary_concrete import binary_concrete_inverse_cdf
+from keras_bar.binary_concrete import binary_concrete_pdf
 
-BETA = 2 / 3
+__all__ = [
+    "BETA",
+    "GAMMA",
+    "ZETA",
+    "binary_concrete_cdf",
+    "binary_concrete_inverse_cdf",
+    "binary_concrete_pdf",
+    "cdf",
+    "deterministic",
+    "inverse_cdf",
+    "mean",
+    "pdf",
+    "probability_alive",
+    "probability_one",
+    "sample",
+]
+
 GAMMA = -0.1
 ZETA = 1.1
 
-# Keeps the logit of the noise finite, and so the gradient too.
+# Keeps the logit of the noise, and hence its gradient, finite.
 _NOISE_MARGIN = 1e-6
 
 # Gauss-Legendre on [0, 1]: 16 nodes are exact to float32 for `beta` up to 2.
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 _NODES = (1 + _NODES) / 2
 _NODE_WEIGHTS = _NODE_WEIGHTS / 2
-
-
-def binary_concrete_pdf(
-    s: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Density of the binary concrete distribution, equation (2).
-
-    Args:
-        s: Tensor of values in the open interval (0, 1).
-        log_alpha: Tensor, the location, broadcastable to `s`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of densities.
-
-    Example:
-
-    >>> density = keras_bar.hard_concrete.binary_concrete_pdf(0.5, 0.0)
-    >>> round(float(density), 3)
-    0.667
-    """
-    s = _float32(s)
-    # Equation (2) as the derivative of (3): the powers of `s` that equation
-    # (2) is printed with overflow near 0 and 1, where their ratio does not.
-    logit = beta * _logit(s) - _float32(log_alpha)
-    slope = ops.sigmoid(logit) * ops.sigmoid(-logit)
-    return beta * slope / (s * (1 - s))
-
-
-def binary_concrete_cdf(
-    s: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Cumulative distribution of the binary concrete, equation (3).
-
-    Args:
-        s: Tensor of values in [0, 1].
-        log_alpha: Tensor, the location, broadcastable to `s`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of probabilities `P(S <= s)`.
-
-    Example:
-
-    >>> float(keras_bar.hard_concrete.binary_concrete_cdf(0.5, 0.0))
-    0.5
-    """
-    return ops.sigmoid(beta * _logit(_float32(s)) - _float32(log_alpha))
-
-
-def binary_concrete_inverse_cdf(
-    u: Tensor,
-    log_alpha: Tensor,
-    beta: float = BETA,
-) -> Tensor:
-    """Quantile of the binary concrete, the inverse of equation (3).
-
-    Args:
-        u: Tensor of probabilities in [0, 1].
-        log_alpha: Tensor, the location, broadcastable to `u`.
-        beta: Float, the temperature.
-
-    Returns:
-        Tensor of values `s` in [0, 1].
-
-    Example:
-
-    >>> float(keras_bar.hard_concrete.binary_concrete_inverse_cdf(0.5, 0.0))
-    0.5
-    """
-    return ops.sigmoid((_logit(_float32(u)) + _float32(log_alpha)) / beta)
 
 
 def pdf(
@@ -121,10 +64,10 @@ def pdf(
 ) -> Tensor:
     """Density of the hard concrete distribution between its two atoms.
 
-    It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); the atoms are in
-    `probability_alive` and `probability_one`. Where this is plotted at
-    `log_alpha = 0`: the supplement's remark that `P(z=0)` is about 0.23 belongs
-    to `beta = 1/2`; with `beta = 2/3` it is 0.168.
+    It integrates to `1 - P(z=0) - P(z=1)` over (0, 1); `probability_alive` and
+    `probability_one` give the atoms. At `log_alpha = 0`, `P(z=0)` is 0.168
+    with `beta = 2/3`; the supplement's value of about 0.23 holds for
+    `beta = 1/2`.
 
     Args:
         z: Tensor of values in (0, 1). Outside, the density is 0.
@@ -142,7 +85,7 @@ def pdf(
     >>> print(keras.ops.convert_to_numpy(density).round(3))
     [0.556 0.   ]
     """
-    z = _float32(z)
+    z = as_float32(z)
     inside = ops.logical_and(z > 0, z < 1)
     s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
     density = binary_concrete_pdf(s, log_alpha, beta) / (zeta - gamma)
@@ -156,7 +99,7 @@ def cdf(
     gamma: float = GAMMA,
     zeta: float = ZETA,
 ) -> Tensor:
-    """Cumulative distribution of the hard concrete: (3), stretched.
+    """Cumulative distribution of the hard concrete: equation (3), stretched.
 
     It jumps at 0 by `P(z=0)` and at 1 by `P(z=1)`.
 
@@ -176,7 +119,7 @@ def cdf(
     >>> print(keras.ops.convert_to_numpy(below).round(3))
     [0.    0.168 1.   ]
     """
-    z = _float32(z)
+    z = as_float32(z)
     s = (ops.clip(z, 0.0, 1.0) - gamma) / (zeta - gamma)
     below_one = ops.where(z < 0, 0.0, binary_concrete_cdf(s, log_alpha, beta))
     return ops.where(z < 1, below_one, 1.0)
@@ -228,14 +171,14 @@ def probability_alive(
     Returns:
         Tensor of probabilities with the shape of `log_alpha`. At
         `log_alpha = 0` it is 0.832, so `P(z=0)` is 0.168; the supplement's
-        0.23 belongs to `beta = 1/2`.
+        0.23 holds for `beta = 1/2`.
 
     Example:
 
     >>> round(float(keras_bar.hard_concrete.probability_alive(0.0)), 3)
     0.832
     """
-    return ops.sigmoid(_float32(log_alpha) - beta * math.log(-gamma / zeta))
+    return ops.sigmoid(as_float32(log_alpha) - beta * math.log(-gamma / zeta))
 
 
 def probability_one(
@@ -261,7 +204,7 @@ def probability_one(
     0.168
     """
     logit = math.log((1 - gamma) / (zeta - 1))
-    return ops.sigmoid(_float32(log_alpha) - beta * logit)
+    return ops.sigmoid(as_float32(log_alpha) - beta * logit)
 
 
 def deterministic(
@@ -343,9 +286,9 @@ def mean(
 ) -> Tensor:
     """Expected value `E[z]`, to the precision of float32.
 
-    Integrates `P(z > x)` over `x` in (0, 1), which is `E[z]` too: unlike the
-    quantile, it has no kinks where `z` is clipped, so few nodes are enough.
-    Unlike the median, it is never exactly 0.
+    The integral of `P(z > x)` over `x` in (0, 1) equals `E[z]`. Unlike the
+    quantile, the integrand has no kinks where `z` is clipped, so few nodes
+    suffice. Unlike the median, the mean is never exactly 0.
 
     Args:
         log_alpha: Tensor, the location.
@@ -361,10 +304,10 @@ def mean(
     >>> round(float(keras_bar.hard_concrete.mean(0.0)), 3)
     0.5
     """
-    log_alpha = ops.expand_dims(_float32(log_alpha), -1)
-    logits = _float32(np.log((_NODES - gamma) / (zeta - _NODES)))
+    log_alpha = ops.expand_dims(as_float32(log_alpha), -1)
+    logits = as_float32(np.log((_NODES - gamma) / (zeta - _NODES)))
     survival = ops.sigmoid(log_alpha - beta * logits)
-    return ops.sum(_float32(_NODE_WEIGHTS) * survival, axis=-1)
+    return ops.sum(as_float32(_NODE_WEIGHTS) * survival, axis=-1)
 
 
 def sample(
@@ -394,7 +337,7 @@ def sample(
     >>> bool(0.1 < dead.mean() < 0.25)
     True
     """
-    log_alpha = _float32(log_alpha)
+    log_alpha = as_float32(log_alpha)
     u = random.uniform(
         ops.shape(log_alpha),
         minval=_NOISE_MARGIN,
@@ -403,11 +346,3 @@ def sample(
         seed=seed,
     )
     return inverse_cdf(u, log_alpha, beta, gamma, zeta)
-
-
-def _float32(x):
-    return ops.convert_to_tensor(x, dtype="float32")
-
-
-def _logit(x):
-    return ops.log(x) - ops.log1p(-x)

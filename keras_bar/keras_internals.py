@@ -1,17 +1,17 @@
-"""Everything of Keras that has no public name, in one place.
+"""All uses of private names of Keras, in one place.
 
-`tests/keras_internals_test.py` names the version of Keras in which one of these
-has moved.
+`tests/keras_internals_test.py` fails with a version of Keras that moves one of
+them.
 """
 
 import keras
 
 
 def exempt_from_weight_decay(optimizer, variables):
-    """Exempts variables from weight decay, besides what is exempt already.
+    """Exempts variables from weight decay, in addition to those exempt already.
 
-    The public `exclude_from_weight_decay` would forget what the user excluded,
-    and refuses an optimizer that was built.
+    The public `exclude_from_weight_decay` would forget the user's exclusions,
+    and refuses a built optimizer.
     """
     for part in optimizers_in(optimizer):
         excluded: set = getattr(part, "_exclude_from_weight_decay", set())
@@ -22,14 +22,14 @@ def exempt_from_weight_decay(optimizer, variables):
 
 
 def average_overwritten_variables(optimizer, variables):
-    """Gives variables that are overwritten with their gradients an average.
+    """Adds averages of the variables that their gradients overwrite.
 
-    With `use_ema=True` Keras keeps none of them, and fails where it swaps all
-    variables with their averages, or replaces them by these at the end.
+    With `use_ema=True` Keras keeps no averages of these variables, and fails
+    when it swaps all variables with their averages, or finally overwrites them.
 
     Args:
-        optimizer: `keras.optimizers.Optimizer`, built here if it is not yet.
-        variables: List of all that it is to update.
+        optimizer: `keras.optimizers.Optimizer`; built here if necessary.
+        variables: List of all variables that it updates.
     """
     if not optimizer.built:
         optimizer.build(variables)
@@ -43,16 +43,16 @@ def average_overwritten_variables(optimizer, variables):
 
 def _average_of(optimizer, variable):
     if keras.backend.backend() != "tensorflow":
-        # Its own average: to be replaced by it or swapped with it is nothing.
+        # A variable may be its own average: replacing or swapping is a no-op.
         return variable
-    # TensorFlow swaps by sums and differences, which needs two variables. Not
-    # one of the optimizer's: it would have one more than a saved one.
+    # TensorFlow swaps by sums and differences, which needs two variables. The
+    # optimizer does not track the average: saved optimizers lack it.
     with optimizer._distribution_strategy.scope():
         average = optimizer.add_variable_from_reference(
             variable, name="average"
         )
     optimizer._untrack_variable(average)
-    # The mean of what the variable held in different steps means nothing.
+    # A mean of the variable's values over steps would be meaningless.
     average.assign = lambda _: type(average).assign(average, variable)
     return average
 
@@ -65,6 +65,6 @@ def batches_per_step(optimizer):
 
 
 def optimizers_in(optimizer):
-    """List of an optimizer and those that it wraps or combines."""
+    """List of an optimizer and the optimizers that it wraps or combines."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return [optimizer, *getattr(optimizer, "optimizers", ())]

@@ -1,4 +1,4 @@
-"""The budget's schedule and its barrier, as pure functions on `keras.ops`.
+"""The schedule and the barrier of a budget, as pure functions on `keras.ops`.
 
 All functions broadcast their arguments, which may be Python floats, arrays or
 tensors, and compute in float32.
@@ -10,21 +10,21 @@ from typing import TypeAlias
 import numpy as np
 from keras import ops
 
-# Of any backend, or what it converts: floats, lists, arrays.
+# A tensor of any backend, or what it converts: floats, lists, arrays.
 Tensor: TypeAlias = Any
 
-# What the barrier is clipped to, and its value from the upper end on.
+# Maximum of the barrier, and its value from the upper end onwards.
 BARRIER_MAX = 1e10
 # Lower end of the barrier below the budget, as a fraction of the full cost.
 MARGIN = 1e-4
-# The moving budget's start above the full cost, as a fraction of the latter.
+# Excess of the initial moving budget over the full cost, as a fraction of it.
 HEADROOM = 0.01
 
-# Below, the transition is the line `t` to the precision of float32, while the
-# quotient that defines it comes to be 0/0.
+# Below this hardness the transition equals the line `t` to the precision of
+# float32, while the quotient that defines it becomes 0/0.
 _SOFTEST = 1e-3
-# Above, the transition is the step to the precision of float32, while the
-# product of `d` and `t - 1/2` comes to be infinity times 0.
+# Above this hardness the transition equals the step to the precision of
+# float32, while the product of `d` and `t - 1/2` becomes infinity times 0.
 _HARDEST = 1e30
 
 
@@ -57,10 +57,10 @@ def sigmoidal_transition(t: Tensor, d: float = 10.0) -> Tensor:
     if d < _SOFTEST:
         return t
     d = _float32(min(d, _HARDEST))
-    # Equation (1) with `sigmoid(x) = (1 + tanh(x/2)) / 2`, free of the small
-    # differences that it is printed with.
+    # This is equation (1) with `sigmoid(x) = (1 + tanh(x/2)) / 2`, which avoids
+    # the small differences of its printed form.
     curve = 0.5 + 0.5 * ops.tanh(d * (t - 0.5) / 2) / ops.tanh(d / 4)
-    # Compilers may round the two `tanh` differently.
+    # Compilers may round the two calls of `tanh` differently.
     at_end = ops.logical_or(t <= 0, t >= 1)
     return ops.where(at_end, t, ops.clip(curve, 0.0, 1.0))
 
@@ -68,7 +68,7 @@ def sigmoidal_transition(t: Tensor, d: float = 10.0) -> Tensor:
 def moving_budget(
     t: Tensor, budget: Tensor, full_cost: Tensor, d: float = 10.0
 ) -> Tensor:
-    """Budget in force when a fraction `t` of the pruning steps is done.
+    """Budget in force after a fraction `t` of the pruning steps.
 
     This is `b(t) = (1 - T) (1 + HEADROOM) V_F + T B`, with `T` the
     `sigmoidal_transition`: it starts just above the cost of the unpruned model
@@ -99,19 +99,19 @@ def barrier(cost: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """Penalty that rises from 0 at `lower` towards infinity at `upper`.
 
     This is `f(V, a, b) = r^2 / (1 - r)` with `r = max(0, (V - a) / (b - a))`,
-    clipped to `BARRIER_MAX`. That value also stands for a cost of `upper` or
-    more, and for an interval that holds nothing (`upper <= lower`). No gradient
-    flows through `cost`.
+    clipped to `BARRIER_MAX`. It is also `BARRIER_MAX` for a cost of `upper` or
+    more, and for an empty interval (`upper <= lower`). No gradient flows
+    through `cost`.
 
     Args:
-        cost: Tensor, the cost `V` of the model as it is.
+        cost: Tensor, the current cost `V` of the model.
         lower: Tensor, the cost `a` up to which there is no penalty, in the
             units of `cost`.
         upper: Tensor, the cost `b` that must not be reached, in the units of
             `cost`.
 
     Returns:
-        Tensor of values in [0, `BARRIER_MAX`], without unit.
+        Tensor of values in [0, `BARRIER_MAX`], dimensionless.
 
     Example:
 

@@ -1,8 +1,8 @@
-"""Hyperparameters of pruning, for KerasTuner.
+"""Tuning of pruning hyperparameters with KerasTuner.
 
-Needs `pip install keras-bar[tuning]`. Any tuner can drive `keras_bar.gate` and
-`BudgetRegularizer`; `PruningHyperModel` sees to it that what a tuner compares,
-and keeps, are pruned networks.
+This module needs `pip install keras-bar[tuning]`. Any tuner can drive
+`keras_bar.gate` and `BudgetRegularizer`; with `PruningHyperModel` a tuner
+compares, and keeps, pruned networks.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ try:
     from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 except ImportError as error:
     raise ImportError(
-        "Hyperparameters are drawn with KerasTuner, which is not installed. "
+        "Tuning needs KerasTuner, which is not installed. "
         "Expected `pip install keras-bar[tuning]`. "
         f"Received: {error}"
     ) from error
@@ -25,11 +25,11 @@ from keras_bar.callbacks import BudgetRegularizer
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Values around one that was tuned.
+    """Interval around a tuned value.
 
     Attributes:
         center: Float, the tuned value.
-        width: Float, between the least value and the greatest.
+        width: Float, the difference of the greatest and the least value.
 
     Example:
 
@@ -53,20 +53,20 @@ class Interval:
 
 # The supplement's sensitivity analysis (section 8) draws seven hyperparameters
 # from intervals of width 1e-5, 0.2 or 1.0, "depending on the scale", and does
-# not name them. These are ours.
+# not name them. This choice of names is that of this package.
 INTERVALS = {
-    # Of Adam.
+    # Adam.
     "learning_rate": Interval(1e-3, 1e-5),
     "weight_decay": Interval(5e-4, 1e-5),
-    # Of distillation.
+    # Distillation.
     "distillation_weight": Interval(0.9, 0.2),
     "temperature": Interval(4.0, 1.0),
-    # Of `BudgetRegularizer`.
+    # `BudgetRegularizer`.
     "hardness": Interval(10.0, 1.0),
     "initial_logit": Interval(3.0, 1.0),
     "cost_exponent": Interval(1.5, 0.2),
 }
-# The paper's penalty has a strength, and neither initial logit nor exponent.
+# The penalty of the paper has a strength, but no initial logit or exponent.
 PAPER_INTERVALS = {
     **{x: INTERVALS[x] for x in list(INTERVALS)[:5]},
     "strength": Interval(1e-5, 1e-5),
@@ -78,15 +78,15 @@ def draw(
     hp: keras_tuner.HyperParameters,
     intervals: dict[str, Interval] | None = None,
 ) -> dict[str, float]:
-    """Declares a hyperparameter per interval, uniform in it.
+    """Declares a uniformly distributed hyperparameter per interval.
 
     Args:
         hp: `keras_tuner.HyperParameters`.
         intervals: Dict from name to `Interval`; by default `INTERVALS`.
 
     Returns:
-        Dict from name to value, a float. What was not drawn yet has the tuned
-        value.
+        Dict from name to value, a float. Hyperparameters that were not drawn
+        yet have their tuned value.
 
     Example:
 
@@ -104,30 +104,30 @@ def draw(
 
 
 class PruningHyperModel(keras_tuner.HyperModel):
-    """Prunes what a function builds, and gives the tuner the result.
+    """Prunes the models of a function and reports the result to the tuner.
 
-    By itself a tuner compares the best epochs of its trials and keeps their
-    weights. While the budget moves, that is an early epoch of a network that
-    is hardly pruned. Here it is the last one, when the budget is met:
-    `tuner.get_best_models()` is pruned, and can be compacted.
+    By default a tuner compares the best epochs of its trials and keeps their
+    weights. With a moving budget, the best epoch is an early one of a hardly
+    pruned network. This class uses the last epoch, when the budget is met, so
+    `tuner.get_best_models()` returns pruned models that can be compacted.
 
-    A trial that a tuner continues, as Hyperband does, begins anew: a budget
-    that is to move for longer is another one from its first step on.
+    A trial that a tuner such as Hyperband continues starts again, because a
+    longer schedule changes the budget from the first step.
 
     Args:
         build: Function from `keras_tuner.HyperParameters` to a compiled
             `keras.Model` with gates, or a `keras_bar.distillation.Distiller`
             whose student has them.
-        budget: As `BudgetRegularizer` takes it.
-        metric: As `BudgetRegularizer` takes it.
+        budget: See `BudgetRegularizer`.
+        metric: See `BudgetRegularizer`.
         settings: Function from `keras_tuner.HyperParameters` to a dict of
-            further arguments of `BudgetRegularizer`, which may have the budget
-            and the metric, too; or None.
+            further arguments of `BudgetRegularizer`, possibly with the budget
+            and the metric; or None.
         **kwargs: Further arguments of `keras_tuner.HyperModel`.
 
     Raises:
-        ValueError: If an argument is wrong, in the constructor as far as that
-            can be told.
+        ValueError: If an argument is wrong. The constructor checks the
+            arguments that it is given.
 
     Example:
 
@@ -174,26 +174,26 @@ class PruningHyperModel(keras_tuner.HyperModel):
         super().__init__(**kwargs)
         if not callable(build):
             raise ValueError(
-                "There is nothing to build. Expected a function from "
+                "Invalid function to build a model. Expected a function from "
                 "hyperparameters to a compiled model with gates. "
                 f"Received: build={build!r}"
             )
-        BudgetRegularizer(budget, metric)  # Raises what is wrong.
-        # Not `_build`, which is the base class's.
+        BudgetRegularizer(budget, metric)  # Checks both.
+        # The base class already has an attribute `_build`.
         self._function = build
         self.budget = budget
         self.metric = metric
         self.settings = settings
 
     def build(self, hp):
-        """The model of a trial; declares the hyperparameters."""
+        """Builds the model of a trial; declares the hyperparameters."""
         self.make_regularizer(hp)
         return self._function(hp)
 
     def make_regularizer(
         self, hp: keras_tuner.HyperParameters
     ) -> BudgetRegularizer:
-        """The callback of a trial."""
+        """Creates the callback of a trial."""
         settings = self.settings(hp) if self.settings else {}
         return BudgetRegularizer(
             **{"budget": self.budget, "metric": self.metric, **settings}
@@ -205,24 +205,23 @@ class PruningHyperModel(keras_tuner.HyperModel):
         Args:
             hp: `keras_tuner.HyperParameters`.
             model: What `build` returned.
-            *args: Those of `Model.fit`.
+            *args: Arguments of `Model.fit`.
             callbacks: Further callbacks, such as the tuner's own.
-            initial_epoch: Integer, how long a trial that is continued had been
+            initial_epoch: Integer, number of epochs that a continued trial has
                 trained.
-            **kwargs: Those of `Model.fit`.
+            **kwargs: Keyword arguments of `Model.fit`.
 
         Returns:
-            Dict from the name of a log to its value after the last epoch, when
-            the budget is met.
+            Dict from the name of a log to its value after the last epoch.
 
         Raises:
-            keras_tuner.errors.FatalValueError: If a callback would end the
+            keras_tuner.errors.FatalValueError: If a callback could end the
                 training before the budget is met.
         """
         if any(isinstance(x, keras.callbacks.EarlyStopping) for x in callbacks):
             raise keras_tuner.errors.FatalValueError(
-                "A budget needs its epochs, and the best of them are those in "
-                "which little was pruned. Expected callbacks without "
+                "A budget needs all epochs, and the best ones are those with "
+                "little pruning. Expected callbacks without "
                 "`EarlyStopping`. Received: one"
             )
         if initial_epoch:
@@ -242,7 +241,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
 
 
 def _copy(source, target):
-    """Gives a model, and its optimizer, the state of another one."""
+    """Copies the state of a model and its optimizer to another model."""
     pairs = [(source.variables, target.variables)]
     if target.optimizer.built:
         source.optimizer.build(source.trainable_variables)
@@ -253,7 +252,7 @@ def _copy(source, target):
 
 
 class _AtTheEnd(keras.callbacks.Callback):
-    """Lets a callback see no epoch but the last, when training is over."""
+    """Passes only the last epoch to a callback, after training."""
 
     def __init__(self, callback):
         super().__init__()

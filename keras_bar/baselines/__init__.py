@@ -1,14 +1,14 @@
-"""The methods that BAR is compared with."""
+"""The baseline methods that BAR is compared with."""
 
 from keras_bar import deprecation
 from keras_bar.baselines.criteria import ChannelGroup
 from keras_bar.baselines.criteria import random_scores
 from keras_bar.baselines.criteria import weight_magnitude
+from keras_bar.baselines.expansion import expand
 from keras_bar.baselines.filter_merging import InterpolativeDecomposition
 from keras_bar.baselines.filter_merging import Merge
 from keras_bar.baselines.filter_merging import VectorQuantization
 from keras_bar.baselines.morph_net import MorphNetRegularizer
-from keras_bar.baselines.morph_net import expand
 from keras_bar.baselines.one_shot import halvings
 from keras_bar.baselines.one_shot import prune
 from keras_bar.baselines.penalties import InformationBottleneckRegularizer

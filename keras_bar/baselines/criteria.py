@@ -1,23 +1,23 @@
-"""Criteria: what tells strong channels from weak ones without training.
+"""Criteria, which score channels without training.
 
-A criterion is a function of a `ChannelGroup` that returns a score per channel,
-the higher the stronger. One's own is a function of a few lines:
+A criterion is a function of a `ChannelGroup` that returns a score per channel;
+stronger channels have higher scores. A custom criterion takes a few lines:
 
     def largest_weight(channels):
         return np.max([np.abs(x).max(axis=0) for x in channels.filters], axis=0)
 
     def strongest_activity(channels):
-        seen = channels.activations(pictures)
+        seen = channels.activations(images)
         if not seen:  # No layer with a kernel reads them.
             return np.ones(channels.size)
         norms = np.linalg.norm(np.concatenate(seen), axis=0)
         return norms / max(norms.max(), 1e-9)
 
-Where all layers are compared (`scope="global"`), scores of different layers are
-to be in one unit.
+With `scope="global"`, which compares all layers, the scores of different layers
+must share a unit.
 
-One that also has a method `merge(channels, kept)`, which returns a
-`baselines.Merge`, says how the channels that stay stand in for the others.
+A criterion with a method `merge(channels, kept)`, which returns a
+`baselines.Merge`, lets the kept channels stand in for the others.
 """
 
 import dataclasses
@@ -31,20 +31,20 @@ class ChannelGroup:
     """The channels that one gate opens and closes.
 
     Attributes:
-        name: String, the convolution that writes them, the first one where
-            regular connectivity ties several.
+        name: String, name of the convolution that writes the channels; the
+            first one where regular connectivity ties several.
         filters: List of arrays `(weights, channels)`, the flattened filters of
-            every convolution that writes them, biases left out.
-        index: Integer, which gate of the model it is.
-        reader_count: Integer, how many layers with a kernel read them and
-            could read others in their place; 0 where anything else reads them.
+            every convolution that writes the channels, without biases.
+        index: Integer, index of the gate in the model.
+        reader_count: Integer, number of layers with a kernel that read the
+            channels and could read others instead; 0 if any other layer reads
+            the channels.
         activations: Function from inputs of the model, an array or a structure
             of arrays, to a list of arrays `(rows, channels)`, one per layer
-            with a kernel that reads them, whatever else does: a compressed form
-            `R` of the activations `X` that it reads (rows: samples x
-            positions), with `R'R = X'X`. The list is empty where there is no
-            such layer, as in front of a concatenation or of the additions of
-            mixed connectivity.
+            with a kernel that reads the channels: a compressed form `R` of the
+            activations `X` that the layer reads (rows: samples x positions),
+            with `R'R = X'X`. The list is empty if no such layer exists, for
+            example before a concatenation or an addition of mixed connectivity.
 
     Example:
 
@@ -72,13 +72,14 @@ class ChannelGroup:
 def weight_magnitude(channels: ChannelGroup) -> np.ndarray:
     """WM: the Euclidean norm of a channel's filter.
 
-    Where several convolutions write a channel, the root of the mean of their
-    squared norms: scores do not grow with the number of writers, so that the
-    channels of a residual stream compare with those of one convolution.
+    If several convolutions write a channel, the score is the root mean square
+    of their norms. It does not grow with the number of writers, so the channels
+    of a residual stream are comparable with those of a single convolution.
 
-    That filters of small norm go is from Li et al. 2017, who take the sum of
+    Li et al. 2017 proposed to remove filters of small norm; they use the sum of
     absolute weights and prune layer by layer. The Euclidean norm and the mean
-    over writers are ours; the supplement (section 3.2) has no formula.
+    over writers are choices of this package, because the supplement (section
+    3.2) has no formula.
 
     Args:
         channels: `ChannelGroup`.
@@ -103,16 +104,16 @@ def weight_magnitude(channels: ChannelGroup) -> np.ndarray:
 
 
 def random_scores(seed: int) -> Callable[[ChannelGroup], np.ndarray]:
-    """Random: every channel is as good as any other.
+    """Random: scores channels at random.
 
     Args:
-        seed: Integer of at least 0; the same seed chooses the same channels.
+        seed: Non-negative integer; equal seeds choose the same channels.
 
     Returns:
         A criterion.
 
     Raises:
-        ValueError: If the seed is no integer of at least 0.
+        ValueError: If the seed is not a non-negative integer.
 
     Example:
 

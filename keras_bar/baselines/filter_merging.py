@@ -1,4 +1,4 @@
-"""Criteria that do not just drop channels: what remains stands in for them."""
+"""Criteria whose kept channels stand in for the removed ones."""
 
 import dataclasses
 import importlib
@@ -16,18 +16,18 @@ from keras_bar.layers import BudgetState
 
 @dataclasses.dataclass(frozen=True)
 class Merge:
-    """How the channels that stay stand in for all.
+    """Linear combinations by which the kept channels stand in for all.
 
     Attributes:
         readers: List of arrays `(kept, channels)`, one per reader: channel `j`
             is replaced by `sum_i readers[i, j] * kept channel i`.
         writers: Array `(kept, channels)`: the filter, bias and normalization
-            of what stays become `sum_j writers[i, j] * those of channel j`;
-            None to leave them as they are.
+            of kept channel `i` become `sum_j writers[i, j] * those of channel
+            j`; None leaves them unchanged.
 
     Example:
 
-    >>> class Halve:  # A channel that stays stands in for one that goes.
+    >>> class Halve:  # Each kept channel stands in for a removed one.
     ...     def __call__(self, channels):
     ...         return np.arange(channels.size)
     ...     def merge(self, channels, kept):
@@ -45,21 +45,22 @@ class Merge:
 
 
 class VectorQuantization:
-    """VQ: filters that are alike become one (Gong et al. 2014).
+    """VQ: clusters of similar filters become one (Gong et al. 2014).
 
     The flattened filters of a layer are clustered by k-means; the centroids
     become the filters, batch normalization is averaged per cluster, and the
     slices of the next layer's kernel that read a cluster are summed.
 
-    The scores, which say how many channels a layer keeps where all layers are
-    compared, are those of the farthest-first traversal: the distance of a
-    filter to the nearest one chosen before it, the first being the one nearest
-    to the mean. The filters chosen first are also where k-means begins, so
-    that it needs no seed.
+    The scores, which determine how many channels each layer keeps if all layers
+    are compared, come from a farthest-first traversal: the score of a filter is
+    its distance to the nearest filter chosen before it. The traversal starts at
+    the filter nearest to the mean. The filters chosen first also initialize
+    k-means, which therefore needs no seed.
 
-    Distances are in units of the weights, as norms are in
+    Distances are in units of the weights, like the norms of
     `weight_magnitude`: root mean squares over the convolutions that write a
-    channel. A layer with larger weights keeps more. The traversal is ours.
+    channel. Layers with larger weights keep more channels. The traversal is
+    not part of the published method.
 
     Example:
 
@@ -89,17 +90,17 @@ class VectorQuantization:
         return scores / np.sqrt(len(channels.filters))
 
     def merge(self, channels: ChannelGroup, kept: np.ndarray) -> Merge:
-        """The clusters, as a `Merge`.
+        """Returns the clusters as a `Merge`.
 
         Args:
             channels: `ChannelGroup`.
-            kept: Integers, the channels that stay.
+            kept: Integers, the channels to keep.
         """
         cluster = _optional("sklearn.cluster")
         points = _points(channels)
         means = cluster.KMeans(len(kept), init=points[kept], n_init=1)
         with warnings.catch_warnings():
-            # Fewer different filters than clusters: some stay empty.
+            # Clusters stay empty if there are fewer distinct filters.
             warnings.simplefilter("ignore")
             labels = means.fit_predict(points)
         summed = np.equal.outer(np.arange(len(kept)), labels).astype("float64")
@@ -110,29 +111,28 @@ class VectorQuantization:
 
 
 class InterpolativeDecomposition:
-    """ID: channels that others can be computed from are dropped.
+    """ID: drops channels that are combinations of others.
 
-    The columns of a layer's activations `X` (rows: samples x positions, as the
-    next layer reads them) are ordered by a column-pivoted QR decomposition.
-    Those that come first stay; the others are approximated by them, `X = X[:,
-    kept] T`, and the interpolation matrix `T` is folded into the kernel of the
-    next layer. The scores are the diagonal of `R`, what is left of a column
-    once those before it are known, relative to its first entry: where all
-    layers are compared, each is cut at the same relative accuracy.
+    A column-pivoted QR decomposition orders the columns of a layer's
+    activations `X` (rows: samples x positions, as the next layer reads them).
+    The first columns are kept and approximate the others, `X = X[:, kept] T`;
+    the interpolation matrix `T` is folded into the kernel of the next layer.
+    The scores are the diagonal of `R`, the norm of each column's remainder
+    after projection on the columns before it, relative to its first entry.
+    Comparing all layers thus cuts each at the same relative accuracy.
 
-    That is what Chee et al. 2021 do, several readers and filters in place of
-    activations aside. The paper is older than theirs: the supplement (section
-    3.2) cites others and has no formula.
+    This is the method of Chee et al. 2021, extended to several readers and to
+    filters in place of activations. The BAR paper predates theirs: its
+    supplement (section 3.2) cites other work and has no formula.
 
     Args:
-        inputs: What to call the model on, an array or a structure of arrays
-            with the samples along the first axis; some hundred pictures of the
-            training set. None decomposes the layers' flattened filters
-            instead, which asks for no data, and neglects what stands between
-            a layer and the next.
+        inputs: Inputs of the model, an array or a structure of arrays with the
+            samples along the first axis, such as a few hundred training images.
+            None decomposes the layers' flattened filters instead, which needs
+            no data but neglects the operations between two layers.
 
     Raises:
-        ValueError: If the inputs are not arrays of the same number of samples.
+        ValueError: If the inputs are not arrays with equal numbers of samples.
 
     Example:
 
@@ -167,11 +167,11 @@ class InterpolativeDecomposition:
         return scores / max(diagonal[0], 1e-30)
 
     def merge(self, channels: ChannelGroup, kept: np.ndarray) -> Merge:
-        """The interpolation, as a `Merge`.
+        """Returns the interpolation as a `Merge`.
 
         Args:
             channels: `ChannelGroup`.
-            kept: Integers, the channels that stay.
+            kept: Integers, the channels to keep.
         """
         found = [_interpolation(x, kept) for x in self._matrices(channels)]
         if self.inputs is None:
@@ -179,14 +179,14 @@ class InterpolativeDecomposition:
         return Merge(readers=found)
 
     def _matrices(self, channels):
-        """Matrices whose columns are the channels: one per reader, or one."""
+        """Matrices with a column per channel: one per reader, or only one."""
         if self.inputs is None or not channels.reader_count:
             return [np.concatenate(channels.filters)]
         return channels.activations(self.inputs)
 
 
 def _optional(name):
-    """A module that the package does not depend on."""
+    """Imports an optional dependency."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -197,7 +197,7 @@ def _optional(name):
 
 
 def _check_arrays(inputs):
-    """Raises a ValueError unless they are arrays, of as many samples each."""
+    """Raises a ValueError unless all are arrays with equally many samples."""
     arrays = keras.tree.flatten(inputs)
     shapes = [tuple(getattr(x, "shape", ())) for x in arrays]
     if not all(shapes) or len({x[0] for x in shapes}) != 1:
@@ -210,7 +210,7 @@ def _check_arrays(inputs):
 
 
 def _points(channels):
-    """The flattened filters of every channel, `(channels, weights)`."""
+    """The flattened filters of all channels, `(channels, weights)`."""
     return np.concatenate(channels.filters).T
 
 
@@ -219,7 +219,7 @@ def _distances(points, point):
 
 
 def _interpolation(matrix, kept):
-    """`T` with `matrix = matrix[:, kept] T` in the least-squares sense."""
+    """The least-squares solution `T` of `matrix = matrix[:, kept] T`."""
     result = np.linalg.lstsq(matrix[:, kept], matrix, rcond=None)[0]
     result[:, kept] = np.eye(len(kept))
     return result
@@ -240,7 +240,7 @@ def check_merge(merge, channels, kept):
 
 
 def _misfit(merge, count, shape):
-    """What is wrong about a merge, or None."""
+    """Description of the defect of a merge, or None if it fits."""
     if not isinstance(merge, Merge):
         return f"an object of type {type(merge).__name__}"
     if len(merge.readers) != count:
@@ -250,21 +250,21 @@ def _misfit(merge, count, shape):
         if np.shape(matrix) != shape:
             return f"a matrix of shape {np.shape(matrix)}"
         if not np.all(np.isfinite(matrix)):
-            return "a matrix with infinite numbers or NaN in it"
+            return "a matrix with infinite values or NaN"
     return None
 
 
 def apply_merge(merge, around, kept, analysis):
-    """Changes the weights around a gate such that the channels which stay
-    stand in for all; the others are no longer read.
+    """Changes the weights around a gate so that the kept channels stand in for
+    all. Nothing reads the other channels afterwards.
 
     Args:
-        merge: `Merge` that `check_merge` has seen.
+        merge: `Merge` that passed `check_merge`.
         around: `Neighbours` of the gate.
-        kept: Integers, the channels that stay.
-        analysis: `ChannelAnalysis` of the gated model, which is changed.
+        kept: Integers, the channels to keep.
+        analysis: `ChannelAnalysis` of the gated model, whose weights change.
     """
-    # A depthwise convolution's channels are bound to those it reads.
+    # The channels of a depthwise convolution are tied to those it reads.
     bound = any(
         isinstance(analysis.rules[x], DepthwiseConvolution)
         for x in around.writers
@@ -289,14 +289,14 @@ def apply_merge(merge, around, kept, analysis):
 
 
 def _per_channel(node, analysis):
-    """Pairs of a weight of a layer and the axis of the channels in it."""
+    """Yields the weights of a layer, each with its channel axis."""
     if isinstance(node.op, BudgetState):
-        return  # What it remembers is no weight of the network.
+        return  # Its state is not a weight of the network.
     channels, rank = analysis.channels[node.output], len(node.output.shape)
     depthwise = isinstance(analysis.rules[node], DepthwiseConvolution)
     for weight in node.op.weights:
         if depthwise and len(weight.shape) > 1:
-            # (..., channels, 1), or (..., 1, channels) where it is grouped.
+            # (..., channels, 1), or (..., 1, channels) if it is grouped.
             yield weight, -2 if weight.shape[-1] == 1 else -1
         elif len(weight.shape) == rank - 1 > 1:  # PReLU's, without the batch.
             if weight.shape[channels.axis - 1] == channels.size:
@@ -313,7 +313,7 @@ def _replace(weight, axis, kept, matrix):
 
 
 def _fold(weight, axis, rows, kept, matrix):
-    """Lets the rows of the channels `kept` read what all rows read."""
+    """Combines all rows of a kernel into those of the channels `kept`."""
     array = np.moveaxis(to_numpy(weight), axis, 0)
     combined = np.tensordot(matrix, array[rows], 1)
     array[rows] = 0.0

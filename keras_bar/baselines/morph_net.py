@@ -1,4 +1,4 @@
-"""MorphNet: shrink by the scales of batch normalization, then expand.
+"""MorphNet: shrinks by the scales of batch normalization, then expands.
 
 Gordon et al. 2018, "MorphNet: Fast & Simple Resource-Constrained Structure
 Learning of Deep Networks". The three steps are
@@ -12,67 +12,53 @@ Learning of Deep Networks". The three steps are
     wider.fit(...)
 """
 
-import math
-
-import keras
-import numpy as np
 from keras import ops
 
-from keras_bar.analysis import trace
-from keras_bar.analysis.channel_analysis import ChannelAnalysis
-from keras_bar.analysis.gate_placement import place_gates
-from keras_bar.analysis.gate_placement import whole_groups
-from keras_bar.analysis.rules import channel_selection
 from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.baselines.penalties import check_strength
 from keras_bar.budget import selection
 from keras_bar.budget.controls import Penalty
 from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.budget.validation import check_gates
-from keras_bar.compaction.building import is_remnant
-from keras_bar.costs import CostModel
 from keras_bar.layers import MarkerGate
-
-# How near to the best multiple of the widths a multiple must be.
-NEAR = 1e-5
 
 
 class MorphNetRegularizer(GateRegularizer):
     """Shrinks a network by a penalty on its batch normalizations' scales.
 
-    With `A_i`, `B_j` being whether the inputs and outputs of a layer are alive,
-    its cost is `C sum(A) sum(B)`, and its penalty (Gordon et al. 2018, eq. 3)
+    If `A_i` and `B_j` indicate which inputs and outputs of a layer are alive,
+    the layer's cost is `C sum(A) sum(B)`, and its penalty (Gordon et al. 2018,
+    eq. 3)
 
         C (sum|gamma_i| sum(B_j) + sum(A_i) sum|gamma_j|):
 
-    a channel's `|gamma|` is worth what closing it would save at present. That
-    is the gradient of the cost, so it holds for every metric and for every
-    graph that `keras_bar.measure_cost` knows. Where several normalizations
-    scale a channel, as those of all writers and readers of a residual stream
-    do, the largest `|gamma|` counts. When `fit` ends, channels whose `|gamma|`
-    is below the threshold are closed. The last channel of what the network
-    would fall apart without lives on, and is not penalised.
+    the weight of a channel's `|gamma|` is the cost that closing the channel
+    would save now. The penalty is the gradient of the cost, so it applies to
+    every metric and every graph that `keras_bar.measure_cost` supports. If
+    several normalizations scale a channel, as in a residual stream with its
+    writers and readers, the largest `|gamma|` counts. When `fit` ends, channels
+    whose `|gamma|` is below the threshold are closed. The last channel of a
+    layer that keeps the network connected stays open, without a penalty.
 
-    What is alive gets less with every epoch, and when to stop is left open by
-    Gordon et al.: `until` says at what size.
+    The network shrinks with every epoch. Gordon et al. do not specify when to
+    stop; `until` stops at a given size.
 
-    Logs as of `keras_bar.callbacks.BudgetRegularizer`, without the budget;
-    `penalty` is `strength` times the cost of what is alive.
+    The logs are those of `keras_bar.callbacks.BudgetRegularizer`, without the
+    budget; `penalty` is `strength` times the cost of the alive channels.
 
     Args:
         strength: Positive float, the factor of the penalty, per unit of the
             metric.
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
-        threshold: Positive float: a channel lives while its `|gamma|` is
-            larger.
-        until: Float in (0, 1): `fit` ends after the first epoch that leaves
-            this fraction of the full cost, or less. None: at its own end.
-        log_all: Boolean, whether the logs have every entry. Defaults to False.
+        threshold: Positive float; channels with a larger `|gamma|` are alive.
+        until: Float in (0, 1); `fit` ends after the first epoch with at most
+            this fraction of the full cost. None runs all epochs.
+        log_all: Boolean, whether to log all entries. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, the model has no
-            `keras_bar.layers.MarkerGate`s, or something reads the channels of
-            one of them without the scale of a batch normalization in between.
+            `keras_bar.layers.MarkerGate`s, or a layer reads the channels of
+            a gate without the scale of a batch normalization in between.
 
     Example:
 
@@ -150,7 +136,7 @@ class MorphNetRegularizer(GateRegularizer):
 
 
 class _ScalePenalty(Penalty):
-    """The penalty, as `callbacks.gate_regularizer` wants it."""
+    """The penalty as a control of `GateRegularizer`."""
 
     def __init__(self, cost_model, strength, metric, threshold):
         super().__init__(cost_model.gates)
@@ -162,7 +148,7 @@ class _ScalePenalty(Penalty):
         self.required_gates = selection.required_gates(cost_model, metric)
 
     def alive(self):
-        """Dict from gate to its channels that live now, boolean tensor
+        """Dict from gate to its alive channels, boolean tensor
         `(channels,)`."""
         return {
             gate: self._is_alive(gate, size)
@@ -175,10 +161,10 @@ class _ScalePenalty(Penalty):
             alive = ops.cast(self._is_alive(gate, size), "float32")
             pushed = 1.0
             if gate in self.required_gates:
-                # It stays, so there is nothing to be saved by closing it.
+                # The last channel stays open, so closing it saves nothing.
                 pushed = ops.where(ops.sum(alive) > 1.0, 1.0, 1.0 - alive)
-            # 0 or 1, with the gradient of the scale: so the gradient of the
-            # cost is the penalty's.
+            # The value is 0 or 1 and the gradient is that of the scale, so
+            # the gradient of the cost is that of the penalty.
             slope = size - ops.stop_gradient(size)
             vectors[gate] = alive + pushed * slope
         return self.strength * self.cost_model.soft(self.metric, vectors)
@@ -193,19 +179,19 @@ class _ScalePenalty(Penalty):
 
 def _scales(cost_model):
     """Dict from gate to the scales of its channels: pairs of the `gamma` of a
-    batch normalization between their writers and their readers, and where in
-    it the scales of a channel are (`Neighbours.norms`)."""
+    batch normalization between writers and readers, and the places of each
+    channel's scales in it (`Neighbours.norms`)."""
     scales = {}
     for gate, around in find_neighbours(cost_model).items():
-        # Who reads a channel without it may need it, however small it is.
+        # A reader without a scale may need a channel of any magnitude.
         if around.unscaled:
             reader = around.unscaled[0]
             where = repr(reader.name) if reader else "the model's output"
             raise ValueError(
                 "MorphNet learns from the scales of batch normalization. "
-                "Expected one with a scale between every gated convolution "
-                "and all that read its channels; name those without one in "
-                "`skip` of `keras_bar.gate`. "
+                "Expected a batch normalization with a scale between each "
+                "gated convolution and its readers; list convolutions without "
+                "one in `skip` of `keras_bar.gate`. "
                 f"Received: {gate.name!r} without one in front of {where}"
             )
         scales[gate] = [(x.op.gamma, at) for x, at in around.norms.items()]
@@ -214,7 +200,7 @@ def _scales(cost_model):
 
 def _magnitudes(scales):
     """Dict from gate to `|gamma|` of its channels, tensor `(channels,)`: the
-    largest where there are several."""
+    largest of several."""
     return {
         gate: ops.max(
             ops.stack([_magnitude(gamma, at) for gamma, at in gammas]), axis=0
@@ -224,155 +210,8 @@ def _magnitudes(scales):
 
 
 def _magnitude(gamma, places):
-    # Under mixed precision Keras casts what is read within a step.
+    # Under mixed precision Keras casts variables within a step.
     size = ops.cast(ops.abs(gamma), "float32")
     if places is None:
         return size
     return ops.max(ops.take(size, places, axis=0), axis=1)
-
-
-def expand(
-    model: keras.Model, budget: float, metric: str = "flops"
-) -> keras.Model:
-    """Widens a network uniformly until it uses a budget (MorphNet's step 3).
-
-    Every convolution whose channels are free gets the same multiple of them:
-    the largest with which the network is within the budget. It starts anew,
-    from random weights: it is the widths that MorphNet learns. Constants that
-    compaction left of channels with the old weights are gone.
-
-    Args:
-        model: Functional or built Sequential `keras.Model` without gates, with
-            regular connectivity. It is left as it is.
-        budget: Positive number, in units of the metric.
-        metric: `"volume"`, `"flops"` or `"params"`.
-
-    Returns:
-        A new, untrained `keras.Model`.
-
-    Raises:
-        ValueError: If an argument is wrong, one channel per convolution
-            exceeds the budget, or the model cannot be widened: it has no free
-            convolution, or layers whose configuration fixes a number of
-            channels (squeeze-and-excitation, grouped convolutions, slices, a
-            rescaling channel by channel).
-
-    Example:
-
-    >>> model = keras.Sequential([
-    ...     keras.Input((8, 8, 1)),
-    ...     keras.layers.Conv2D(8, 3, name="conv"),
-    ...     keras.layers.GlobalAveragePooling2D(),
-    ...     keras.layers.Dense(2),
-    ... ])
-    >>> budget = 2 * keras_bar.measure_cost(model).flops
-    >>> wider = keras_bar.baselines.expand(model, budget, "flops")
-    >>> wider.get_layer("conv").filters
-    16
-    """
-    selection.check_metric(metric)
-    if not selection.is_number(budget) or not 0 < budget < math.inf:
-        raise ValueError(
-            f"Invalid budget. Expected a positive number, in {metric}. "
-            f"Received: budget={budget!r}"
-        )
-    graph = trace.trace(model)
-    widths = _free_widths(graph)
-
-    def cost(multiple):
-        wider = _widened(graph, _multiplied(widths, multiple))
-        return CostModel(ChannelAnalysis(trace.trace(wider))).full[metric]
-
-    if not cost(0.0) <= budget:  # Not where it is unknown, either.
-        raise ValueError(
-            "The budget is too small. Expected at least the cost of one "
-            f"channel in every convolution, a {metric} of {cost(0.0)}. "
-            f"Received: {budget}"
-        )
-    low, high = 0.0, 1.0
-    while cost(high) <= budget:
-        low, high = high, 2.0 * high
-    while _multiplied(widths, low) != _multiplied(widths, high):
-        middle = (low + high) / 2.0
-        if cost(middle) <= budget:
-            low = middle
-        else:
-            high = middle
-        if high - low < NEAR * high:
-            break
-    return _widened(graph, _multiplied(widths, low))
-
-
-def _free_widths(graph):
-    """Dict from `Node` to the channels of a convolution that may get more."""
-    analysis = ChannelAnalysis(graph)
-    for node, rule in analysis.rules.items():
-        if isinstance(
-            rule,
-            channel_selection.Mixed
-            | channel_selection.Selection
-            | channel_selection.ChannelPad,
-        ):
-            raise ValueError(
-                "Layers that pick channels by number cannot be widened. "
-                "Expected a model with ordinary additions, such as one "
-                "compacted with connectivity='regular'. Received: "
-                f"{graph.name!r} with {node.name!r}"
-            )
-    placements = whole_groups(analysis, place_gates(analysis))
-    widths = {
-        x.node: x.node.op.filters
-        for x in placements
-        if x.value is not None and hasattr(x.node.op, "filters")
-    }
-    if not widths:
-        raise ValueError(
-            "Nothing in this model can be widened. Expected at least one "
-            f"convolution whose channels are free. Received: {graph.name!r}"
-        )
-    return widths
-
-
-def _multiplied(widths, multiple):
-    return {node: max(1, round(multiple * x)) for node, x in widths.items()}
-
-
-def _widened(graph, widths):
-    """The network with these numbers of filters, and random weights."""
-    clones: dict = {}
-
-    def rebuild(node, tensors):
-        if is_remnant(node):
-            return [tensors[x] for x in node.inputs]
-        layer = clones.get(id(node.op))
-        if layer is None:  # One that is called twice stays one.
-            changes = {"filters": widths[node]} if node in widths else {}
-            layer = trace.clone(node.op, node.name, **changes)
-            clones[id(node.op)] = layer
-        try:
-            outputs = _call(layer, node, tensors)
-        except Exception as error:  # Keras and its backends raise many kinds.
-            raise ValueError(
-                "The model cannot be widened: the configuration of a layer "
-                "fixes a number of channels. Expected layers that take as many "
-                f"as they get. Received: {graph.name!r} with {node.name!r}"
-            ) from error
-        if isinstance(layer, keras.layers.Normalization):
-            trace.copy_state(node.op, layer)  # Adapted to data, not learned.
-        return outputs
-
-    return trace.replay(graph, rebuild)
-
-
-def _call(layer, node, tensors):
-    """The new outputs of a layer that takes as many channels as it gets."""
-    outputs = trace.call(layer, node, tensors)
-    if isinstance(layer, keras.layers.Rescaling):
-        sizes = np.size(layer.scale), np.size(layer.offset)
-        if max(sizes) > 1 and outputs[0].shape != node.output.shape:
-            # Keras would find out when the model runs.
-            raise ValueError(
-                "A rescaling does not fit. Expected the shape "
-                f"{node.output.shape}. Received: {outputs[0].shape}"
-            )
-    return outputs

@@ -1,4 +1,4 @@
-"""What stands around a gate: who writes its channels, and who reads them."""
+"""The neighbours of a gate: the layers that write and read its channels."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from keras_bar.analysis.rules.kernels import Kernel
 from keras_bar.analysis.rules.kernels import Mixing
 from keras_bar.analysis.rules.reshaping import Flatten
 
-# Pictures in a batch of those on which activations are observed.
+# Batch size for the observation of activations.
 BATCH = 64
 
 
@@ -28,10 +28,10 @@ class Reader:
 
     Attributes:
         node: `Node` of the layer.
-        value: `Value` that it reads.
-        rows: Integers `(channels, places)`, where the weights of a channel are
-            along the kernel's input axis: one place each, or as many as a
-            flattened channel has positions.
+        value: `Value` that the layer reads.
+        rows: Integers `(channels, places)`, the indices of each channel's
+            weights along the kernel's input axis: one per channel, or one per
+            position of a flattened channel.
     """
 
     node: trace.Node
@@ -44,19 +44,20 @@ class Neighbours:
     """The layers around the channels of one gate.
 
     Attributes:
-        writers: List of `Node`, the layers with a kernel that write them.
-        between: List of `Node`, layers with numbers of their own for every
-            channel, such as batch normalization, between writers and readers.
-        norms: Dict from those of them that are batch normalizations with a
-            scale to where the scales of a channel are: None for one each, and
-            behind a flattening `rows` as of a `Reader`.
-        unscaled: List of `Node`, those that read channels which no such scale
-            has multiplied; None stands for an output of the model.
+        writers: List of `Node`, the layers with a kernel that write the
+            channels.
+        between: List of `Node`, layers between writers and readers with weights
+            per channel, such as batch normalization.
+        norms: Dict from the batch normalizations with a scale among them to the
+            places of each channel's scales: None for one scale per channel,
+            else `rows` as in `Reader`.
+        unscaled: List of `Node`, the readers of channels that no such scale has
+            multiplied; None stands for an output of the model.
         readers: List of `Reader`.
-        complete: Whether `readers` are all that read the channels, so that
-            some channels can stand in for others. A concatenation, an addition
-            to channels that others write or squeeze-and-excitation are not
-            followed.
+        complete: Whether nothing but `readers` reads the channels, so that some
+            channels can stand in for others. The search does not follow a
+            concatenation, an addition to the channels of other gates, or
+            squeeze-and-excitation.
     """
 
     writers: list
@@ -68,7 +69,7 @@ class Neighbours:
 
 
 def find_neighbours(cost_model):
-    """Dict from gate to its `Neighbours`."""
+    """Returns a dict from gate to its `Neighbours`."""
     analysis = cost_model.analysis
     gated: dict = {gate: [] for gate in cost_model.gates}
     for node, rule in analysis.rules.items():
@@ -80,12 +81,12 @@ def find_neighbours(cost_model):
 
 
 class _Search:
-    """Follows the channels of a gate to those who read them.
+    """Follows the channels of a gate to their readers.
 
     Args:
         analysis: `ChannelAnalysis`.
-        streams: Its `ResidualGroups`.
-        sources: Dict from stream to the nodes that write it.
+        groups: `ResidualGroups` of the analysis.
+        sources: Dict from residual group to the nodes that write it.
     """
 
     def __init__(self, analysis, groups, sources):
@@ -94,9 +95,9 @@ class _Search:
         self._sources = sources
 
     def around(self, nodes):
-        """`Neighbours` of the gate that multiplies at `nodes`."""
+        """Returns the `Neighbours` of the gate that multiplies at `nodes`."""
         behind = [self._written(node) for node in nodes]
-        # The layers that channels pass, each on its own; as in `norms`.
+        # Channelwise layers on the way, with places as in `norms`.
         passed: dict = {x: None for _, front in behind for x in front}
         readers, followed = [], True
         stack: list = [(node.output, None) for node in nodes]
@@ -132,18 +133,18 @@ class _Search:
         )
 
     def _passes(self, node, rule, gate_nodes):
-        """Whether channel i of the output depends on channel i alone."""
+        """Whether channel i of the output depends only on channel i."""
         if isinstance(rule, DepthwiseConvolution):
             return rule.copies(node.op) == 1
         if isinstance(rule, multi_input.Sum):
-            # Nobody else writes to the sum.
+            # No other gate may write to the sum.
             group = self._groups.of(node.output)
             full = all(multi_input.has_full_shape(x, node) for x in node.inputs)
             return full and set(self._sources[group]) <= set(gate_nodes)
         return isinstance(rule, Channelwise) and not isinstance(rule, Gate)
 
     def _written(self, node):
-        """The layer with a kernel in front of a gate, and those between."""
+        """The layer with a kernel before a gate, and the layers in between."""
         between = []
         node = self._analysis.rules[node].gated(node).producer
         while not isinstance(self._analysis.rules[node], Kernel):
@@ -152,7 +153,7 @@ class _Search:
         return node, between
 
     def _unscaled(self, nodes, behind, passed):
-        """Who reads what has passed a gate, but no scale."""
+        """List of `Node`, readers that no scale separates from the gate."""
         stack = [
             node.output
             for node, (_, front) in zip(nodes, behind, strict=True)
@@ -171,7 +172,7 @@ class _Search:
         return readers
 
     def _flattened_rows(self, node, value):
-        """Where the features of every channel are, `(channels, places)`."""
+        """Indices of the features of each channel, `(channels, places)`."""
         channels = self._analysis.channels[value]
         everything = np.arange(channels.size)
         rule = self._analysis.rules[node]
@@ -180,8 +181,8 @@ class _Search:
 
 
 def _reads_linearly(rule):
-    """Whether a sum over input channels makes the output. (A separable
-    convolution applies another kernel to every channel first.)"""
+    """Whether the output is a sum over input channels. (A separable convolution
+    first applies another kernel to each channel.)"""
     separable = isinstance(rule, SeparableConvolution)
     return isinstance(rule, Mixing) and not separable
 
@@ -196,11 +197,11 @@ def _has_scale(node):
 
 
 class Activations:
-    """The activations that readers see, compressed.
+    """The activations that readers see, in compressed form.
 
-    For every reader the matrix `X` of its channels (rows: samples x positions)
-    is kept as the triangle `R` of its QR decomposition: `R'R = X'X`, which is
-    all that a least-squares fit of channels by channels asks for.
+    The matrix `X` of a reader's channels (rows: samples x positions) is reduced
+    to the triangle `R` of its QR decomposition: least-squares fits of channels
+    by channels need only `R'R = X'X`.
 
     Args:
         analysis: `ChannelAnalysis` of the gated model, whose gates are open.
@@ -219,8 +220,8 @@ class Activations:
 
         Args:
             gate: The gate.
-            inputs: What the model is called on: an array, or a structure of
-                arrays with the samples along the first axis.
+            inputs: Inputs of the model, an array or a structure of arrays with
+                the samples along the first axis.
 
         Raises:
             ValueError: If there are no samples.
@@ -231,8 +232,8 @@ class Activations:
                 "least one sample. Received: none"
             )
         if id(inputs) not in self._found:
-            # One pass serves all gates. The inputs are kept with what was
-            # found, so that their id stays theirs.
+            # One pass serves all gates. Keeping the inputs guarantees that
+            # no other object gets their id.
             self._found = {id(inputs): (inputs, self._observe(inputs))}
         triangles = self._found[id(inputs)][1]
         return [triangles[reader.node] for reader in self._readers[gate]]
@@ -253,7 +254,7 @@ class Activations:
         return triangles
 
     def _matrix(self, reader, array):
-        """A row per sample and position, a column per channel."""
+        """Matrix with a row per sample and position, a column per channel."""
         rule = self._analysis.rules[reader.node]
         array = np.moveaxis(array, rule.axis(reader.node, reader.value), -1)
         by_channel = array[..., reader.rows]
@@ -261,7 +262,7 @@ class Activations:
         return by_channel.reshape(-1, len(reader.rows))
 
     def _run(self, batch, wanted):
-        """Dict from the `Value`s wanted to their arrays, in inference."""
+        """Dict from the wanted `Value`s to their arrays in inference."""
         graph = self._analysis.graph
         seen: dict = {}
         tensors = {
@@ -274,7 +275,7 @@ class Activations:
             tensors.update(zip(node.outputs, outputs, strict=True))
             for value in wanted & {*node.inputs, *node.outputs} - set(seen):
                 seen[value] = to_numpy(tensors[value])
-            for value in node.inputs:  # Large ones must not pile up.
+            for value in node.inputs:  # Frees memory.
                 unread[value] -= 1
                 if not unread[value]:
                     del tensors[value]

@@ -36,15 +36,15 @@ def prune(
     connectivity: str = "regular",
     skip: Iterable[str] = (),
 ) -> keras.Model:
-    """Removes the weakest channels of a model at once, without training.
+    """Removes the weakest channels of a model in one step, without training.
 
-    Train the result, and call this again: that is the iterative scheme in
-    section 3.2 of the supplement, which removes half of the volume each time;
-    see `baselines.halvings`.
+    The iterative scheme of the supplement (section 3.2) alternates this
+    function with training, and removes half of the volume each time; see
+    `baselines.halvings`.
 
     Args:
-        model: Functional or built Sequential `keras.Model`. It is left as it
-            is.
+        model: Functional or built Sequential `keras.Model`, which stays
+            unchanged.
         criterion: Function of `baselines.ChannelGroup` that returns a score per
             channel, such as `baselines.weight_magnitude`; see
             `baselines.criteria`.
@@ -52,10 +52,10 @@ def prune(
             remain; or a number above 1, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.
         scope: `"layer"` removes the same share of every layer; `"global"`
-            compares the scores of all layers as they are. WM's and VQ's are in
-            units of the weights, so that layers of small weights lose most;
-            ID's are relative to the strongest channel of a layer; Random's
-            treat all channels alike.
+            compares the raw scores of all layers. Scores of WM and VQ are in
+            units of the weights, so layers with small weights lose most; scores
+            of ID are relative to the strongest channel of a layer; those of
+            Random treat all channels alike.
         connectivity: `"regular"` or `"mixed"`, as in `keras_bar.gate`.
         skip: Names of layers that keep all channels.
 
@@ -84,8 +84,8 @@ def prune(
         )
     if any(isinstance(x.op, ChannelGate) for x in trace(model).nodes):
         raise ValueError(
-            "The model has gates already. Expected one without, such as "
-            "`keras_bar.compact` returns of this one. "
+            "The model already has gates. Expected one without, such as "
+            "the result of `keras_bar.compact`. "
             f"Received: {model.name!r}"
         )
     student = gate(
@@ -103,35 +103,35 @@ def prune(
         _merge(criterion, channels, chosen, neighbours, cost_model.analysis)
     for key, mask in chosen.items():
         key.set_alive(mask)
-    # The writers that regular connectivity ties share a gate, so that they
-    # agree; what is left is what the budget was compared with.
+    # Writers that regular connectivity ties share a gate and agree, so the
+    # compact cost equals the one compared with the budget.
     return compact(student)
 
 
 def halvings(budget: float) -> list[float]:
-    """Budgets of the rounds of iterative pruning: prune, train, and again.
+    """Budgets of the rounds of iterative pruning.
 
         for step in baselines.halvings(1 / 16):
             model = baselines.prune(model, criterion, step)
             model.compile(...)
             model.fit(...)
 
-    The supplement, section 3.2, removes half of the volume in each round, four
-    times for 1/16. A budget that is no power of 1/2 takes as many rounds as it
-    has halvings in it, all of the same fraction: 1/3 one round, 1/6 two of
-    0.408. (`1 / budget` counts as the nearest integer, so that 1/3.9 takes two
-    rounds, as 1/4 does.)
+    The supplement (section 3.2) removes half of the volume in each round, four
+    times for 1/16. A budget that is not a power of 1/2 is split into as many
+    equal rounds as it contains halvings: 1/3 takes one round, 1/6 two of 0.408.
+    (`1 / budget` is rounded to an integer, so 1/3.9 takes two rounds, like
+    1/4.)
 
     Args:
         budget: Float in (0, 1], the fraction of the model's cost that may
             remain after the last round.
 
     Returns:
-        List of floats, the fraction that every round leaves of what was left
-        before it. Their product is the budget, to six digits or so.
+        List of floats, the fraction of the remaining cost that each round
+        leaves. Their product is the budget, to about six digits.
 
     Raises:
-        ValueError: If the budget is no such fraction.
+        ValueError: If the budget is not a fraction in (0, 1].
 
     Example:
 
@@ -147,12 +147,12 @@ def halvings(budget: float) -> list[float]:
         )
     factor = 1 / budget
     rounds = max(1, round(factor).bit_length() - 1)
-    # Rounded, so that a power of 2 has steps of exactly 1/2.
+    # Rounding makes the steps of powers of 2 exactly 1/2.
     return [1 / round(factor ** (1 / rounds), 6)] * rounds
 
 
 def _check_criterion(criterion):
-    """Raises a ValueError for what is no function of `ChannelGroup`."""
+    """Raises a ValueError unless this is a function of a `ChannelGroup`."""
     unfinished = isinstance(criterion, type) or criterion is random_scores
     if unfinished or not callable(criterion):
         raise ValueError(
@@ -184,21 +184,21 @@ def _channels(neighbours, analysis):
 
 
 def _check_inputs(inputs, expected):
-    """Raises a ValueError unless a model with the inputs `expected`, a list of
-    `Value`, can be called on them."""
+    """Raises a ValueError unless a model with the inputs `expected` (list of
+    `Value`) accepts these inputs."""
     arrays = keras.tree.flatten(inputs)
     found = [tuple(getattr(x, "shape", ())) for x in arrays]
     shapes = [tuple(x.shape) for x in expected]
     if len(found) != len(shapes) or not all(map(_fits, found, shapes)):
         raise ValueError(
-            "These inputs cannot show activations. Expected arrays as the "
-            f"model's inputs are, of shapes {shapes}. Received: "
+            "The inputs do not fit the model. Expected arrays like the "
+            f"inputs of the model, of shapes {shapes}. Received: "
             f"{len(found)} of shapes {found[:3]}"
         )
 
 
 def _fits(found, shape):
-    """Whether the shape of an array is one of a model's input."""
+    """Whether the shape of an array fits that of an input of a model."""
     return len(found) == len(shape) and all(
         size is None or size == given
         for size, given in zip(shape[1:], found[1:], strict=True)
@@ -206,35 +206,35 @@ def _fits(found, shape):
 
 
 def _merge(criterion, channels, chosen, neighbours, analysis):
-    """Lets the channels that stay stand in for those that go."""
+    """Lets the kept channels stand in for the removed ones."""
     merges = {}
     for key, mask in chosen.items():
         if channels[key].reader_count and mask.any() and not mask.all():
             kept = np.flatnonzero(mask)
             merges[key] = criterion.merge(channels[key], kept)
             check_merge(merges[key], channels[key], kept)
-    # All have looked at the network as it was; only now it may change.
+    # The network may change only after all merges were computed.
     for key, merge in merges.items():
         kept = np.flatnonzero(chosen[key])
         apply_merge(merge, neighbours[key], kept, analysis)
 
 
 def _shares(scores):
-    """The share of a layer's channels that are at most as strong."""
+    """Share of the channels that are at most as strong, for each channel."""
     ranks = np.empty(len(scores))
     ranks[np.argsort(scores, kind="stable")] = np.arange(len(scores))
     return (ranks + 1) / len(scores)
 
 
 def _checked(scores, channels):
-    """Scores as an array of floats; a ValueError if they are none."""
+    """Returns scores as an array of floats; raises a ValueError if invalid."""
     try:
         array = np.asarray(scores, "float64")
-    except (TypeError, ValueError):  # No numbers, or ragged.
+    except (TypeError, ValueError):  # Not numeric, or ragged.
         received = repr(scores)
     else:
         nan = np.isnan(array).any()
-        received = f"shape {array.shape}" + (", with NaN in it" if nan else "")
+        received = f"shape {array.shape}" + (", with NaN" if nan else "")
         if array.shape == (channels.size,) and not nan:
             return array
     raise ValueError(

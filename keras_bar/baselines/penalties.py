@@ -1,4 +1,4 @@
-"""LZR and IB: methods that prune by a constant penalty on every channel."""
+"""LZR and IB: pruning by a constant penalty on each channel."""
 
 from collections.abc import Callable
 
@@ -15,26 +15,26 @@ from keras_bar.layers import HardConcreteGate
 
 
 class ChannelRegularizer(GateRegularizer):
-    """Prunes a gated model by a penalty on every channel.
+    """Prunes a gated model by a penalty on each channel.
 
-    The loss is `strength * sum(w f)` over the channels, `f` being what
-    `channel_penalty` says. There is no budget: how small the network becomes
-    follows from the strength. When `fit` ends, channels whose factor in
-    inference is 0 are closed for good; the network stays connected.
+    The loss is `strength * sum(w f)` over the channels, where `channel_penalty`
+    defines `f`. There is no budget: the strength determines the size of the
+    network. When `fit` ends, channels whose factor in inference is 0 are closed
+    permanently; the network stays connected.
 
-    Logs of every epoch: `volume`, the cost of the network if it were compacted
-    now, as a fraction of the full cost; and `penalty`, the loss that is added.
-    With `log_all=True` also `flops` and `params`.
+    Each epoch logs `volume`, the cost of the network if it were compacted now,
+    as a fraction of the full cost; and `penalty`, the added loss. With
+    `log_all=True` it also logs `flops` and `params`.
 
     Args:
         strength: Positive float, the factor of the loss.
-        weight: What the channels are weighted with, `w`: None for 1; or a
-            metric, `"volume"`, `"flops"` or `"params"`, for what closing a
-            channel saves in the full network, in its units.
-        factor: Function from a gate to a number above 0, by which the weight
-            of its channels is multiplied; or None. A gate is named after what
-            it gates, `conv1_gate`, and knows the number of its `channels`.
-        log_all: Boolean, whether the logs have every entry. Defaults to False.
+        weight: Weight `w` of a channel: None for 1; or a metric, `"volume"`,
+            `"flops"` or `"params"`, for the cost in its units that closing the
+            channel saves in the full network.
+        factor: Function from a gate to a positive factor of the weight of its
+            channels; or None. A gate is named after the layer that it gates,
+            such as `conv1_gate`, and has an attribute `channels`.
+        log_all: Boolean, whether to log all entries. Defaults to False.
 
     Raises:
         ValueError: If an argument is wrong, or the model has no gates of this
@@ -67,7 +67,7 @@ class ChannelRegularizer(GateRegularizer):
         self.factor = factor
 
     def channel_penalty(self, gate):
-        """What is to become small, tensor `(channels,)`."""
+        """The penalty `f` of each channel, tensor `(channels,)`."""
         raise NotImplementedError
 
     def check_model(self, cost_model, name):
@@ -92,16 +92,16 @@ class L0Regularizer(ChannelRegularizer):
     """LZR: a penalty on the number of open gates (Louizos et al. 2018).
 
     `f = P(z > 0)` (supplement, eq. 5), for a model with Hard Concrete gates:
-    `keras_bar.gate(model)`. Louizos et al. weight a channel with the number of
-    its weights and divide by the number of training samples; the weight
-    `"params"` also counts what reads the channel, and the division is to be
-    part of `strength`.
+    `keras_bar.gate(model)`. Louizos et al. weight a channel by the number of
+    its weights and divide by the number of training samples. Here the weight
+    `"params"` also counts the weights that read the channel, and `strength`
+    must include the division.
 
     Args:
         strength: Positive float, the factor of the loss.
-        weight: As `ChannelRegularizer` takes it.
-        factor: As `ChannelRegularizer` takes it.
-        log_all: As `ChannelRegularizer` takes it.
+        weight: See `ChannelRegularizer`.
+        factor: See `ChannelRegularizer`.
+        log_all: See `ChannelRegularizer`.
 
     Example:
 
@@ -128,20 +128,20 @@ class L0Regularizer(ChannelRegularizer):
 
 
 class InformationBottleneckRegularizer(ChannelRegularizer):
-    """IB: a penalty on the information that passes (Dai et al. 2018).
+    """IB: a penalty on the information that a channel passes (Dai et al. 2018).
 
     `f = log(1 + mu^2 / sigma^2) / 2`, an upper bound of it in nats, for a
     model with Gaussian gates:
     `keras_bar.gate(model, layer=keras_bar.layers.GaussianGate)`. Dai et al.'s
-    layer weights it with the number of positions, the weight `"volume"`. Their
-    experiments also have a factor per layer, in most of them 1 / width of the
-    picture at that layer.
+    layer weights it by the number of positions, which is the weight `"volume"`.
+    Most of their experiments also have a factor per layer, the reciprocal width
+    of the image at that layer.
 
     Args:
         strength: Positive float, the factor of the loss.
-        weight: As `ChannelRegularizer` takes it.
-        factor: As `ChannelRegularizer` takes it.
-        log_all: As `ChannelRegularizer` takes it.
+        weight: See `ChannelRegularizer`.
+        factor: See `ChannelRegularizer`.
+        log_all: See `ChannelRegularizer`.
 
     Example:
 
@@ -177,7 +177,7 @@ class InformationBottleneckRegularizer(ChannelRegularizer):
 
 
 class _Penalty(Penalty):
-    """The loss, as `callbacks.gate_regularizer` wants it.
+    """The loss as a control of `GateRegularizer`.
 
     Args:
         weights: Dict from gate to float.

@@ -1,6 +1,6 @@
 """Data sets of the paper that tensorflow-datasets does not have.
 
-Importing this registers them: `tfds.load("tiny_imagenet")`.
+Importing this package registers them: `tfds.load("tiny_imagenet")`.
 """
 
 from keras_bar.datasets.mio_tcd import MioTcd

@@ -1,17 +1,17 @@
-"""CIFAR-10 and CIFAR-100 from folders that are there already."""
+"""CIFAR-10 and CIFAR-100 from local folders."""
 
 import pathlib
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets.pictures import Local
+from keras_bar.datasets.image_folders import Local
 
-# Bytes of a picture, without its labels.
+# Bytes of an image, without its labels.
 PIXELS = 3 * 32 * 32
 
 
 class _Extracted:
-    """Stands where a builder expects its download manager.
+    """Replaces the download manager of a builder.
 
     Args:
         folder: Path of the folder that an archive was extracted to.
@@ -28,20 +28,20 @@ class _FromFolder(Local):
     def _split_generators(self, dl_manager):
         assert self.source is not None  # These builders do not download.
         folder = pathlib.Path(self.source).parent
-        # Of the builder that this is mixed with, as below.
+        # `_cifar_info` comes from the builder that this class is mixed into.
         _check_files(folder, self._cifar_info)  # type: ignore[attr-defined]
         return super()._split_generators(_Extracted(folder))  # type: ignore[misc]
 
 
 def _check_files(folder, info):
-    """Raises a ValueError if a file of an archive is missing or cut."""
+    """Raises a ValueError if a file of an archive is missing or truncated."""
     record = len(info.label_keys) + PIXELS
     for name in (*info.train_files, *info.test_files):
         path = folder / info.prefix / name
         size = path.stat().st_size if path.exists() else 0
         if not size or size % record:
             raise ValueError(
-                f"{path} is missing or cut. Expected pictures of {record} "
+                f"{path} is missing or cut. Expected images of {record} "
                 f"bytes. Received: {size} bytes"
             )
 

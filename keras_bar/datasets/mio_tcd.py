@@ -1,10 +1,10 @@
-"""Mio-TCD classification as a data set of tensorflow-datasets."""
+"""The Mio-TCD classification data set for tensorflow-datasets."""
 
 import zlib
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets import pictures
+from keras_bar.datasets import image_folders
 from keras_bar.datasets.sources import SOURCES
 
 CLASSES = (
@@ -21,25 +21,25 @@ CLASSES = (
     "work_van",
 )
 SIZE = 128
-# One of so many pictures of every class is for tests.
+# One in this many images of each class belongs to the test set.
 HELD_OUT = 10
 
 
-class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
-    """Pictures of traffic cameras in 11 classes, resized to 128x128 (Luo et
+class MioTcd(image_folders.Local, tfds.core.GeneratorBasedBuilder):
+    """Images from traffic cameras in 11 classes, resized to 128x128 (Luo et
     al. 2018).
 
-    The archive's own test pictures have no labels, so a tenth of every class
-    is held out as the test set, the same one always: that whose names have the
-    smallest checksums. No list says which pictures there should be, so that one
-    that is missing is not noticed.
+    The archive's own test images have no labels, so a fixed tenth of each
+    class is held out as the test set: the images whose names have the smallest
+    checksums. The archive has no list of its images, so a missing image goes
+    unnoticed.
 
     Args:
         source: Path of the archive, extracted or not; by default it is
             downloaded.
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
-            `"complete"` refuses pictures that cannot be read, `"readable"`
-            leaves them out and names them in the metadata.
+            `"complete"` refuses unreadable images; `"readable"` leaves
+            them out and lists them in the metadata.
 
     Example:
 
@@ -50,20 +50,22 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = pictures.CONFIGS
+    BUILDER_CONFIGS = image_folders.CONFIGS
 
     def _info(self):
-        return pictures.make_info(
+        return image_folders.make_info(
             self,
-            "Vehicles and pedestrians, seen by traffic cameras.",
+            "Vehicles and pedestrians in images from traffic cameras.",
             "https://tcd.miovision.com/",
             SIZE,
             tfds.features.ClassLabel(names=CLASSES),
         )
 
     def _split_generators(self, dl_manager):
-        root = pictures.find_root(
-            pictures.extract(self.source, SOURCES["mio_tcd"].url, dl_manager),
+        root = image_folders.find_root(
+            image_folders.extract(
+                self.source, SOURCES["mio_tcd"].url, dl_manager
+            ),
             "train",
             self.name,
         )
@@ -76,7 +78,7 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
             )
         train, test = [], []
         for label in CLASSES:
-            files = [x for x in found[label].iterdir() if _is_picture(x)]
+            files = [x for x in found[label].iterdir() if _is_image(x)]
             files.sort(key=_place)
             count = round(len(files) / HELD_OUT)
             test += [(path, label) for path in files[:count]]
@@ -87,16 +89,16 @@ class MioTcd(pictures.Local, tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split, files):
-        reader = pictures.Reader(self.builder_config, self.name)
+        reader = image_folders.Reader(self.builder_config, self.name)
         for path, label in files:
             data = reader.read(path, (SIZE, SIZE))
             if data is not None:
-                # The same number may stand in two classes.
+                # Two classes may use the same file name.
                 yield f"{label}/{path.name}", {"image": data, "label": label}
         self.info.metadata[f"left_out_{split}"] = reader.finish()
 
 
-def _is_picture(path):
+def _is_image(path):
     return path.suffix.lower() in (".jpg", ".jpeg")
 
 

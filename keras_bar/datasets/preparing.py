@@ -17,7 +17,7 @@ from keras_bar.datasets import sources
 from keras_bar.datasets import tiny_imagenet
 from keras_bar.datasets.sources import SOURCES
 
-# The classes of the builders that read what the archives extract to.
+# Builders that read the extracted archives.
 BUILDERS = {
     "cifar10": cifar.ExtractedCifar10,
     "cifar100": cifar.ExtractedCifar100,
@@ -29,31 +29,31 @@ BUILDERS = {
 def prepare(
     name: str, folder: str | os.PathLike[str], skip_broken: bool = False
 ) -> tfds.core.DatasetBuilder:
-    """Makes a data set ready to be read.
+    """Prepares a data set for reading.
 
-    What is prepared in the folder is used as it is. Otherwise the archive, or
-    what it extracts to, is looked for in the folder, and downloaded if it is
-    not there.
+    A prepared data set in the folder is used directly. Otherwise the
+    archive, extracted or not, is read from the folder, or downloaded if the
+    folder does not have it.
 
     Args:
         name: `"cifar10"`, `"cifar100"`, `"tiny_imagenet"` or `"mio_tcd"`.
-        folder: Path of the folder with everything; it is made if need be.
-        skip_broken: Boolean, whether pictures that are missing or cannot be
-            decoded are left out. They are counted and named in
-            `builder.info.metadata`. By default they are refused.
+        folder: Path of the folder of the data; created if necessary.
+        skip_broken: Boolean, whether to leave out images that are missing or
+            cannot be decoded, and list them in `builder.info.metadata`, instead
+            of refusing them. Defaults to False.
 
     Returns:
         `tfds.core.DatasetBuilder` with the splits `"train"` and `"test"`.
 
     Raises:
-        ValueError: If there is no such data set, its archive is damaged or
-            holds something else, or pictures are broken.
-        ConnectionError: Within seconds, if the data set would have to be
-            downloaded and cannot be.
+        ValueError: If the name is unknown, the archive is damaged or is a
+            different one, or images are broken.
+        ConnectionError: Within seconds, if a necessary download is
+            impossible.
 
     Example:
 
-    The folder `data` holds the archive of Mio-TCD, or what it extracts to.
+    The folder `data` holds the archive of Mio-TCD, extracted or not.
 
     >>> from keras_bar import datasets
     >>> builder = datasets.prepare("mio_tcd", "data")
@@ -74,7 +74,7 @@ def prepare(
     try:
         builder.download_and_prepare(
             download_dir=downloads,
-            # Archives of CIFAR are looked for here.
+            # The builders of CIFAR look for archives here.
             download_config=tfds.download.DownloadConfig(manual_dir=root),
         )
     except (
@@ -83,7 +83,7 @@ def prepare(
     ) as error:
         path = sources.find(source, root) or downloads
         raise ValueError(
-            f"The archive of {name} is damaged. Expected it as it is at "
+            f"The archive of {name} is damaged. Expected the file at "
             f"{source.url}; delete it and try again. Received: {path} ({error})"
         ) from error
     except DownloadError as error:
@@ -91,8 +91,8 @@ def prepare(
             sources.describe(name, source, root, str(error))
         ) from error
     finally:
-        # Pictures are stored twice until here, and of another archive under
-        # the same name it would still be these that were read.
+        # The extracted images would otherwise stay as a second copy, and would
+        # be read instead of a later archive with the same name.
         shutil.rmtree(downloads / "extracted", ignore_errors=True)
     return builder
 
@@ -100,8 +100,8 @@ def prepare(
 def check_available(
     name: str, folder: str | os.PathLike[str], skip_broken: bool = False
 ) -> None:
-    """Raises, within seconds, what `prepare` would raise where there is no such
-    data set, or where it would have to be downloaded and cannot be.
+    """Raises the error of `prepare`, within seconds, if a data set is unknown
+    or can neither be found nor downloaded.
 
     Args:
         name: As `prepare` takes it.
@@ -110,21 +110,21 @@ def check_available(
 
     Example:
 
-    The folder `data` holds the archive of Mio-TCD, or what it extracts to.
+    The folder `data` holds the archive of Mio-TCD, extracted or not.
 
     >>> from keras_bar import datasets
     >>> datasets.check_available("mio_tcd", "data")
     """
     if name not in SOURCES:
         raise ValueError(
-            "There is no such data set. Expected one of "
+            "The data set is unknown. Expected one of "
             f"{', '.join(map(repr, SOURCES))}. Received: name={name!r}"
         )
     source = SOURCES[name]
     folder = sources.around(source, folder)
     if skip_broken and not source.files:
         raise ValueError(
-            f"The pictures of {name} are not files of their own. Expected "
+            f"The images of {name} are not files of their own. Expected "
             "skip_broken=False. Received: skip_broken=True"
         )
     builders = _make_builders(name, folder, skip_broken)
@@ -135,12 +135,12 @@ def check_available(
 
 
 def _make_builders(name, folder, skip_broken):
-    """The builders that can be read if they are prepared; the first one is to
-    be prepared."""
+    """The builders that can be read once prepared; `prepare` prepares the first
+    one."""
     source, build = SOURCES[name], BUILDERS[name]
     found = sources.find(source, folder)
     if source.files:
-        # Where nothing was broken nothing has to be left out.
+        # A complete data set has nothing to leave out.
         configs = ["readable", "complete"] if skip_broken else ["complete"]
         return [build(data_dir=folder, config=x, source=found) for x in configs]
     extracted = build(data_dir=folder, source=found)

@@ -1,7 +1,7 @@
-"""Where the data sets of the paper come from.
+"""Sources of the data sets of the paper.
 
-Imports only Python's own modules, so that recipes can tell what is missing
-before they import Keras, which takes seconds.
+This module imports only the standard library, so that recipes can report a
+missing data set before they import Keras, which takes seconds.
 """
 
 import dataclasses
@@ -9,22 +9,22 @@ import pathlib
 import threading
 import urllib.request
 
-# Seconds after which there is taken to be no network.
+# Seconds without an answer after which the network counts as unavailable.
 PATIENCE = 2.0
-# Answers of servers that do not say anything about a file without sending it.
-ASKED_IN_VAIN = (405, 501)
+# Status codes of servers that do not support HEAD requests.
+HEAD_UNSUPPORTED = (405, 501)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """Source of a data set.
 
     Attributes:
-        url: String.
-        size: String, how much is downloaded.
+        url: String, the address of the archive.
+        size: String, the size of the download.
         extracted: Name of the folder that the archive extracts to.
-        files: Boolean, whether each picture is a file, which may be broken.
-            These builders can read the archive, too.
+        files: Boolean, whether each image is a file, which may be broken.
+            Builders of such data sets can also read the archive.
     """
 
     url: str
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def archive(self):
-        """Name of the archive's file."""
+        """File name of the archive."""
         return self.url.rpartition("/")[2]
 
 
@@ -65,8 +65,8 @@ SOURCES = {
 
 
 def around(source, folder):
-    """The folder of the data sets, where that of the archive, or the archive,
-    was named."""
+    """The folder of the data sets; users may also name the archive in it, or
+    the extracted folder."""
     folder = pathlib.Path(folder).expanduser()
     if folder.name in (source.extracted, source.archive):
         return folder.parent
@@ -74,7 +74,7 @@ def around(source, folder):
 
 
 def find(source, folder):
-    """The extracted folder of a data set, or else its archive, or None."""
+    """Path of a data set's extracted folder, else of its archive, or None."""
     for name in (source.extracted, source.archive):
         if (folder / name).exists():
             return folder / name
@@ -83,7 +83,7 @@ def find(source, folder):
 
 def check_network(name, source, folder):
     """Raises a ConnectionError within seconds if a data set cannot be
-    downloaded. tensorflow-datasets would try for minutes."""
+    downloaded. tensorflow-datasets would retry for minutes."""
     reasons = ["no answer"]
 
     def ask():
@@ -92,12 +92,12 @@ def check_network(name, source, folder):
             urllib.request.urlopen(request, timeout=PATIENCE).close()
         except OSError as error:
             code = getattr(error, "code", None)
-            if code not in ASKED_IN_VAIN:
+            if code not in HEAD_UNSUPPORTED:
                 reasons.append(str(error))
                 return
         reasons.clear()
 
-    # Names are looked up without a limit on time.
+    # Name resolution has no timeout, hence the thread.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PATIENCE + 1)
@@ -106,7 +106,7 @@ def check_network(name, source, folder):
 
 
 def describe(name, source, folder, reason):
-    """What to do about a data set that is missing."""
+    """Error message for a missing data set, with the remedies."""
     return (
         f"{name} is not in {folder} and cannot be downloaded. Expected a "
         f"network, or the archive {source.archive} of {source.url} "

@@ -1,27 +1,26 @@
-"""TinyImageNet as a data set of tensorflow-datasets."""
+"""TinyImageNet for tensorflow-datasets."""
 
 import tensorflow_datasets as tfds
 
-from keras_bar.datasets import pictures
+from keras_bar.datasets import image_folders
 from keras_bar.datasets.sources import SOURCES
 
 CLASSES = 200
 SIZE = 64
 
 
-class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
-    """200 classes of ImageNet at 64x64: 100,000 pictures to train and 10,000
-    to test with.
+class TinyImagenet(image_folders.Local, tfds.core.GeneratorBasedBuilder):
+    """200 classes of ImageNet: 100,000 training and 10,000 test images, 64x64.
 
-    The latter are the archive's validation pictures; those of its `test`
-    folder have no labels. Labels count the WordNet numbers in their order.
+    The test images are the archive's validation images, because those in its
+    `test` folder have no labels. Labels number the sorted WordNet ids.
 
     Args:
         source: Path of the archive, extracted or not; by default it is
             downloaded.
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`. The config
-            `"complete"` refuses pictures that cannot be read, `"readable"`
-            leaves them out and names them in the metadata.
+            `"complete"` refuses unreadable images; `"readable"` leaves
+            them out and lists them in the metadata.
 
     Example:
 
@@ -32,20 +31,20 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = pictures.CONFIGS
+    BUILDER_CONFIGS = image_folders.CONFIGS
 
     def _info(self):
-        return pictures.make_info(
+        return image_folders.make_info(
             self,
-            "ImageNet in small: 200 classes at 64x64.",
+            "A small ImageNet: 200 classes at 64x64.",
             "http://cs231n.stanford.edu/",
             SIZE,
             tfds.features.ClassLabel(num_classes=CLASSES),
         )
 
     def _split_generators(self, dl_manager):
-        root = pictures.find_root(
-            pictures.extract(
+        root = image_folders.find_root(
+            image_folders.extract(
                 self.source, SOURCES["tiny_imagenet"].url, dl_manager
             ),
             "wnids.txt",
@@ -66,7 +65,7 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split, files):
         decode = self.info.features["image"].decode_example
-        reader = pictures.Reader(self.builder_config, self.name)
+        reader = image_folders.Reader(self.builder_config, self.name)
         for path, label in files:
             data = reader.read(path, decode=decode)
             if data is not None:
@@ -75,7 +74,7 @@ class TinyImagenet(pictures.Local, tfds.core.GeneratorBasedBuilder):
 
 
 def _train(root, labels):
-    """The pictures that the lists of boxes name, there or not."""
+    """Paths and labels of all listed training images, present or not."""
     for number, label in labels.items():
         folder = root / "train" / number
         for name, *_ in _rows(folder / f"{number}_boxes.txt"):
@@ -83,7 +82,7 @@ def _train(root, labels):
 
 
 def _validation(root, labels):
-    """The pictures that the list names, there or not."""
+    """Paths and labels of all listed validation images, present or not."""
     folder = root / "val"
     for name, number, *_ in _rows(folder / "val_annotations.txt"):
         yield folder / "images" / name, labels[number]

@@ -1,4 +1,4 @@
-"""Knowledge distillation, with what Keras's own leaves out."""
+"""Knowledge distillation, complete where that of Keras is not."""
 
 from keras_bar.distillation.distiller import Distiller
 from keras_bar.distillation.losses import FeatureDistillation

@@ -1,4 +1,4 @@
-"""Whether a teacher knows more than a constant answer."""
+"""A check that a teacher is better than a constant answer."""
 
 import warnings
 
@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bar.distillation import probabilities
 
-# Examples that are looked at, and how many of them at once.
+# Number of examples that are checked, and the batch size.
 EXAMPLES = 128
 BATCH = 32
 
@@ -16,8 +16,8 @@ BATCH = 32
 def warn_if_at_chance(distiller, given):
     """Warns if a teacher's answers are no better than a constant one.
 
-    Only arrays can be looked at without a trace: a generator would be used up,
-    and a data set that shuffles would shuffle otherwise. Neither random
+    The check leaves training unchanged, so it reads only arrays: it would use
+    up a generator, and change the order of a shuffled data set. Neither random
     numbers nor the teacher's variables change.
 
     Args:
@@ -28,8 +28,7 @@ def warn_if_at_chance(distiller, given):
         chosen = _choose(x, y)
         if chosen is None:
             continue
-        # What goes wrong here goes wrong in the first step, too, and is said
-        # there.
+        # The first step of training will report any error.
         try:
             y, _, answers, _ = distiller.part(
                 chosen[1], distiller.student.outputs, None
@@ -50,7 +49,7 @@ def _candidates(given):
 
 
 def _choose(x, y):
-    """The same few examples every time, or None if these are no arrays."""
+    """A fixed choice of examples, or None if the data are not arrays."""
     leaves = keras.tree.flatten((x, y))
     if not all(isinstance(a, np.ndarray) or ops.is_tensor(a) for a in leaves):
         return None
@@ -58,7 +57,7 @@ def _choose(x, y):
     if len(counts) != 1 or not max(counts):
         return None
     (count,) = counts
-    # Anywhere in the data, which may be sorted by class.
+    # The choice is random, because data may be sorted by class.
     rows = np.random.default_rng(0).permutation(count)[:EXAMPLES]
 
     def take(a):
@@ -71,7 +70,7 @@ def _choose(x, y):
 
 
 def _ask(teacher, x):
-    """The teacher's answers in inference."""
+    """The answers of the teacher in inference."""
     count = len(keras.tree.flatten(x)[0])
     answers = []
 
@@ -80,7 +79,7 @@ def _ask(teacher, x):
             lambda a: ops.convert_to_tensor(a[start : start + BATCH]), x
         )
 
-    # Whatever a layer would remember of it is forgotten.
+    # The scope discards updates of the state of layers.
     with keras.StatelessScope():
         for start in range(0, count, BATCH):
             output = teacher(slice_from(start), training=False)
@@ -91,7 +90,7 @@ def _ask(teacher, x):
 
 
 def _compare(teacher, labels, answers):
-    """Warns where an output is not better than the frequencies."""
+    """Warns about outputs that are no better than the class frequencies."""
     names = getattr(teacher, "output_names", None)
     kinds = probabilities.kinds_of(teacher)
     labels, answers = map(keras.tree.flatten, (labels, answers))
@@ -113,16 +112,16 @@ def _compare(teacher, labels, answers):
                 f"The teacher is at chance{where}: for {len(targets)} of the "
                 f"examples the cross-entropy of its answers is {loss:.3g}; a "
                 "constant answer, the frequencies of the classes, has "
-                f"{constant:.3g}. Expected a trained teacher that is given "
-                "inputs as it was trained with, and that works in inference "
+                f"{constant:.3g}. Expected a trained teacher with inputs "
+                "like those of its training, and accurate in inference "
                 "(`teacher.evaluate`).",
                 stacklevel=4,
             )
 
 
 def _as_distributions(y, answer):
-    """Labels as distributions `(examples, classes)`, or None if they are no
-    classes or too few of them to tell what is at chance."""
+    """Labels as distributions `(examples, classes)`, or None if they are not
+    classes, or have too few classes to judge the answers by."""
     classes = answer.shape[-1]
     if classes < 2:
         return None
@@ -156,7 +155,7 @@ def _logarithms(answer):
 
 
 def _frequencies(targets):
-    """Logarithms of the classes' frequencies; one more example of each, as a
-    class may be among the others only."""
+    """Logarithms of the class frequencies, with one example added to each class
+    because the chosen examples may lack it."""
     counts = targets.sum(axis=0) + 1.0
     return np.log(counts / counts.sum())

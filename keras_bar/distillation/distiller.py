@@ -1,4 +1,4 @@
-"""A distiller that leaves nothing out of the loss."""
+"""A distiller whose loss includes all losses of the student."""
 
 import inspect
 import warnings
@@ -15,49 +15,49 @@ from keras_bar.distillation import probabilities
 
 @keras.saving.register_keras_serializable("keras_bar")
 class Distiller(keras.distillation.Distiller):
-    """`keras.distillation.Distiller` that trains as `keras.Model` does.
+    """`keras.distillation.Distiller` that trains like `keras.Model`.
 
-    Keras's distiller returns the supervised and the distillation loss and
-    leaves out `self.losses`: the budget's penalty and the weights'
-    regularizers of a student would silently have no effect. It runs the
-    student a second time where a distillation loss reads intermediate
-    features, with other noise in the gates and another step of the budget;
-    here it runs once. It also ignores weights of samples.
+    Keras's distiller returns the supervised and the distillation loss without
+    `self.losses`: the penalty of a budget and the weight regularizers of a
+    student would silently have no effect. If a distillation loss reads
+    intermediate features, it runs the student twice, with different noise in
+    the gates and another step of the budget; this class runs it once. Keras's
+    distiller also ignores sample weights.
 
     For the paper's loss `(1 - alpha) CE + alpha T^2 KL` with `alpha = 0.9` and
     `T = 4` pass `LogitsDistillation(temperature=4.0)` and
-    `student_loss_weight=0.1`. Where a network ends in a softmax, the
-    logarithms of its probabilities are compared: they are logits.
+    `student_loss_weight=0.1`. If a network ends in a softmax, the loss compares
+    the logarithms of its probabilities, which are logits.
 
-    `compile` takes the arguments of `keras.Model.compile`, with losses, loss
-    weights and metrics of several outputs as there; they are the student's.
+    `compile` takes the arguments of `keras.Model.compile`; losses, loss weights
+    and metrics apply to the outputs of the student.
 
-    `sample_weight` weighs the supervised loss, as in `keras.Model.fit`, and
-    the distillation losses alike: an example of weight 2 counts like two
-    examples, for the labels and for the teacher's answers. `class_weight`
-    is the sample weight that an example's class has. To weigh classes for the
-    labels alone, do so in the loss that `compile` is given. A distillation loss
-    of your own takes part if its `compute_loss` has an argument
-    `sample_weight`; without, a warning says that its samples count alike. The
-    losses of intermediate features, which belong to no output, take the mean of
-    the weights that an example has in several outputs or places.
+    `sample_weight` weighs both the supervised loss, as in `keras.Model.fit`,
+    and the distillation losses: an example of weight 2 counts like two
+    examples, for the labels and for the teacher's answers. `class_weight` is
+    the sample weight of all examples of a class. To weigh classes only for the
+    labels, do so in the loss that you pass to `compile`. A custom distillation
+    loss is weighted if its `compute_loss` has an argument `sample_weight`;
+    otherwise a warning says that its samples count equally. Losses of
+    intermediate features, which belong to no output, use the mean of an
+    example's weights over outputs and places.
 
-    The first `fit` compares the teacher's answers for some of the training
-    examples, or else of the validation data, with their classes if both are
-    arrays, and warns if no answer at all would be as good.
+    The first `fit` compares the teacher's answers for some training (or else
+    validation) examples with their classes, if both are arrays, and warns if a
+    constant answer would be as good.
 
     Args:
         teacher: `keras.Model` to learn from. It is frozen.
-        student: `keras.Model` to train, a network of its own.
+        student: `keras.Model` to train, separate from the teacher.
         distillation_losses: `LogitsDistillation`, `FeatureDistillation` or
             another `keras.distillation.DistillationLoss`, or a list of them.
         **kwargs: `distillation_loss_weights`, `student_loss_weight` and
             `name`; see `keras.distillation.Distiller`.
 
     Raises:
-        ValueError: If the teacher is the student, or shares weights with it
-            that are to be trained, or if a softmax of the outputs would say
-            nothing because they are single numbers or end in a sigmoid.
+        ValueError: If the teacher is the student or shares trainable weights
+            with it, or if a softmax of the outputs is meaningless because they
+            are single numbers or end in a sigmoid.
 
     Example:
 
@@ -87,13 +87,13 @@ class Distiller(keras.distillation.Distiller):
         )
         distiller_checks.check_losses(distillation_losses)
         if not isinstance(distillation_losses, list | tuple):
-            # Keras's distiller would not read the weight of a single loss.
+            # Keras's distiller ignores the weight of a single loss.
             distillation_losses = [distillation_losses]
             weight = kwargs.get("distillation_loss_weights")
             if selection.is_number(weight):
                 kwargs["distillation_loss_weights"] = [weight]
         super().__init__(teacher, student, distillation_losses, **kwargs)
-        # Not as attributes: Keras would track the lists.
+        # Keras would track lists that are set as attributes.
         self.__dict__["_teacher_kinds"] = probabilities.kinds_of(teacher)
         self.__dict__["_student_kinds"] = probabilities.kinds_of(student)
         for loss in self.distillation_losses:
@@ -104,19 +104,19 @@ class Distiller(keras.distillation.Distiller):
                 loss, student, self._student_kinds, "student"
             )
         self._chance_checked = False
-        # It has no variables of its own. Built, it can be restored by
-        # `BackupAndRestore`, and its optimizer with it.
+        # A built distiller can be restored by `BackupAndRestore`, together with
+        # its optimizer. It has no variables of its own to build.
         self.built = teacher.built and student.built
 
     @property
     def output_names(self):
-        """The student's, by which losses and metrics may be given."""
+        """The output names of the student, for losses and metrics."""
         return getattr(self.student, "output_names", None)
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
         distiller_checks.check_compile_loss(loss, self.student)
-        # Keras's distiller hides the loss from the model that it is, and with
-        # it all that `keras.Model` does with one.
+        # Keras's distiller hides the loss from its base class, and so disables
+        # all that `keras.Model` does with it.
         keras.Model.compile(self, optimizer, loss, metrics=metrics, **kwargs)
 
     def compile_from_config(self, config):
@@ -153,7 +153,7 @@ class Distiller(keras.distillation.Distiller):
     ):
         if y_pred is None:
             y_pred = self(x, training=training)
-        # The student's losses alone: the teacher has not been called yet.
+        # Only losses of the student: the teacher has not been called yet.
         penalties = self.losses
         y, sample_weight, answers, answer_weight = self.part(
             y, y_pred, sample_weight
@@ -174,7 +174,7 @@ class Distiller(keras.distillation.Distiller):
             ops.multiply(share, supervised),
             ops.multiply(1.0 - share, distilled),
         )
-        # Weighted as Keras weighs `loss`: the last batch may be a smaller one.
+        # Like `loss` in Keras, weighted by the batch size, which may vary.
         size = ops.shape(keras.tree.flatten(y_pred)[0])[0]
         self.student_loss_tracker.update_state(supervised, size)
         self.distillation_loss_tracker.update_state(distilled, size)
@@ -184,22 +184,22 @@ class Distiller(keras.distillation.Distiller):
         return loss
 
     def part(self, y, y_pred, sample_weight):
-        """What of the targets is for which loss.
+        """Splits the targets between the losses.
 
         Args:
-            y: Targets as `fit` has them.
+            y: Targets of `fit`.
             y_pred: Outputs of the student.
-            sample_weight: Weights as `fit` has them, or None.
+            sample_weight: Weights of `fit`, or None.
 
         Returns:
-            Labels and their weights; the teacher's answers, or None if it is
-            to be asked; and the weights for these.
+            Labels and their weights; the teacher's answers, or None to call the
+            teacher; and the weights of the answers.
         """
         return y, sample_weight, None, sample_weight
 
     def _distillation_loss(self, teacher, student, sample_weight):
-        """Scalar loss of dicts from the names of layers to features, those of
-        the outputs at `"final_output"`."""
+        """Scalar loss of two dicts from layer names to features; the outputs
+        are at `"final_output"`."""
         total = 0.0
         for loss, factor in zip(
             self.distillation_losses,
@@ -252,7 +252,7 @@ def _takes_weights(loss):
 
 
 def _per_sample(weights):
-    """One weight per sample, the mean over outputs and places."""
+    """Weights per sample, averaged over outputs and places."""
     each = [
         losses.with_rank(x, 1)
         for x in keras.tree.flatten(weights)
@@ -262,7 +262,7 @@ def _per_sample(weights):
 
 
 def _like_outputs(weights, outputs, names):
-    """Weights in the structure of the outputs, if there is one for each."""
+    """Weights in the structure of the outputs, if each output has its own."""
     tree = keras.tree
     if not tree.is_nested(weights) or not tree.is_nested(outputs):
         return tree.flatten(weights)[0]

@@ -1,10 +1,10 @@
-"""What a distiller refuses, with what to do instead."""
+"""Checks of the arguments of a distiller."""
 
 import keras
 
 
 def check_networks(teacher, student):
-    """Raises a ValueError unless these are two networks."""
+    """Raises a ValueError unless these are two separate networks."""
     for who, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
             raise ValueError(
@@ -13,8 +13,8 @@ def check_networks(teacher, student):
             )
     advice = (
         "Expected two networks that share nothing: "
-        "`keras_bar.gate(teacher)` and `keras.models.clone_model` make "
-        "such students, the one with the teacher's weights"
+        "`keras_bar.gate(teacher)` makes such a student with the teacher's "
+        "weights, `keras.models.clone_model` one with new weights"
     )
     if teacher is student:
         raise ValueError(
@@ -26,13 +26,13 @@ def check_networks(teacher, student):
     if shared:
         raise ValueError(
             "The teacher would change while the student learns: they share "
-            f"weights. {advice}. Received: {len(shared)} shared variables to "
-            f"train, such as {shared[0]!r}"
+            f"weights. {advice}. Received: {len(shared)} shared trainable "
+            f"variables, such as {shared[0]!r}"
         )
 
 
 def check_losses(distillation_losses):
-    """Raises a ValueError unless these are losses of a distillation."""
+    """Raises a ValueError unless these are distillation losses."""
     found = keras.tree.flatten(distillation_losses)
     kind = keras.distillation.DistillationLoss
     wrong = [x for x in found if not isinstance(x, kind)]
@@ -46,7 +46,7 @@ def check_losses(distillation_losses):
 
 
 def check_compile_loss(loss, student):
-    """Raises a ValueError unless there is a loss for the student's outputs."""
+    """Raises a ValueError unless the losses fit the student's outputs."""
     if loss is None:
         raise ValueError(
             "The student has no loss of its own. Expected a `loss` for the "
@@ -72,10 +72,10 @@ def check_compile_loss(loss, student):
 
 
 def check_scalar(value, loss):
-    """Raises a ValueError unless a distillation loss is one number."""
+    """Raises a ValueError unless a distillation loss is a scalar."""
     if len(getattr(value, "shape", ())) > 0:
         raise ValueError(
-            f"`{type(loss).__name__}.compute_loss` returned no loss that can "
-            "be added. Expected a scalar tensor. "
+            f"`{type(loss).__name__}.compute_loss` did not return a loss that "
+            "can be added. Expected a scalar tensor. "
             f"Received: a tensor of shape {tuple(value.shape)}"
         )

@@ -1,4 +1,4 @@
-"""Distillation losses whose samples have weights."""
+"""Distillation losses that support sample weights."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from keras import ops
 class LogitsDistillation(keras.distillation.LogitsDistillation):
     """`T^2 KL(softmax(teacher / T), softmax(student / T))` of two logits.
 
-    Keras 3.15's class of this name, left to its default loss, compares the
-    logits themselves as if they were probabilities (the string
-    `"kl_divergence"` becomes a function there, and the softmax is taken only
-    for an instance of `keras.losses.KLDivergence`): a student trained with it
-    stays at chance. This one defaults to the instance.
+    With its default loss, the class of this name in Keras 3.15 compares the
+    logits as if they were probabilities: it turns the string `"kl_divergence"`
+    into a function, and takes the softmax only for an instance of
+    `keras.losses.KLDivergence`. Students trained with it stay at chance. This
+    class defaults to the instance.
 
     Args:
         temperature: Float, the temperature `T`; 4 in the paper.
         loss: `keras.losses.Loss` between the two softened outputs; by default
-            the Kullback-Leibler divergence. For several outputs also a list or
-            a dict of losses like them, None where there is none.
+            the Kullback-Leibler divergence. For several outputs, a list or dict
+            with the structure of the outputs is possible; None means no loss.
 
     Example:
 
@@ -45,13 +45,13 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
     def compute_loss(
         self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
     ):
-        """Scalar loss of logits.
+        """Computes the scalar loss of logits.
 
         Args:
             teacher_outputs, student_outputs: Tensors `(..., classes)`, or
                 lists or dicts of them; one loss serves all outputs.
-            sample_weight: None, or a tensor of weights as Keras takes them;
-                or a structure of them like that of the outputs.
+            sample_weight: None, a tensor of weights as in Keras, or a structure
+                of weights like that of the outputs.
             **kwargs: Ignored.
 
         Returns:
@@ -73,7 +73,7 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
 
     @classmethod
     def mend(cls, distillation):
-        """`distillation`, with the divergence Keras means by its default."""
+        """Returns `distillation` with the divergence that Keras intends."""
         if type(distillation) is keras.distillation.LogitsDistillation:
             return cls(distillation.temperature, distillation.loss)
         return distillation
@@ -81,10 +81,10 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
 
 @keras.saving.register_keras_serializable("keras_bar")
 class FeatureDistillation(keras.distillation.FeatureDistillation):
-    """`keras.distillation.FeatureDistillation` whose samples have weights.
+    """`keras.distillation.FeatureDistillation` with sample weights.
 
-    See there for the arguments. A `Distiller` puts it in the place of Keras's
-    own.
+    The arguments are the same. A `Distiller` replaces the class of Keras by
+    this one.
 
     Example:
 
@@ -108,7 +108,7 @@ class FeatureDistillation(keras.distillation.FeatureDistillation):
     def compute_loss(
         self, teacher_outputs, student_outputs, sample_weight=None, **kwargs
     ):
-        """Scalar loss of features; as of `LogitsDistillation`."""
+        """Computes the scalar loss of features, like `LogitsDistillation`."""
         return _sum_over_outputs(
             weighted_mean,
             self.loss,
@@ -119,7 +119,7 @@ class FeatureDistillation(keras.distillation.FeatureDistillation):
 
     @classmethod
     def mend(cls, distillation):
-        """`distillation`, able to weigh samples if it is Keras's own."""
+        """Returns `distillation` with support for sample weights."""
         if type(distillation) is keras.distillation.FeatureDistillation:
             return cls(
                 distillation.loss,
@@ -130,29 +130,29 @@ class FeatureDistillation(keras.distillation.FeatureDistillation):
 
 
 def mend(distillation):
-    """A distillation loss, in our class where it is of one of Keras's."""
+    """Replaces a distillation loss of Keras by the class of this package."""
     return FeatureDistillation.mend(LogitsDistillation.mend(distillation))
 
 
 def is_divergence(loss):
-    """Whether a loss compares what a softmax makes of its arguments."""
+    """Whether a loss compares the softmax of its arguments."""
     return isinstance(loss, keras.losses.KLDivergence)
 
 
 def weighted_mean(loss, target, output, sample_weight=None):
-    """A loss, averaged over all samples.
+    """Averages a loss over all samples.
 
     Args:
         loss: `keras.losses.Loss`, or a function of targets and outputs that
             returns a loss per sample.
         target, output: Tensors.
-        sample_weight: Tensor, or None for equal weights. Weights of fewer
-            axes than the loss has count for all that is left, such as the
-            places of an image; those of more are averaged.
+        sample_weight: Tensor, or None for equal weights. Weights with fewer
+            axes than the loss are broadcast over the remaining axes, such as
+            the positions of an image; weights with more axes are averaged.
 
     Returns:
-        Scalar tensor: as in Keras the sum of the weighted losses, divided by
-        how many there are, whatever the weights.
+        Scalar tensor: as in Keras, the sum of the weighted losses divided by
+        their number, whatever the weights.
     """
     if not isinstance(loss, keras.losses.Loss):
         loss = _FunctionLoss(loss)
@@ -163,8 +163,8 @@ def weighted_mean(loss, target, output, sample_weight=None):
         rank = len(loss.call(target, output).shape)
         if not rank:
             raise ValueError(
-                "A loss of the distillation cannot be weighted. Expected one "
-                "value per sample, where samples have weights. "
+                "A distillation loss cannot be weighted. Expected one value "
+                "per sample, because samples have weights. "
                 f"Received: a scalar from {loss.name}"
             )
         sample_weight = with_rank(sample_weight, rank)
@@ -172,7 +172,7 @@ def weighted_mean(loss, target, output, sample_weight=None):
 
 
 def with_rank(weights, rank):
-    """Weights with so many axes, the samples' in front."""
+    """Weights with `rank` axes, of which the first is that of the samples."""
     weights = ops.convert_to_tensor(weights, dtype="float32")
     while len(weights.shape) > rank:
         weights = ops.mean(weights, axis=-1)
@@ -182,7 +182,7 @@ def with_rank(weights, rank):
 
 
 class _FunctionLoss(keras.losses.Loss):
-    """A function as a loss, which `tf.distribute` scales like the others."""
+    """Wraps a function, so that `tf.distribute` scales it like other losses."""
 
     def __init__(self, function):
         super().__init__(name=getattr(function, "__name__", "loss"))

@@ -1,4 +1,4 @@
-"""Outputs that are probabilities where a distillation loss expects logits."""
+"""Conversion of probabilities for distillation losses that expect logits."""
 
 import keras
 from keras import ops
@@ -8,26 +8,26 @@ from keras_bar.distillation.losses import is_divergence
 
 LOGITS, SOFTMAX, SIGMOID, UNKNOWN = "logits", "softmax", "sigmoid", "unknown"
 
-# Least probability of which a logarithm is taken: a normal number, also with
-# TensorFlow, which takes smaller ones for 0.
+# Lower bound of probabilities before the logarithm. TensorFlow flushes smaller
+# numbers, which are subnormal, to 0.
 SMALLEST = 1e-37
-# How far sums of probabilities are from 1, in float32 and in half precision.
+# Tolerance of sums of probabilities, in float32 and in half precision.
 TOLERANCE = 1e-3
 HALF_TOLERANCE = 2e-2
 
-# Layers and operations that leave the classes what they are.
+# Layers and operations that do not change the kind of an output.
 _PASSING = {"Activation", "BudgetState", "Cast", "Dropout", "Identity"}
 
 
 def kinds_of(model):
-    """What a model's outputs are.
+    """Determines the kinds of the outputs of a model.
 
     Args:
         model: `keras.Model`.
 
     Returns:
-        List of strings, an entry per output: `"logits"`, `"softmax"`,
-        `"sigmoid"`, or `"unknown"` where the last operation does not tell; and
+        List of strings, one per output: `"logits"`, `"softmax"`, `"sigmoid"`,
+        or `"unknown"` if the last operation does not determine the kind; or
         None for a model without a graph of layers.
     """
     if not getattr(model, "inputs", None):
@@ -46,19 +46,17 @@ def _kind_of(value):
         if kind is not None:
             return kind
         if type(op).__name__ not in _PASSING:
-            # A layer of Keras without an activation, such as `Dense`.
-            ours_to_know = type(op).__module__.startswith("keras.")
+            # Without an activation, layers such as `Dense` return logits.
+            is_keras = type(op).__module__.startswith("keras.")
             return (
-                LOGITS
-                if ours_to_know and getattr(op, "weights", None)
-                else UNKNOWN
+                LOGITS if is_keras and getattr(op, "weights", None) else UNKNOWN
             )
         value = value.producer.inputs[0]
     return UNKNOWN
 
 
 def _activation_kind(op):
-    """The kind of the outputs of an operation, or None if it is linear."""
+    """The kind of the output of an operation, or None if it is linear."""
     activations = keras.activations
     name = type(op).__name__
     function = {
@@ -75,12 +73,12 @@ def _activation_kind(op):
 
 
 def check_comparable(distillation, model, kinds, who):
-    """Raises a ValueError if a softmax of a model's outputs says nothing.
+    """Raises a ValueError if a softmax of a model's outputs is meaningless.
 
     Args:
         distillation: `keras.distillation.DistillationLoss`.
-        model: `keras.Model`, of the outputs.
-        kinds: What `kinds_of` says of it.
+        model: `keras.Model` of the outputs.
+        kinds: The result of `kinds_of` for the model.
         who: String, "teacher" or "student".
     """
     if not isinstance(distillation, keras.distillation.LogitsDistillation):
@@ -88,34 +86,34 @@ def check_comparable(distillation, model, kinds, who):
     outputs = getattr(model, "outputs", None) or []
     losses = _losses_of(distillation, len(outputs))
     if len(losses) != len(outputs):
-        return  # Keras says so when it compares the structures.
+        return  # Keras reports the different structures.
     for i, (loss, output) in enumerate(zip(losses, outputs, strict=True)):
         kind = kinds[i] if kinds else UNKNOWN
         single = output.shape[-1] == 1
         if is_divergence(loss) and (single or kind == SIGMOID):
             what = "a single number" if single else "a sigmoid of each class"
             raise ValueError(
-                "`LogitsDistillation` compares the softmax over classes that "
-                "exclude each other. Expected two or more logits, or the "
-                "probabilities that a softmax makes of them; for outputs of a "
+                "`LogitsDistillation` compares the softmax over mutually "
+                "exclusive classes. Expected two or more logits, or the "
+                "probabilities of a softmax; for outputs of a "
                 'sigmoid use `FeatureDistillation(loss="binary_crossentropy")`'
                 f". Received: a {who} whose output {output.name!r} is {what}"
             )
 
 
 def as_logits(distillation, outputs, kinds):
-    """Outputs of a model, as logits where a loss takes their softmax.
+    """Converts outputs of a model to logits if a loss takes their softmax.
 
-    The logarithms of probabilities are logits: a softmax makes the same
-    probabilities of them again, at any temperature.
+    The logarithms of probabilities are logits, whose softmax gives the same
+    probabilities at any temperature.
 
     Args:
         distillation: `keras.distillation.DistillationLoss`.
         outputs: Tensor, or structure of tensors.
-        kinds: What `kinds_of` says of the model.
+        kinds: The result of `kinds_of` for the model.
 
     Returns:
-        What `outputs` is.
+        Tensor, or structure of tensors, like `outputs`.
     """
     if not isinstance(distillation, keras.distillation.LogitsDistillation):
         return outputs
@@ -132,8 +130,8 @@ def as_logits(distillation, outputs, kinds):
 
 
 def are_probabilities(outputs):
-    """Whether numbers look like probabilities of classes, a boolean tensor:
-    none is negative, and they add up to 1 everywhere."""
+    """Whether outputs look like probabilities of classes, boolean tensor: none
+    is negative, and they sum to 1 everywhere."""
     half = keras.backend.standardize_dtype(outputs.dtype) != "float32"
     outputs = ops.cast(outputs, "float32")
     distance = ops.abs(ops.sum(outputs, axis=-1) - 1.0)
@@ -156,7 +154,7 @@ def _logits_of(outputs, kind):
     logarithms = ops.log(ops.maximum(ops.cast(outputs, "float32"), SMALLEST))
     if kind == SOFTMAX:
         return logarithms
-    # Nothing but the numbers can tell.
+    # Only the values can tell.
     return ops.where(
         are_probabilities(outputs), logarithms, ops.cast(outputs, "float32")
     )

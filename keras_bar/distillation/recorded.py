@@ -1,4 +1,4 @@
-"""Distillation from answers that a teacher has given beforehand."""
+"""Distillation from recorded answers of a teacher."""
 
 import inspect
 
@@ -11,30 +11,29 @@ from keras_bar.distillation.distiller import Distiller
 
 @keras.saving.register_keras_serializable("keras_bar")
 class RecordedDistiller(Distiller):
-    """A `Distiller` whose teacher has answered beforehand.
+    """A `Distiller` that uses recorded answers of the teacher.
 
-    A teacher that is shown the same images in every epoch, without
-    augmentation, gives the same answers in every epoch. Recorded once, they
-    save its part of every step, which is the larger one where the student is
-    small:
+    Without augmentation, a teacher gives the same answers for the same images
+    in every epoch. Recorded answers save its share of each step, which is the
+    larger one if the student is small:
 
         labels = {"labels": y, "teacher": teacher.predict(x)}
         distiller.fit(x, labels, epochs=40, callbacks=[budget])
 
-    `"teacher"` holds what the teacher returns for these images, in their
-    order: a `tf.data.Dataset` is to be joined with the answers before it is
-    shuffled. Metrics and the student's loss see the labels alone. Where targets
-    are anything else, as those to validate on may be, the teacher is asked.
+    `"teacher"` holds the teacher's outputs for these images, in the same order:
+    join a `tf.data.Dataset` with the answers before you shuffle it. Metrics and
+    the student's loss see only the labels. For targets in any other form, such
+    as those of validation data, the teacher is called.
 
-    A `sample_weight` is one array for both, or a dict with the keys of the
-    targets, to weigh labels and answers differently. `class_weight` may be
-    given with any data, if the labels are of a single output.
+    `sample_weight` is one array for both, or a dict with the keys of the
+    targets, to weigh labels and answers differently. `class_weight` works with
+    any data if the model has a single output.
 
     The arguments are those of `Distiller`.
 
     Raises:
-        ValueError: If a distillation loss reads intermediate features, of
-            which there is no record.
+        ValueError: If a distillation loss reads intermediate features, which
+            are not recorded.
 
     Example:
 
@@ -68,8 +67,8 @@ class RecordedDistiller(Distiller):
             ]
             raise ValueError(
                 "A distillation loss reads intermediate features of the "
-                "teacher. Expected losses of its outputs, which can be "
-                "recorded, or a `Distiller`. "
+                "teacher. Expected losses of outputs, which can be recorded, "
+                "or a `Distiller`. "
                 f"Received: losses of the layers {names}"
             )
 
@@ -77,7 +76,7 @@ class RecordedDistiller(Distiller):
         bound = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs)
         given = {**bound.arguments}
         del given["self"]
-        # Keras looks for the classes in the targets as a whole.
+        # Keras would look up the classes in the whole targets.
         class_weight = given.pop("class_weight", None)
         if class_weight is None:
             return super().fit(*args, **kwargs)
@@ -95,7 +94,7 @@ class RecordedDistiller(Distiller):
             self.train_function = None
 
     def train_step(self, *args):
-        *state, data = args  # JAX has a state.
+        *state, data = args  # JAX passes a state.
         if self._class_weights is not None:
             x, y, weight = keras.utils.unpack_x_y_sample_weight(data)
             if weight is not None:
@@ -111,7 +110,7 @@ class RecordedDistiller(Distiller):
         y, answers = _part(y)
         weight, answer_weight = _part_weights(sample_weight)
         if answers is not None:
-            # TensorFlow makes tuples of lists that are fed.
+            # TensorFlow turns lists in the data into tuples.
             answers = keras.tree.pack_sequence_as(
                 y_pred, keras.tree.flatten(answers)
             )
@@ -124,12 +123,12 @@ class RecordedDistiller(Distiller):
 
 
 def _part(y):
-    """Targets, and the teacher's answers, or None where there are none."""
+    """Labels and the teacher's answers, or None if there are no answers."""
     if not isinstance(y, dict) or "teacher" not in y:
         return y, None
     if set(y) != {"labels", "teacher"}:
         raise ValueError(
-            "These targets hold a teacher's answers, and something else. "
+            "The targets hold more than labels and a teacher's answers. "
             "Expected the keys 'labels' and 'teacher'. "
             f"Received: {sorted(y)}"
         )
@@ -137,27 +136,27 @@ def _part(y):
 
 
 def _part_weights(sample_weight):
-    """The weights of labels, and of the teacher's answers."""
+    """The weights of the labels and of the teacher's answers."""
     if isinstance(sample_weight, dict) and "teacher" in sample_weight:
         return sample_weight["labels"], sample_weight["teacher"]
     return sample_weight, sample_weight
 
 
 def _as_table(class_weight):
-    """List of the weights of the classes from 0 on."""
+    """List of the weights of all classes, starting at class 0."""
     classes = np.array([*class_weight])
     if classes.dtype.kind not in "iu" or np.any(classes < 0):
         raise ValueError(
-            "Invalid class weights. Expected a dict from the number of a "
-            f"class to its weight. Received: class_weight={class_weight!r}"
+            "Invalid class weights. Expected a dict from class index to "
+            f"weight. Received: class_weight={class_weight!r}"
         )
-    table = np.ones(classes.max() + 2)  # The last stands for the classes after.
+    table = np.ones(classes.max() + 2)  # The last is for later classes.
     table[classes] = [class_weight[x] for x in class_weight]
     return table.tolist()
 
 
 def _weights_of(labels, table):
-    """The weight of each sample's class, as Keras finds it."""
+    """The weight of each sample's class, looked up as in Keras."""
     if keras.tree.is_nested(labels):
         raise ValueError(
             "`class_weight` weighs the classes of one output. Expected "

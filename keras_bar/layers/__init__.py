@@ -1,4 +1,4 @@
-"""Layers: the gates, the mixed residual connection, the budget's state."""
+"""Layers: gates, the mixed residual connection, the state of a budget."""
 
 from keras_bar.layers.budget_state import BudgetState
 from keras_bar.layers.channel_gate import ChannelGate

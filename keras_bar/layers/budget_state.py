@@ -1,44 +1,44 @@
-"""The place in a training graph from which a budget acts."""
+"""The layer through which a budget acts within the training graph."""
 
 import keras
 import numpy as np
 from keras import ops
 
-# Size of the "gradients" of the signal: too small to matter to whoever takes
-# the norm of all gradients, such as sharpness-aware minimization.
+# Size of the "gradients" of the signal: negligible in a norm of all gradients,
+# such as that of sharpness-aware minimization.
 SIGNAL = 1e-6
 
 
 @keras.saving.register_keras_serializable("keras_bar")
 class BudgetState(keras.layers.Layer):
-    """Passes its input on; in training it lets a budget act once per step.
+    """Returns its input; in training it lets a budget act once per step.
 
-    Of several inputs it passes the first on. It waits for all of them: they
-    are what the gates return, so that the budget acts when the noise of the
+    With several inputs, the layer returns the first one but waits for all. The
+    others are outputs of the gates, so the budget acts after the noise of the
     step was drawn.
 
-    It owns what a budget has to remember between steps, as variables, so that
-    they are saved, restored and kept equal on all replicas. Without a budget
-    (`control` is None) it does nothing. A `BudgetRegularizer` sets `control`
-    before `fit` compiles its step and removes it afterwards.
+    The layer owns the state of a budget between steps, as variables, so that it
+    is saved, restored and kept equal on all replicas. Without a budget
+    (`control` is None) the layer does nothing. A `BudgetRegularizer` sets
+    `control` before `fit` compiles its step and removes it afterwards.
 
-    A step is one of the optimizer, however often the network runs for it. The
-    optimizer reports it by what it writes into `signal`, a variable that is
+    A step is a step of the optimizer, however often the network runs for it.
+    The optimizer reports its steps through `signal`, a variable that is
     overwritten with its gradient: the loss scale, and a mark that alternates
-    with the parity of the step. The loss itself stays as it is.
+    with the parity of the step. The value of the loss does not change.
 
     Args:
-        limit: Pair of the metric and the budget in its units to which the
-            network is being pruned, or None. It is saved with the model.
+        limit: Pair of a metric and a budget in its units, to which the network
+            is being pruned, or None. It is saved with the model.
 
     Attributes:
-        step: Integer variable, number of the step that is under way; -1 before
-            the first.
-        threshold: Float variable, how hard the budget pushes at present.
-        signal: Float variable `(3,)`, what the optimizer reports.
-        control: Function of this layer, and of whether a new step begins, that
-            acts on the gates and returns a scalar loss or None; or None.
-        owner: The callback that sets `control`, or None.
+        step: Integer variable, index of the current step; -1 before the first.
+        threshold: Float variable, the current threshold of the budget.
+        signal: Float variable `(3,)`, the report of the optimizer.
+        control: Function of this layer and a boolean, whether a new step
+            begins, that acts on the gates and returns a scalar loss or None;
+            or None.
+        owner: The callback that set `control`, or None.
 
     Example:
 
@@ -51,12 +51,12 @@ class BudgetState(keras.layers.Layer):
     ... ])
     >>> student = keras_bar.gate(model)
     >>> state = student.get_layer("budget_state")
-    >>> state.control is None  # No budget is at work.
+    >>> state.control is None  # No budget is active.
     True
     """
 
     def __init__(self, limit=None, **kwargs):
-        # What it passes on keeps its dtype.
+        # The input keeps its dtype.
         super().__init__(autocast=False, **kwargs)
         self.limit = limit and tuple(limit)
         self.control = None
@@ -105,25 +105,25 @@ class BudgetState(keras.layers.Layer):
     def start(self):
         """Prepares for the first step of a budget."""
         self.step.assign(-1)
-        # As if an odd step had been taken: step 0 is none that was.
+        # The mark of an odd step, so that step 0 does not count as taken.
         self.signal.assign(SIGNAL * np.array([0.0, 0.0, 1.0]))
 
     def steps_done(self):
-        """Steps of the optimizer since the start, integer scalar tensor."""
+        """Number of optimizer steps since the start, integer scalar tensor."""
         step = ops.convert_to_tensor(self.step)
         _, even, odd = ops.unstack(ops.convert_to_tensor(self.signal), num=3)
         taken = ops.where(ops.mod(step, 2) == 0, even > odd, odd > even)
         return ops.where(step < 0, 0, step + ops.cast(taken, "int32"))
 
     def loss_scale(self):
-        """What the loss of the last step was multiplied with before it was
-        differentiated, scalar tensor; 1 where that is unknown."""
+        """Factor of the loss in the last step's differentiation, scalar tensor;
+        1 if it is unknown."""
         signal = ops.stop_gradient(ops.convert_to_tensor(self.signal))
         scale = signal[0] / SIGNAL
         return ops.where(scale > 0.0, scale, 1.0)
 
     def _signal_loss(self):
-        """A loss of 0, whose gradient for `signal` is what it is to hold."""
+        """A loss of 0 whose gradient is the next value of `signal`."""
         step = ops.convert_to_tensor(self.step)
         is_even = ops.cast(ops.mod(step, 2) == 0, "float32")
         signal_loss = ops.custom_gradient(_zero_with_signal)

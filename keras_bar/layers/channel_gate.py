@@ -1,26 +1,26 @@
-"""What all gates have in common: a factor per channel, which can be 0."""
+"""The base class of gates, which multiply each channel by a factor."""
 
 import keras
 import numpy as np
 from keras import ops
 
-# Marks, in `fixed_value`, a channel that still learns. No factor is so small.
+# Value of `fixed_value` for channels that still learn. No factor is so small.
 LEARNING = -1e30
 
-# Where the state of the noise is saved.
+# Key of the saved state of the noise.
 _SEED = "seed_generator_state"
 
 
 class ChannelGate(keras.layers.Layer):
-    """Multiplies every channel by a factor, which is drawn in training.
+    """Multiplies each channel by a factor, which is random in training.
 
-    A subclass says how: `add_parameters` adds what it learns, `draw` and
-    `inference_factors` return the factors, `keep_probability` the probability
-    that they are not 0.
-    A channel whose factor in inference is 0 is dead and can be removed.
+    Subclasses implement four methods: `add_parameters` adds the weights, `draw`
+    and `inference_factors` return the factors, and `keep_probability` returns
+    the probability that they are not 0. A channel whose factor in inference is
+    0 is dead and can be removed.
 
-    Everything is computed in float32 under every dtype policy, and the noise
-    is the same on all replicas of a `tf.distribute` strategy.
+    Factors are computed in float32 under every dtype policy, and the noise is
+    the same on all replicas of a `tf.distribute` strategy.
 
     Args:
         axis: Integer, the channel axis.
@@ -31,7 +31,7 @@ class ChannelGate(keras.layers.Layer):
     Attributes:
         channels: Integer, the number of channels.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
-            longer learns, `LEARNING` for one that does.
+            longer learns, or `LEARNING`.
 
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
@@ -53,7 +53,7 @@ class ChannelGate(keras.layers.Layer):
     3
     """
 
-    # Whether every sample of a batch has factors of its own.
+    # Whether each sample of a batch has its own factors.
     draws_per_sample = False
 
     def __init__(
@@ -91,28 +91,28 @@ class ChannelGate(keras.layers.Layer):
         )
 
     def add_parameters(self):
-        """Adds the variables on which the factors depend."""
+        """Adds the weights that determine the factors."""
         raise NotImplementedError
 
     def draw(self, batch_size):
-        """Random factors of channels that learn, tensor `(channels,)`, or
+        """Random factors of learning channels, tensor `(channels,)`, or
         `(batch_size, channels)` with `draws_per_sample`."""
         raise NotImplementedError
 
     def inference_factors(self):
-        """Factors of channels that learn in inference, tensor `(channels,)`."""
+        """Inference factors of learning channels, tensor `(channels,)`."""
         raise NotImplementedError
 
     def keep_probability(self):
-        """`P(z != 0)` of channels that learn, tensor `(channels,)`."""
+        """`P(z != 0)` of learning channels, tensor `(channels,)`."""
         raise NotImplementedError
 
     def driven_variables(self):
-        """List of the variables that a regularizer sets as training goes on."""
+        """List of the variables that a regularizer sets during training."""
         return []
 
     def reset_drive(self):
-        """Lets nothing but what it learns drive the gate."""
+        """Resets the driven variables, so that only weights drive the gate."""
 
     def add_variable(self, name, initializer, trainable=False, **kwargs):
         """Adds a float32 variable, of shape `(channels,)` by default."""
@@ -139,7 +139,7 @@ class ChannelGate(keras.layers.Layer):
         return [outputs, factors] if self.return_factors else outputs
 
     def multiply(self, inputs, factors, training):
-        """The product, tensor like `inputs`."""
+        """Returns the product, tensor like `inputs`."""
         return inputs * factors
 
     def sample(self, batch_size=1):
@@ -148,7 +148,7 @@ class ChannelGate(keras.layers.Layer):
         return self._unless_fixed(self.draw(batch_size))
 
     def deterministic(self):
-        """The factors of inference, tensor `(channels,)`."""
+        """The factors in inference, tensor `(channels,)`."""
         return self._unless_fixed(self.inference_factors())
 
     def probability(self):
@@ -158,20 +158,20 @@ class ChannelGate(keras.layers.Layer):
         return ops.where(fixed == LEARNING, self.keep_probability(), alive)
 
     def alive(self) -> np.ndarray:
-        """Which channels live: NumPy booleans `(channels,)`."""
+        """Whether each channel is alive, NumPy booleans `(channels,)`."""
         return _is_alive(ops.convert_to_numpy(self.deterministic()))
 
     def set_alive(
         self, mask: np.ndarray, opened: float | np.ndarray = 1.0
     ) -> None:
-        """Closes and opens channels for good.
+        """Closes and opens channels permanently.
 
         An open channel keeps its deterministic factor.
 
         Args:
             mask: Booleans `(channels,)`, True for alive.
-            opened: Float or floats `(channels,)`, the factor at which one that
-                was dead is opened.
+            opened: Float or floats `(channels,)`, the factor of reopened
+                channels.
         """
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (self.channels,):
@@ -190,11 +190,11 @@ class ChannelGate(keras.layers.Layer):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether no channel learns any more."""
+        """Whether all channels are fixed."""
         return bool(np.all(self.fixed_value.numpy() != LEARNING))
 
     def is_learning(self):
-        """Which channels are not fixed, boolean tensor `(channels,)`."""
+        """Whether each channel still learns, boolean tensor `(channels,)`."""
         return ops.convert_to_tensor(self.fixed_value) == LEARNING
 
     def _unless_fixed(self, z):
@@ -203,7 +203,7 @@ class ChannelGate(keras.layers.Layer):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        # Keras saves no seeds; a resumed training needs the noise to go on.
+        # Keras saves no seeds; a resumed training needs the state of the noise.
         store[_SEED] = self.seed_generator.state.numpy()
 
     def load_own_variables(self, store):
@@ -217,8 +217,8 @@ class ChannelGate(keras.layers.Layer):
             return input_shape
         factors = [1] * len(input_shape)
         factors[self.axis] = input_shape[self.axis]
-        # Also where it is 1 in fact: Keras would take that for the size of the
-        # batch in everything that the factors multiply.
+        # The batch size stands here even if the size is 1, which Keras would
+        # take for the batch size of all products.
         factors[0] = input_shape[0]
         return [input_shape, tuple(factors)]
 
@@ -232,12 +232,12 @@ class ChannelGate(keras.layers.Layer):
 
 
 def _is_alive(factors):
-    """Which factors are numbers other than 0."""
+    """Whether each factor is a finite number other than 0."""
     return np.isfinite(factors) & (factors != 0.0)
 
 
 def check_rate(rate):
-    """Returns the rate at which a gate moves, a positive number."""
+    """Returns the rate of a gate if it is a finite positive number."""
     if not 0 < rate < float("inf"):
         raise ValueError(
             "Invalid rate. Expected a finite number above 0. "
@@ -247,8 +247,8 @@ def check_rate(rate):
 
 
 def seeded(initializer, seed):
-    """An initializer that draws from `seed` if it has no seed of its own: many
-    gates share the one that a user gives, and shall differ."""
+    """Gives an initializer the seed `seed` if it has none, so that gates differ
+    although they share the initializer of a user."""
     initializer = keras.initializers.get(initializer)
     config = initializer.get_config()
     if config.get("seed", seed) is not None:

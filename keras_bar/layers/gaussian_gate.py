@@ -10,7 +10,7 @@ from keras_bar.layers.channel_gate import ChannelGate
 from keras_bar.layers.channel_gate import check_rate
 from keras_bar.layers.channel_gate import seeded
 
-# Keeps the logarithms finite; the value of the method's own implementation.
+# Keeps the logarithms finite; the value of the published implementation.
 EPSILON = 1e-8
 
 
@@ -19,8 +19,8 @@ class GaussianGate(ChannelGate):
     """Multiplies every channel by a Gaussian random variable.
 
     In training a factor `z ~ N(mu, sigma^2)` is drawn per sample and channel
-    (Dai et al. 2018, eq. 8). In inference it is `mu`, and 0 where the noise is
-    stronger than the signal:
+    (Dai et al. 2018, eq. 8). In inference the factor is `mu`, or 0 if the noise
+    is stronger than the signal:
 
         log alpha = log(sigma^2 / mu^2) >= threshold.
 
@@ -28,13 +28,13 @@ class GaussianGate(ChannelGate):
 
     Args:
         axis: Integer, the channel axis.
-        threshold: Float, the value of `log alpha` from which on a channel is
-            dead; with infinity none ever is.
-        rate: Float, by how much faster than the other weights `mu` and
-            `log_sigma` learn. What is learned are these divided by `rate`, so
-            that an optimizer that normalises gradients, as Adam does, moves
-            them `rate` times as far. From -9 to where channels die is a long
-            way for a short training.
+        threshold: Float, the smallest `log alpha` of a dead channel; infinity
+            keeps all channels alive.
+        rate: Float, the speed of `mu` and `log_sigma` relative to the other
+            weights. The trainable variables are `mu / rate` and
+            `log_sigma / rate`, so an optimizer that normalises gradients, such
+            as Adam, moves `mu` and `log_sigma` `rate` times as far. In short
+            trainings they need this to get from -9 to the threshold.
         initializers: Initializers of `mu` and `log_sigma`. By default
             `N(1, 0.01^2)` and `N(-9, 0.01^2)` (supplement, section 4).
         return_factors: Whether to return `[inputs * z, z]`.
@@ -47,8 +47,8 @@ class GaussianGate(ChannelGate):
         scaled_mu: Trainable variable `(channels,)`, float32: `mu / rate`.
         scaled_log_sigma: Trainable variable `(channels,)`, float32:
             `log_sigma / rate`.
-        channels: As of every `ChannelGate`.
-        fixed_value: As of every `ChannelGate`.
+        channels: See `ChannelGate`.
+        fixed_value: See `ChannelGate`.
 
     Call arguments:
         inputs: Tensor of any rank with a known channel dimension.
@@ -112,7 +112,7 @@ class GaussianGate(ChannelGate):
         return 2.0 * self.log_sigma - ops.log(ops.square(self.mu) + EPSILON)
 
     def divergence(self):
-        """Upper bound of the information that passes each channel, in nats,
+        """Upper bound of the information that each channel passes, in nats,
         tensor `(channels,)`: `log(1 + mu^2 / sigma^2) / 2` (Dai et al. 2018,
         eq. 10), 0 where fixed."""
         ratio = ops.square(self.mu) / (ops.exp(2.0 * self.log_sigma) + EPSILON)
@@ -129,7 +129,7 @@ class GaussianGate(ChannelGate):
         return ops.where(self.noise_to_signal() < self.threshold, self.mu, 0.0)
 
     def keep_probability(self):
-        """1 where a channel lives and 0 elsewhere: the noise closes none."""
+        """1 for alive channels and 0 for dead ones: noise closes no channel."""
         return ops.cast(self.noise_to_signal() < self.threshold, "float32")
 
     def get_config(self):
@@ -144,7 +144,7 @@ class GaussianGate(ChannelGate):
 
 
 def _check_threshold(threshold):
-    """Returns the threshold, a number at which some channel can live."""
+    """Returns the threshold if it is a number above minus infinity."""
     number = isinstance(threshold, int | float | np.number)
     if not number or isinstance(threshold, bool) or not threshold > -np.inf:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The gate of methods that learn elsewhere which channels to keep."""
+"""The gate of methods that select channels by other means."""
 
 import keras
 from keras import ops
@@ -8,16 +8,16 @@ from keras_bar.layers.channel_gate import ChannelGate
 
 @keras.saving.register_keras_serializable("keras_bar")
 class MarkerGate(ChannelGate):
-    """Marks channels that something else closes: it learns nothing, and
-    multiplies by 1 until `set_alive` says otherwise.
+    """Marks channels that another method closes.
 
-    MorphNet reads its decision from the scale of the batch normalization in
-    front of it; see `keras_bar.baselines.MorphNetRegularizer`.
+    The gate has no weights, and multiplies by 1 until `set_alive` closes
+    channels. MorphNet decides by the scales of batch normalization; see
+    `keras_bar.baselines.MorphNetRegularizer`.
 
     Args:
         axis: Integer, the channel axis.
         return_factors: Whether to return `[inputs * z, z]`.
-        seed: Has no effect: nothing is drawn.
+        seed: Has no effect, as the gate has no noise.
 
     Example:
 

@@ -1,11 +1,11 @@
-"""A residual connection whose two sides keep different channels."""
+"""A residual connection whose branches keep different channels."""
 
 import keras
 import numpy as np
 from keras import ops
 
-# In how many runs the channels of an input may lie to be padded one by one.
-# More are moved together.
+# Maximum number of runs of channels that are padded one by one. An input with
+# more runs is moved as a whole.
 MOST_PADS = 4
 
 
@@ -13,20 +13,19 @@ MOST_PADS = 4
 class MixedResidual(keras.layers.Layer):
     """Adds tensors that hold different subsets of the same channels.
 
-    The supplement's Algorithm 1 for any number of inputs: the output starts
-    as zeros (or as `constant`), and every input is added at the channels it
-    holds. With `indices=[None, i_delta]` that is the block with an identity
-    connection, `x_out = x_in; x_out[i_delta] += delta`; with
-    `indices=[i_res, i_delta], channels=n_res` the block with a residual
+    The layer extends Algorithm 1 of the supplement to any number of inputs: the
+    output starts as zeros (or as `constant`), and each input is added at the
+    channels that it holds. `indices=[None, i_delta]` is the block with an
+    identity connection, `x_out = x_in; x_out[i_delta] += delta`;
+    `indices=[i_res, i_delta], channels=n_res` is the block with a residual
     convolution, `zeros(n_res)[i_res] = f_res(x); x_out[i_delta] += delta`.
 
     Args:
-        indices: List with, per input, the increasing or free list of output
-            channels it holds, each at most once, or `None` for all of them.
+        indices: List with an entry per input: the list of distinct output
+            channels that the input holds, in any order, or `None` for all.
         channels: Number of output channels. Needed only if no input holds all
-            of them.
-        constant: List of one value per output channel to begin with, instead
-            of zeros.
+            channels.
+        constant: List of initial values per output channel, or None for zeros.
         axis: Integer, the channel axis.
 
     Call arguments:
@@ -34,8 +33,8 @@ class MixedResidual(keras.layers.Layer):
 
     Example:
 
-    One block whose branch reads the alive channels 0 and 2 of the stream, and
-    writes channel 1:
+    The branch of this block reads the alive channels 0 and 2 of the stream, and
+    writes channel 1.
 
     >>> x = keras.ops.convert_to_tensor([[1.0, 0.0, 3.0]])
     >>> alive = keras.ops.take(x, [0, 2], axis=-1)
@@ -128,12 +127,12 @@ class MixedResidual(keras.layers.Layer):
         return output
 
     def _place(self, x, indices):
-        """Tensors of all channels that add up to `x` among zeros.
+        """Tensors with all channels whose sum is `x` among zeros.
 
-        A run of channels is padded, which costs little more than to add it;
-        compilers make one loop of several pads and their sum. Channels that
-        are scattered in more runs are moved all at once. How, was measured:
-        `benchmarks/mixed_addition.py`.
+        Runs of channels are padded, which costs little more than the addition;
+        compilers fuse several pads and their sum into one loop. Channels in
+        more runs are moved all at once. `benchmarks/mixed_addition.py` measures
+        the alternatives.
         """
         runs = _runs(indices, self.channels)
         axis = self.axis % len(x.shape)
@@ -147,11 +146,11 @@ class MixedResidual(keras.layers.Layer):
         ]
 
     def _scatter(self, x, indices, axis):
-        """`x` among zeros, by a product with a one-hot matrix.
+        """Places `x` among zeros by a product with a one-hot matrix.
 
-        A gather along the last axis moves number by number, and is slower
-        than the convolution it serves, unless it is compiled: JAX always is.
-        Along another axis it moves whole planes.
+        A gather along the last axis moves single numbers. Unless compiled, as
+        always with JAX, it is slower than the convolution after it. A gather
+        along another axis moves whole planes.
         """
         if self.is_product(indices, len(x.shape)):
             return self._multiply(x, indices)
@@ -160,7 +159,7 @@ class MixedResidual(keras.layers.Layer):
         return ops.take(_pad(x, axis, 0, 1), source, axis=axis)
 
     def is_product(self, indices, rank):
-        """Whether an input of `rank` dimensions is multiplied by a matrix."""
+        """Whether an input of rank `rank` is multiplied by a matrix."""
         scattered = len(_runs(indices, self.channels)) > MOST_PADS
         last = self.axis % rank == rank - 1
         return scattered and last and keras.backend.backend() != "jax"
@@ -199,7 +198,7 @@ class MixedResidual(keras.layers.Layer):
 
 
 def _runs(indices, channels):
-    """Pairs `(start, stop)` of the runs that channel indices form."""
+    """List of pairs `(start, stop)`, the runs of channel indices."""
     if indices is None:
         return [(0, channels)]
     ends = np.flatnonzero(np.diff(indices) != 1) + 1
@@ -208,7 +207,7 @@ def _runs(indices, channels):
 
 
 def _pad(x, axis, before, after):
-    """Zeros before and after `x`."""
+    """Pads `x` with zeros along an axis."""
     if not before and not after:
         return x
     padding = [(0, 0)] * len(x.shape)

@@ -1,4 +1,4 @@
-"""The networks of the BAR experiments, as plain `keras.Model`s."""
+"""The networks of the BAR paper, as plain `keras.Model`s."""
 
 from keras_bar.models.resnet import ResNet50
 from keras_bar.models.wide_resnet import WideResNet

@@ -1,4 +1,4 @@
-"""ResNet-50, and the few pieces it shares with the Wide ResNet."""
+"""ResNet-50, and the parts that it shares with the Wide ResNet."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,14 @@ def ResNet50(
 ) -> keras.Model:
     """ResNet-50 with its stride in the 3x3 convolution.
 
-    Post-activation bottleneck blocks; a 1x1 shortcut convolution where a group
-    begins. Putting the stride in the 3x3 rather than in the first 1x1
-    convolution is what is often called version 1.5. Convolutions have no bias
-    and are each followed by a batch normalization.
+    The network has post-activation bottleneck blocks, and a 1x1 shortcut
+    convolution at the start of each group. Its stride is in the 3x3 instead of
+    the first 1x1 convolution, often called version 1.5. Convolutions have no
+    bias and are followed by batch normalization.
 
-    The model returns logits unless told otherwise, which is what knowledge
-    distillation needs: it softens teacher and student by a temperature
-    *before* the softmax. Compile it with `from_logits=True`.
+    The model returns logits by default, as knowledge distillation needs: it
+    softens teacher and student by a temperature *before* the softmax. Compile
+    it with `from_logits=True`.
 
     Args:
         input_shape: Tuple of three, without the batch and in the order of
@@ -35,9 +35,9 @@ def ResNet50(
         classes: Integer, the number of classes.
         classifier_activation: Activation of the final dense layer, `None` for
             logits.
-        narrow: Number of at least 1 that every width, the stem's included, is
-            divided by: the uniformly narrowed network that pruning to a budget
-            is compared with. Widths are rounded and never fall below 1.
+        narrow: Number of at least 1 by which all widths, including that of the
+            stem, are divided. This is the uniformly narrowed baseline of
+            pruning. Widths are rounded and at least 1.
         name: String, the name of the model.
 
     Returns:
@@ -119,7 +119,7 @@ def norm_relu(x, norm_name, relu_name):
 def classifier(x, classes, activation):
     """Global average pooling, then the dense layer over the classes."""
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    # Losses and distillation take a softmax, which half precision blurs.
+    # Half precision is too coarse for the softmax of losses and distillation.
     return layers.Dense(
         classes, activation=activation, dtype="float32", name="classifier"
     )(x)
@@ -131,14 +131,14 @@ def narrowed(width, narrow):
 
 
 def default_input_shape(size):
-    """Shape of a square RGB picture in the configured data format."""
+    """Shape of a square RGB image in the configured data format."""
     if keras.config.image_data_format() == "channels_first":
         return (3, size, size)
     return (size, size, 3)
 
 
 def check_common_arguments(input_shape, classes, narrow):
-    """Raises a `ValueError` for what no residual network can be built from."""
+    """Raises a `ValueError` for arguments that no network can be built from."""
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(
             "Invalid value received for argument `input_shape`. Expected a "
@@ -154,6 +154,6 @@ def check_common_arguments(input_shape, classes, narrow):
     if not narrow >= 1:
         raise ValueError(
             "Invalid value received for argument `narrow`. Expected a number "
-            "of at least 1, which every width is divided by. "
+            "of at least 1, by which all widths are divided. "
             f"Received: narrow={narrow}"
         )

@@ -1,4 +1,4 @@
-"""The Wide ResNet that BAR is measured on."""
+"""The Wide ResNet of the BAR paper."""
 
 from collections.abc import Callable
 
@@ -20,24 +20,24 @@ def WideResNet(
     narrow: float = 1,
     name: str | None = None,
 ) -> keras.Model:
-    """Pre-activation Wide ResNet for small pictures.
+    """Pre-activation Wide ResNet for small images.
 
-    A 3x3 stem to 16 channels, then three groups of blocks, `16 * width`,
-    `32 * width` and `64 * width` wide, the second and the third of which begin
-    with a stride of 2. A block is twice batch normalization, ReLU and 3x3
-    convolution. Where a group begins, whatever its width, the shortcut is a 1x1
-    convolution that reads the same activation as the branch. Convolutions have
-    no bias. The defaults are the WideResNet-26-12 of the paper.
+    A 3x3 stem to 16 channels is followed by three groups of blocks with widths
+    `16 * width`, `32 * width` and `64 * width`; the second and the third group
+    begin with a stride of 2. A block applies batch normalization, ReLU and a
+    3x3 convolution twice. The first block of each group, whatever its width,
+    has a 1x1 shortcut convolution that reads the same activation as the branch.
+    Convolutions have no bias. The defaults are the WideResNet-26-12 of the
+    paper.
 
-    The model returns logits unless told otherwise, which is what knowledge
-    distillation needs: it softens teacher and student by a temperature
-    *before* the softmax. Compile it with `from_logits=True`.
+    The model returns logits by default, as knowledge distillation needs: it
+    softens teacher and student by a temperature *before* the softmax. Compile
+    it with `from_logits=True`.
 
     Args:
-        depth: Integer, `6n + 2` or `6n + 4` for `n` blocks per group: the
-            number of layers without or with the shortcuts, as both ways of
-            counting are in use. 26 and 28 are thus the same network, as are 14
-            and 16.
+        depth: Integer, `6n + 2` or `6n + 4` for `n` blocks per group, the
+            number of layers without or with the shortcuts; both conventions are
+            in use. Depths 26 and 28 are the same network, as are 14 and 16.
         width: Positive number, the widening factor. May be a fraction.
         input_shape: Tuple of three, without the batch and in the order of
             `keras.config.image_data_format()`. Height and width may be `None`.
@@ -45,9 +45,9 @@ def WideResNet(
         classes: Integer, the number of classes.
         classifier_activation: Activation of the final dense layer, `None` for
             logits.
-        narrow: Number of at least 1 that every width, the stem's included, is
-            divided by: the uniformly narrowed network that pruning to a budget
-            is compared with. Widths are rounded and never fall below 1.
+        narrow: Number of at least 1 by which all widths, including that of the
+            stem, are divided. This is the uniformly narrowed baseline of
+            pruning. Widths are rounded and at least 1.
         name: String, the name of the model.
 
     Returns:
@@ -94,7 +94,7 @@ def WideResNet(
 
 
 def _block(x, filters, stride, begins_group, prefix):
-    """Twice BN-ReLU-conv3x3, added to the stream it read."""
+    """Applies BN-ReLU-conv3x3 twice and adds the result to the stream."""
     shortcut = x
     x = resnet.norm_relu(x, f"{prefix}_norm1", f"{prefix}_relu1")
     if begins_group:

@@ -1,4 +1,4 @@
-"""Pictures, tables and timings of what pruning did."""
+"""Figures, tables and timings of pruned networks."""
 
 from keras_bar.reports import paper
 from keras_bar.reports.curves import Curve
@@ -6,12 +6,12 @@ from keras_bar.reports.curves import Panel
 from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.distributions import plot_distributions
 from keras_bar.reports.flops import plot_flops
-from keras_bar.reports.gates import plot_gates
-from keras_bar.reports.pictures import plot_budget
-from keras_bar.reports.pictures import plot_channels
-from keras_bar.reports.sensitivity import plot_sensitivity
-from keras_bar.reports.tables import comparison_table
-from keras_bar.reports.tables import format_table
+from keras_bar.reports.gate_plots import plot_gates
+from keras_bar.reports.plotting import plot_budget
+from keras_bar.reports.plotting import plot_channels
+from keras_bar.reports.sensitivity_plot import plot_sensitivity
+from keras_bar.reports.text_tables import comparison_table
+from keras_bar.reports.text_tables import format_table
 from keras_bar.reports.timing import measure_latency
 
 __all__ = [

@@ -1,23 +1,23 @@
-"""Accuracy over pruning factor, method by method."""
+"""Accuracy over the pruning factor, per method."""
 
 import dataclasses
 import itertools
 import os
 import statistics
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
-# More methods than colours that everybody tells apart: marks differ, too, and
-# the others are dark or grey.
+# There are more methods than colours that everybody can tell apart, so markers
+# differ as well, and the remaining colours are dark or grey.
 _STYLES = {
-    "BAR": (pictures.BLUE, "o"),
-    "BAR (F-trained)": (pictures.SKY, "o"),
+    "BAR": (plotting.BLUE, "o"),
+    "BAR (F-trained)": (plotting.SKY, "o"),
     "narrowed": ("#000000", "s"),
-    "WM": (pictures.GREEN, "^"),
+    "WM": (plotting.GREEN, "^"),
     "Random": ("#999999", "v"),
-    "VQ": (pictures.ORANGE, "D"),
-    "ID": (pictures.PURPLE, "P"),
-    "LZR": (pictures.VERMILION, "X"),
+    "VQ": (plotting.ORANGE, "D"),
+    "ID": (plotting.PURPLE, "P"),
+    "LZR": (plotting.VERMILION, "X"),
     "IB": ("#332288", "<"),
     "MorphNet": ("#661100", ">"),
 }
@@ -27,13 +27,15 @@ _COLUMNS = 2
 
 @dataclasses.dataclass
 class Curve:
-    """What a method reaches at several pruning factors.
+    """Accuracies of a method at several pruning factors.
 
     Attributes:
-        method: String. Curves of one method look alike in all panels.
+        method: String, the name of the method, which has one style in all
+            panels.
         points: Dict from pruning factor to a list of accuracies in [0, 1], one
             per seed.
-        published: Boolean, whether somebody else measured it; drawn dashed.
+        published: Boolean, whether the accuracies were published by others;
+            such curves are dashed.
 
     Example:
 
@@ -51,9 +53,9 @@ class Panel:
     """The curves of a data set.
 
     Attributes:
-        title: String.
+        title: String, the title of the panel.
         curves: List of `Curve`.
-        full: Float, the full network's accuracy, or None.
+        full: Float, the accuracy of the full network, or None.
 
     Example:
 
@@ -72,18 +74,19 @@ def plot_accuracies(
     path: str | os.PathLike[str],
     label: str = "pruning factor",
 ) -> None:
-    """Draws the accuracy over the pruning factor, whose axis is logarithmic; a
-    line per method: the mean of the seeds, and a band from the worst to the
-    best.
+    """Draws the accuracy over the pruning factor, on a logarithmic axis.
+
+    Each method has a line for the mean over seeds, and a band from the worst
+    seed to the best.
 
     Args:
         panels: List of `Panel`.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
-        label: String, of the horizontal axis.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
+        label: String, the label of the horizontal axis.
 
     Raises:
-        ValueError: If there is no panel.
+        ValueError: If there are no panels.
 
     Example:
 
@@ -92,18 +95,18 @@ def plot_accuracies(
     >>> panel = reports.Panel("Fashion-MNIST", [curve], full=0.878)
     >>> reports.plot_accuracies([panel], "accuracy.svg")
     """
-    figure, grid = pictures.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
+    figure, grid = plotting.new_panels(len(panels), _COLUMNS, 5.5, 3.6)
     styles = _choose_styles(panels)
     for panel, axes in zip(panels, grid, strict=True):
         _draw_panel(panel, axes, styles)
         axes.set_xlabel(label)
     handles = _make_legend(panels, styles)
     figure.legend(handles=handles, loc="outside right center", frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _choose_styles(panels):
-    """Colour and mark of every method."""
+    """Dict from method to its colour and marker."""
     spare = itertools.cycle(
         itertools.product(("#444444", "#882255", "#44AA99"), "*dh")
     )
@@ -115,7 +118,7 @@ def _choose_styles(panels):
 
 
 def _make_legend(panels, styles):
-    """What a line means: its colour the method, its dashes who measured it."""
+    """Legend handles: colours mark methods, dashes mark published curves."""
     from matplotlib.lines import Line2D
 
     curves = [curve for panel in panels for curve in panel.curves]
@@ -141,7 +144,7 @@ def _draw_panel(panel, axes, styles):
     factors = [f for curve in panel.curves for f in curve.points]
     axes.set_xscale("log", base=2)
     top = int(max(factors, default=2)).bit_length()
-    # Up to nine powers of two: they must not run into each other.
+    # More than nine labels would overlap.
     step = -(-(top + 1) // 9)
     ticks = [2**i for i in range(0, top + 1, step)]
     axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
@@ -149,7 +152,7 @@ def _draw_panel(panel, axes, styles):
     axes.minorticks_off()
     axes.set_ylabel("test accuracy, %")
     axes.set_title(panel.title, fontsize=10)
-    axes.grid(axis="y", **pictures.GRID)
+    axes.grid(axis="y", **plotting.GRID)
 
 
 def _draw_curve(curve, axes, colour, mark):

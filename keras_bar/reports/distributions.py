@@ -1,4 +1,4 @@
-"""The distributions of gates: the supplement's Fig. 3."""
+"""The distributions of gates, as in Fig. 3 of the supplement."""
 
 import os
 
@@ -6,27 +6,27 @@ import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
-_BINARY, _HARD = pictures.VERMILION, pictures.BLUE
-# Distance of the curves from 0 and 1, where densities may be infinite.
+_BINARY, _HARD = plotting.VERMILION, plotting.BLUE
+# Distance of the curves from 0 and 1, where densities can be infinite.
 _MARGIN = 1e-4
 
 
 def plot_distributions(
     path: str | os.PathLike[str], log_alpha: float = 0.0
 ) -> None:
-    """Draws the binary and the hard concrete distribution.
+    """Draws the binary and the hard concrete distributions.
 
-    On the left their densities, with the probabilities of 0 and of 1 that the
-    hard concrete has beside its density; on the right their inverse cumulative
+    The left panel shows their densities, and the probabilities of 0 and 1 of
+    the hard concrete. The right panel shows their inverse cumulative
     distribution functions, which turn uniform noise into gates. At
-    `log_alpha = 0` the probability of 0 is 0.168; the supplement's 0.23 belongs
-    to another `beta`, see `keras_bar.hard_concrete.pdf`.
+    `log_alpha = 0` the probability of 0 is 0.168; the supplement's 0.23 holds
+    for another `beta`, see `keras_bar.hard_concrete.pdf`.
 
     Args:
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
         log_alpha: Float, the location of the gate.
 
     Example:
@@ -34,12 +34,12 @@ def plot_distributions(
     >>> from keras_bar import reports
     >>> reports.plot_distributions("gates.svg")
     """
-    figure, (left, right) = pictures.new_panels(2, 2, 4.4, 3.2)
+    figure, (left, right) = plotting.new_panels(2, 2, 4.4, 3.2)
     _draw_densities(left, log_alpha)
     _draw_quantiles(right, log_alpha)
     for axes in (left, right):
         axes.legend(frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _draw_densities(axes, log_alpha):
@@ -85,7 +85,7 @@ def _draw_quantiles(axes, log_alpha):
 
 
 def _draw_both(axes, x, binary, hard, log_alpha):
-    """Draws a function of each distribution; returns the hard one's values."""
+    """Draws a function of both distributions; returns the hard one's values."""
     values = _numbers(binary, x, log_alpha)
     axes.plot(x, values, color=_BINARY, linestyle="--", label="binary concrete")
     values = _numbers(hard, x, log_alpha)

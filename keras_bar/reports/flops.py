@@ -1,22 +1,22 @@
-"""Where the FLOPs of a network are, and where they went."""
+"""FLOPs per layer, before and after pruning."""
 
 import os
 
 from keras_bar.costs import Cost
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 
 def plot_flops(
     full: Cost, costs: dict[str, Cost], path: str | os.PathLike[str]
 ) -> None:
-    """Draws the FLOPs of every layer, in the full network and pruned.
+    """Draws the FLOPs of each layer of the full and the pruned networks.
 
     Args:
-        full: What `keras_bar.measure_cost` says of the full network.
-        costs: Dict from a label, such as `"1/8"`, to what it says of a pruned
-            one, gated or compact; or an empty dict.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        full: `keras_bar.Cost` of the full network.
+        costs: Dict from a label, such as `"1/8"`, to the `keras_bar.Cost` of a
+            pruned network, gated or compact; may be empty.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Example:
 
@@ -28,12 +28,12 @@ def plot_flops(
     """
     layers = [x for x in full.layers if x.flops]
     places = range(len(layers))
-    figure, axes = pictures.new_figure(5.5, max(2.5, 1.2 + 0.24 * len(layers)))
+    figure, axes = plotting.new_figure(5.5, max(2.5, 1.2 + 0.24 * len(layers)))
     axes.barh(
         places,
         [100 * x.flops / full.flops for x in layers],
         0.86,
-        color=pictures.FULL,
+        color=plotting.FULL,
         label=f"full network, {_short(full.flops)}",
     )
     height = 0.7 / max(len(costs), 1)
@@ -43,22 +43,22 @@ def plot_flops(
             [place - 0.35 + (i + 0.5) * height for place in places],
             [100 * left.get(x.name, 0) / full.flops for x in layers],
             height,
-            color=pictures.shade(i, len(costs)),
+            color=plotting.shade(i, len(costs)),
             label=f"{label}, {_short(cost.flops)}",
         )
     axes.set_yticks(places, [x.name for x in layers], fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("FLOPs, % of the full network's")
-    axes.grid(axis="x", **pictures.GRID)
+    axes.grid(axis="x", **plotting.GRID)
     axes.set_axisbelow(True)
-    # Above the bars, which may be anywhere.
+    # The legend stands above the axes, where no bars can be.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _short(flops):
-    """A number of FLOPs as people write it."""
+    """A number of FLOPs with a unit prefix."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if flops >= size:
             return f"{flops / size:.3g} {unit}FLOPs"

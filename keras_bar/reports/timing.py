@@ -1,4 +1,4 @@
-"""How long models take to predict."""
+"""Latency of models."""
 
 import statistics
 import time
@@ -13,19 +13,18 @@ def measure_latency(
     repeats: int = 50,
     warmup: int = 5,
 ) -> dict[str, float]:
-    """Measures how long a prediction takes.
+    """Measures the latency of predictions.
 
     Times `predict_on_batch`, which is compiled, on one batch of noise, from
-    NumPy array to NumPy array. The models take turns, so that whatever else
-    the machine does falls on all of them alike; the median is robust against
-    the rest.
+    NumPy array to NumPy array. The models take turns, so that other load of the
+    machine affects all of them alike, and the median ignores outliers.
 
     Args:
         models: Dict from a label to a `keras.Model` with one input of known
             size.
         batch_size: Integer, samples per prediction.
         repeats: Integer, timed predictions per model.
-        warmup: Integer, predictions before them, which trace and compile.
+        warmup: Integer, preceding untimed predictions, which trace and compile.
 
     Returns:
         Dict from label to the median in milliseconds per batch.

@@ -45,7 +45,7 @@ def joined():
 def examples():
     """The functions in the text at the head of `criteria`."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", criteria.__doc__, re.MULTILINE)
-    space = {"np": np, "pictures": pictures()}
+    space = {"np": np, "images": pictures()}
     for block in blocks:
         exec(textwrap.dedent(block), space)
     return {x: space[x] for x in ("largest_weight", "strongest_activity")}
@@ -218,10 +218,10 @@ def nan(channels, kept):
         (lambda c, kept: [zeros(c, kept)], "an object of type list"),
         (lambda c, kept: baselines.Merge([]), "0 matrices"),
         (with_readers(too_wide), r"a matrix of shape \(\d+, \d+\)"),
-        (with_readers(nan), "infinite numbers or NaN"),
-        (with_readers(infinite), "infinite numbers or NaN"),
+        (with_readers(nan), "infinite values or NaN"),
+        (with_readers(infinite), "infinite values or NaN"),
         (with_writers(too_wide), r"a matrix of shape \(\d+, \d+\)"),
-        (with_writers(nan), "infinite numbers or NaN"),
+        (with_writers(nan), "infinite values or NaN"),
     ],
 )
 def test_merges_that_do_not_fit(network, merge, received):

@@ -195,6 +195,20 @@ def test_the_penalty_pushes_no_harder_than_the_data():
     assert mean == pytest.approx(3.0 * np.mean(data), rel=0.05)
 
 
+def test_the_bound_leaves_the_observation_alone():
+    """Its gradient is what it will hold: the data's, and nothing else."""
+    model, state, control = begun({"rate": 1.0})
+    state.step.assign(60)  # The bound is in force.
+    gate = tiny.gates(model)[0]
+
+    def at(x):
+        mapping = [(gate.observation, x)]
+        with keras.StatelessScope(state_mapping=mapping):
+            return control.loss(state) + 0.0 * ops.sum(x)
+
+    assert not np.any(gradient(at, np.full(tiny.WIDTH, 1e-4, "float32")))
+
+
 def test_the_barrier_looks_ahead():
     _, state, control = begun({"lead": 0.1})
     _, at_once, plain = begun({"lead": 0.0})
@@ -255,34 +269,14 @@ def test_cost_is_never_0():
         assert np.max(np.abs(numpy(gate.log_alpha))) < 20 * 0.02
 
 
-def test_strongest_channels_stay_open_while_the_penalty_pushes():
-    optimizer = keras.optimizers.Adam(1e-2)
-    model = tiny.student(optimizer=optimizer, loss=nothing, **QUICK)
-    strongest = [int(np.argmax(x)) for x in locations(model)]
-    kept = {}
-
-    class Look(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            kept[batch] = [
-                numpy(gate.probability())[i]
-                for gate, i in zip(tiny.gates(model), strongest, strict=True)
-            ]
-
-    regularizer = BudgetRegularizer.paper(
-        0.5, strength=1e3, rate=20.0, push=None, steps=12
-    )
-    with pytest.raises(RuntimeError, match="enough"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiny.fit(model, regularizer, Look(), Stop(10), steps_per_epoch=12)
-    # The stem is needed, the branch is not.
-    assert all(stem > 0.95 for stem, _ in kept.values())
-
-
-class Stop(keras.callbacks.Callback):
-    def __init__(self, batch):
-        super().__init__()
-        self.batch = batch
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if batch == self.batch:
-            raise RuntimeError("enough")
+def test_the_strongest_channel_of_a_required_gate_stays_open():
+    """However far the gates have sunk; the branch is not required."""
+    model, state, control = begun({"rate": 2.0})
+    stem, branch = tiny.gates(model)
+    for gate in (stem, branch):
+        gate.log_alpha.assign(np.linspace(-9, -8, tiny.WIDTH))
+    control(state)
+    assert list(numpy(stem.alive())) == [False] * (tiny.WIDTH - 1) + [True]
+    assert numpy(stem.probability())[-1] > 0.98
+    assert not np.any(branch.alive())
+    assert float(numpy(control.budget.hard_cost())) == tiny.POSITIONS

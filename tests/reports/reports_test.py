@@ -9,7 +9,7 @@ import pytest
 
 import keras_bar
 from keras_bar import reports
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def texts(axes):
 def drawn(monkeypatch):
     """The axes of the pictures that were saved."""
     saved = []
-    save = pictures.save
+    save = plotting.save
 
     def keep(figure, path):
         saved.append(figure.axes[0])
         save(figure, path)
 
-    monkeypatch.setattr(pictures, "save", keep)
+    monkeypatch.setattr(plotting, "save", keep)
     return saved
 
 
@@ -117,7 +117,7 @@ def test_channels_of_several_budgets_stand_side_by_side(drawn, tmp_path, gated):
 
 
 def test_blocks_are_found_from_names():
-    labels, blocks = pictures._split_names(
+    labels, blocks = plotting._split_names(
         ["stem_conv", "b1_conv1", "b1_conv2", "b2_conv1", "last"]
     )
     assert labels == ["stem_conv", "conv1", "conv2", "b2_conv1", "last"]

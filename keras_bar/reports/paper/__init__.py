@@ -1,4 +1,4 @@
-"""The tables of the paper's supplement, to be set beside one's own numbers."""
+"""The tables of the paper's supplement, for comparison."""
 
 import csv
 from importlib import resources
@@ -18,11 +18,11 @@ def load(table: str) -> list[dict[str, str | float | None]]:
             hyperparameters).
 
     Returns:
-        List of dicts, a row each; numbers are floats, and None where the
+        List of dicts, one per row; numbers are floats, and None where the
         supplement has none.
 
     Raises:
-        ValueError: If there is no such table.
+        ValueError: If the supplement has no such table.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Pictures: the budget while it is kept, the channels that it leaves.
+"""Plots of the budget and the channels, and helpers for all figures.
 
-Matplotlib is imported when a picture is drawn, so that the package does not
-need it. Colours differ in lightness, for print and for the colour-blind.
+Matplotlib is imported when a figure is drawn, because it is an optional
+dependency. Colours differ in lightness, for print and for the colour-blind.
 """
 
 import math
@@ -11,10 +11,10 @@ import pathlib
 from keras_bar import files
 from keras_bar.costs import Cost
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
+# The palette of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
 ORANGE, PURPLE = "#E69F00", "#CC79A7"
-# Of the full network.
+# Colour of the full network.
 FULL = "#cccccc"
 GRID = {"color": "#dddddd", "linewidth": 0.6}
 _NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
@@ -25,15 +25,15 @@ def plot_budget(
     path: str | os.PathLike[str],
     metric: str = "volume",
 ) -> None:
-    """Draws how the cost followed the budget during pruning.
+    """Draws the cost and the moving budget during pruning.
 
     Args:
         history: Dict from the name of a log of `BudgetRegularizer` to its
-            values, one per epoch, such as `fit(...).history`. Needs `metric`
-            and `"budget"`, and draws `"expected"` where it is there.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
-        metric: `"volume"`, `"flops"` or `"params"`, what the budget is for.
+            values, one per epoch, such as `fit(...).history`. It must have
+            `metric` and `"budget"`; `"expected"` is optional.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
+        metric: `"volume"`, `"flops"` or `"params"`, the metric of the budget.
 
     Example:
 
@@ -42,7 +42,7 @@ def plot_budget(
     >>> reports.plot_budget(history, "budget.svg")
     """
     figure, axes = new_figure(5.5, 3.4)
-    # The wider ones first: where the curves meet, all remain visible.
+    # Wider curves are drawn first, so all stay visible where they meet.
     curves = {
         "expected": ("expected cost of the noisy gates", ORANGE, "-", 4),
         metric: ("cost of the compact network", BLUE, "-", 2),
@@ -60,7 +60,7 @@ def plot_budget(
                 linewidth=width,
             )
     axes.set_yscale("log", base=2)
-    # Down to half of the budget; what is below is off the picture.
+    # The axis ends at half of the budget and cuts off smaller costs.
     lowest = math.floor(math.log2(history["budget"][-1])) - 1
     axes.set_ylim(2.0**lowest, 1.15)
     powers = range(lowest, 1)
@@ -76,20 +76,19 @@ def plot_budget(
 
 
 def plot_channels(costs: dict[str, Cost], path: str | os.PathLike[str]) -> None:
-    """Draws the channels of every convolution, in the full network and pruned.
+    """Draws the channels of each convolution, full and pruned.
 
-    Like Fig. 1 of the paper's supplement. Where a layer was removed there is a
-    cross instead of a bar, and a block that was removed stands under one word.
+    The figure resembles Fig. 1 of the paper's supplement. A cross replaces the
+    bar of a removed layer, and removed blocks are labelled.
 
     Args:
-        costs: Dict from a label, such as `"1/8"`, to what
-            `keras_bar.measure_cost` says of the gated network. The first one
-            tells the layers.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        costs: Dict from a label, such as `"1/8"`, to the `keras_bar.Cost` of a
+            gated network. The first one determines the layers.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Raises:
-        ValueError: If there is no network.
+        ValueError: If there are no networks.
 
     Example:
 
@@ -122,24 +121,24 @@ def plot_channels(costs: dict[str, Cost], path: str | os.PathLike[str]) -> None:
     axes.set_ylabel("channels")
     _draw_blocks(axes, blocks)
     _mark_removed(axes, blocks, networks.values())
-    # Above the names of the blocks: bars may be anywhere.
+    # The legend stands above the block names, where no bars can be.
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
     save(figure, path)
 
 
 def _channels(cost):
-    """Dict from a layer's name to the channels that it has left."""
+    """Dict from layer name to its remaining channels."""
     return {x.name: x.channels[0] for x in cost.layers}
 
 
 def _draw_bars(axes, channels, index, label, count):
-    """One network's bars, side by side with those of the others."""
+    """Draws the bars of one network beside those of the others."""
     colour = shade(index, count)
     width = 0.7 / count
     places = [i - 0.35 + (index + 0.5) * width for i in range(len(channels))]
     axes.bar(places, channels, width, color=colour, label=label)
     removed = [x for x, n in zip(places, channels, strict=True) if n == 0]
-    # In pixels above the axis, whatever the number of channels.
+    # Axes coordinates keep the crosses just above the axis.
     axes.plot(
         removed,
         [0.03] * len(removed),
@@ -152,10 +151,10 @@ def _draw_bars(axes, channels, index, label, count):
 
 
 def _split_names(names):
-    """Short names of layers, and the blocks that neighbours share.
+    """Splits layer names into short labels and shared blocks.
 
     Returns:
-        The names to write at the bars, and a list of `(name, first, last)`.
+        List of labels of the bars, and list of blocks `(name, first, last)`.
     """
     prefixes = [name.rpartition("_")[0] for name in names]
     labels, blocks = list(names), []
@@ -187,7 +186,7 @@ def _draw_blocks(axes, blocks):
 
 
 def _mark_removed(axes, blocks, networks):
-    """Says where a block has no channel left in any of the networks."""
+    """Labels blocks that have no channel left in any network."""
     for _, first, last in blocks:
         if not any(any(x[first : last + 1]) for x in networks):
             axes.text(
@@ -200,8 +199,7 @@ def _mark_removed(axes, blocks, networks):
 
 
 def shade(index, count):
-    """Colour of the network with this index, of several that are ever smaller:
-    they differ in lightness."""
+    """Colour of network `index` of `count`, which differ in lightness."""
     import matplotlib
 
     if count == 1:
@@ -210,18 +208,18 @@ def shade(index, count):
 
 
 def new_figure(width, height):
-    """Figure and axes of a size in inches."""
+    """Creates a figure with axes of a size in inches."""
     figure, (axes,) = new_panels(1, 1, width, height)
     return figure, axes
 
 
 def new_panels(count, columns, width, height):
-    """Figure and a list of axes, each of a size in inches."""
+    """Creates a figure with a list of axes, each of a size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures are drawn with matplotlib, which is not installed. "
+            "Plots need matplotlib, which is not installed. "
             "Expected `pip install keras-bar[recipes]` or "
             f"`pip install matplotlib`. Received: {error}"
         ) from error
@@ -240,8 +238,8 @@ def new_panels(count, columns, width, height):
 
 
 def save(figure, path):
-    """Writes a figure in the format that the ending tells, without one as
-    `.png`; several processes may draw the same one."""
+    """Writes a figure in the format of the suffix, `.png` by default. Several
+    processes may write the same file."""
     path = pathlib.Path(path)
     if not path.suffix:
         path = path.with_suffix(".png")

@@ -1,4 +1,4 @@
-"""Reading picture files that may be broken."""
+"""Reading of image files, some of which may be broken."""
 
 import io
 import os
@@ -6,15 +6,15 @@ import os
 import tensorflow_datasets as tfds
 from etils import epath
 
-# So many are named in an error.
+# Maximum number of files listed in an error.
 NAMED = 10
 
 
 class Local:
-    """A builder that may read what is there already.
+    """Mixin of builders that can read a local archive or folder.
 
     Args:
-        source: Path of an archive, extracted or not, or None to download it.
+        source: Path of the archive, extracted or not, or None to download it.
         **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`.
     """
 
@@ -25,11 +25,11 @@ class Local:
         self.source = source
 
 
-class PictureConfig(tfds.core.BuilderConfig):
-    """What is done with pictures that are missing or cannot be decoded.
+class ImageConfig(tfds.core.BuilderConfig):
+    """Treatment of images that are missing or cannot be decoded.
 
     Args:
-        skip: Boolean, whether they are left out; otherwise they are refused.
+        skip: Boolean, whether to leave them out instead of refusing them.
         **kwargs: Arguments of `tfds.core.BuilderConfig`.
     """
 
@@ -39,26 +39,26 @@ class PictureConfig(tfds.core.BuilderConfig):
 
 
 CONFIGS = [
-    PictureConfig(
+    ImageConfig(
         name="complete",
-        description="Pictures that cannot be read are refused.",
+        description="Unreadable images are refused.",
         skip=False,
     ),
-    PictureConfig(
+    ImageConfig(
         name="readable",
-        description="Pictures that cannot be read are left out.",
+        description="Unreadable images are left out.",
         skip=True,
     ),
 ]
 
 
 def make_info(builder, description, homepage, size, label):
-    """What a builder tells of its data set.
+    """Describes the data set of a builder.
 
     Args:
         builder: `tfds.core.DatasetBuilder`.
         description, homepage: Strings.
-        size: Integer, height and width of its pictures, in RGB.
+        size: Integer, height and width of its RGB images.
         label: `tfds.features.ClassLabel`.
 
     Returns:
@@ -76,11 +76,11 @@ def make_info(builder, description, homepage, size, label):
 
 
 class Reader:
-    """Decodes picture files, and remembers which it could not.
+    """Decodes image files and records those that it cannot decode.
 
     Args:
-        config: `PictureConfig`.
-        name: String, the data set's.
+        config: `ImageConfig`.
+        name: String, the name of the data set.
     """
 
     def __init__(self, config, name):
@@ -89,64 +89,64 @@ class Reader:
         self.broken: dict = {}
 
     def read(self, path, size=None, decode=None):
-        """The bytes of a JPEG file in RGB.
+        """Returns the bytes of a JPEG file in RGB.
 
         Args:
             path: `epath.Path`.
             size: Tuple of height and width to resize to, or None to leave the
                 file as it is.
-            decode: Function of the bytes that raises where they cannot be
-                decoded later. Decoders differ in what they forgive.
+            decode: Function of the bytes that raises if they cannot be decoded
+                later. Decoders tolerate different defects.
 
         Returns:
             Bytes, or None if it cannot be decoded.
         """
-        image = tfds.core.lazy_imports.PIL_Image
+        pillow = tfds.core.lazy_imports.PIL_Image
         try:
             data = path.read_bytes()
-            picture = image.open(io.BytesIO(data)).convert("RGB")
+            image = pillow.open(io.BytesIO(data)).convert("RGB")
             if decode is not None:
                 decode(data)
-        except Exception as error:  # Of two libraries, about any bytes.
-            # Pillow's errors hold the address of the stream; tell the reason.
+        except Exception as error:  # Two decoders raise many kinds.
+            # Pillow's errors end with the address of the stream.
             self.broken[path.name] = str(error).split(" <")[0]
             return None
         if size is None:
             return data
         height, width = size
-        picture = picture.resize((width, height), image.Resampling.BILINEAR)
+        image = image.resize((width, height), pillow.Resampling.BILINEAR)
         buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=95)
+        image.save(buffer, "JPEG", quality=95)
         return buffer.getvalue()
 
     def finish(self):
-        """To be called when all were read.
+        """Ends the reading of a split.
 
         Returns:
-            Dict from file name to the reason, of those that were left out.
+            Dict from the names of the files that were left out to the reasons.
 
         Raises:
-            ValueError: If some could not be read, and they are refused.
+            ValueError: If files could not be read, and are refused.
         """
         if self.broken and not self.config.skip:
             names = list(self.broken)
             more = len(names) - NAMED
             raise ValueError(
-                f"Pictures of {self.name} are missing or cannot be decoded. "
-                "Expected all of them to be whole: download the archive again, "
-                f"or leave them out with '{self.name}/readable'. Received "
-                f"{len(names)} that are not: {', '.join(names[:NAMED])}"
+                f"Images of {self.name} are missing or cannot be decoded. "
+                "Expected a complete archive: download it again, or leave the "
+                f"images out with '{self.name}/readable'. Received "
+                f"{len(names)} broken images: {', '.join(names[:NAMED])}"
                 + (f" and {more} more" if more > 0 else "")
             )
         return self.broken
 
 
 def extract(source, url, dl_manager):
-    """The folder of an archive.
+    """Returns the extracted folder of an archive.
 
     Args:
-        source: Its path, or that of what it was extracted to; or None.
-        url: String, where it is downloaded from if the source is None.
+        source: Path of the archive, extracted or not; or None.
+        url: String, the address to download from if the source is None.
         dl_manager: `tfds.download.DownloadManager`.
 
     Returns:
@@ -159,18 +159,18 @@ def extract(source, url, dl_manager):
 
 
 def find_root(folder, child, name):
-    """The folder of an extracted archive that holds another one.
+    """Finds the folder of an extracted archive that holds a given child.
 
     Args:
-        folder: `epath.Path` of this folder or of the one around it.
-        child: String, name of a file or folder that it must hold.
-        name: String, the data set's.
+        folder: `epath.Path` of this folder or of its parent.
+        child: String, name of a file or folder that the folder must hold.
+        name: String, the name of the data set.
 
     Returns:
         `epath.Path`.
 
     Raises:
-        ValueError: If neither holds it.
+        ValueError: If neither folder holds it.
     """
     inner = (
         [x for x in folder.iterdir() if x.is_dir()] if folder.exists() else []
@@ -179,7 +179,8 @@ def find_root(folder, child, name):
         if (candidate / child).exists():
             return candidate
     raise ValueError(
-        f"This is not {name}. Expected a folder that holds {child}. "
+        f"The folder is not that of {name}. "
+        f"Expected a folder that holds {child}. "
         f"Received: {folder}, which holds "
         f"{sorted(x.name for x in inner) or 'no folders'}"
     )

@@ -1,15 +1,16 @@
-"""How much hyperparameters matter: the supplement's Fig. 2."""
+"""Sensitivity to hyperparameters, as in Fig. 2 of the supplement."""
 
 import os
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 _STYLES = (
-    (pictures.BLUE, "o", "-"),
-    (pictures.VERMILION, "s", "--"),
-    (pictures.GREEN, "^", ":"),
+    (plotting.BLUE, "o", "-"),
+    (plotting.VERMILION, "s", "--"),
+    (plotting.GREEN, "^", ":"),
 )
-# Of the distance between two factors: so that error bars do not cover others.
+# Offset between series, as a share of the distance between two factors, so
+# that error bars do not overlap.
 _APART = 0.06
 
 
@@ -23,12 +24,12 @@ def plot_sensitivity(
     Args:
         panels: Dict from a title to a dict from a label, such as `"measured
             here"`, to a dict from pruning factor to the mean and the standard
-            deviation of the accuracy, fractions. Up to three labels in all.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+            deviation of the accuracy, as fractions. At most three labels.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Raises:
-        ValueError: If there is no panel.
+        ValueError: If there are no panels.
 
     Example:
 
@@ -36,11 +37,11 @@ def plot_sensitivity(
     >>> lines = {"measured here": {2: (0.875, 0.002), 16: (0.778, 0.034)}}
     >>> reports.plot_sensitivity({"Fashion-MNIST": lines}, "s.svg")
     """
-    figure, grid = pictures.new_panels(len(panels), 2, 4.6, 3.2)
+    figure, grid = plotting.new_panels(len(panels), 2, 4.6, 3.2)
     labels = list(dict.fromkeys(x for y in panels.values() for x in y))
     for (title, lines), axes in zip(panels.items(), grid, strict=True):
         for label, points in lines.items():
-            # Alike in all panels.
+            # A label has one style in all panels.
             _draw_line(axes, labels.index(label), label, points, len(labels))
         factors = sorted({x for points in lines.values() for x in points})
         axes.set_xscale("log", base=2)
@@ -49,9 +50,9 @@ def plot_sensitivity(
         axes.set_xlabel("pruning factor")
         axes.set_ylabel("test accuracy, %")
         axes.set_title(title, fontsize=10)
-        axes.grid(axis="y", **pictures.GRID)
+        axes.grid(axis="y", **plotting.GRID)
         axes.legend(frameon=False)
-    pictures.save(figure, path)
+    plotting.save(figure, path)
 
 
 def _draw_line(axes, index, label, points, count):

@@ -1,9 +1,9 @@
-"""Tables for the terminal."""
+"""Plain-text tables."""
 
 from collections.abc import Sequence
 
-# Key in a dict of results, its heading, its format, whether less is better
-# (so that a factor can be told).
+# Per key of a dict of results: heading, format, and whether less is better, so
+# that the comparison is a factor.
 _COLUMNS = {
     "accuracy": ("accuracy", "{:.2%}", False),
     "volume": ("volume", "{:,}", True),
@@ -16,7 +16,7 @@ _COLUMNS = {
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligns cells in columns, the first to the left and others to the right.
+    """Aligns cells in columns, the first to the left, the others to the right.
 
     Args:
         header: Sequence of strings.
@@ -46,7 +46,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def comparison_table(results: dict[str, dict[str, float]]) -> str:
-    """Compares models in what they know and what they cost.
+    """Compares the accuracy and the costs of models.
 
     Args:
         results: Dict from a model's label to a dict with some of the keys
@@ -55,9 +55,9 @@ def comparison_table(results: dict[str, dict[str, float]]) -> str:
             `"latency_ms_batch_128"` (ms per batch); the same keys for each.
 
     Returns:
-        String, a table with a row per quantity. With two models a last column
-        tells by what factor the second one is smaller, and for the accuracy
-        the difference in points.
+        String, a table with a row per quantity. For two models, a last column
+        gives the factor by which the second is smaller, or the difference of
+        the accuracies in points.
 
     Example:
 

@@ -1,27 +1,28 @@
-"""How gates open and close over time."""
+"""The history of gates during training."""
 
 import os
 
 import numpy as np
 
-from keras_bar.reports import pictures
+from keras_bar.reports import plotting
 
 
 def plot_gates(
     epochs: dict[str, dict[str, list[int]]], path: str | os.PathLike[str]
 ) -> None:
-    """Draws what part of the channels has which probability to be alive, epoch
-    by epoch, and how many are more likely alive than dead.
+    """Draws the distribution of the channels' keep probability in each epoch.
+
+    A line shows the share of the channels that are more likely alive than dead.
 
     Args:
-        epochs: Dict from the number of an epoch to a dict from a gate's name to
-            the counts of its channels in equal bins of the probability, as
-            `keras_bar.callbacks.GateHistoryLogger` writes it.
-        path: Where to write the picture; the ending (`.png`, `.svg`, `.pdf`)
-            tells the format.
+        epochs: Dict from epoch number to a dict from gate name to the counts of
+            its channels in equal bins of the keep probability, as written by
+            `keras_bar.callbacks.GateHistoryLogger`.
+        path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
+            determines the format.
 
     Raises:
-        ValueError: If there is no epoch.
+        ValueError: If there are no epochs.
 
     Example:
 
@@ -39,10 +40,10 @@ def plot_gates(
         [np.sum(list(epochs[x].values()), axis=0) for x in numbers]
     )
     shares = counts / counts.sum(1, keepdims=True)
-    figure, axes = pictures.new_figure(5.5, 3.4)
+    figure, axes = plotting.new_figure(5.5, 3.4)
     ends = [int(x) + 0.5 for x in numbers]
-    # A share of a hundredth is seen beside one of nine tenths.
-    image = axes.pcolormesh(
+    # The square root makes a share of 1 % visible beside one of 90 %.
+    mesh = axes.pcolormesh(
         [ends[0] - 1, *ends],
         np.linspace(0, 1, counts.shape[1] + 1),
         np.sqrt(shares.T),
@@ -55,15 +56,15 @@ def plot_gates(
     axes.plot(
         list(map(int, numbers)),
         shares[:, half:].sum(1),
-        color=pictures.VERMILION,
+        color=plotting.VERMILION,
         marker=".",
         label="share of the channels above 1/2",
     )
-    bar = figure.colorbar(image, ax=axes, label="share of the channels")
+    bar = figure.colorbar(mesh, ax=axes, label="share of the channels")
     marks = [0, 0.01, 0.1, 0.25, 0.5, 1]
     bar.set_ticks(np.sqrt(marks).tolist(), labels=[f"{x:.0%}" for x in marks])
     axes.set_xlabel("epoch of pruning")
     axes.set_ylabel("P(z > 0)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
-    pictures.save(figure, path)
+    plotting.save(figure, path)
