@@ -37,10 +37,12 @@ __all__ = [
     "deterministic",
     "inverse_cdf",
     "mean",
+    "mean_where_open",
     "pdf",
     "probability_alive",
     "probability_one",
     "sample",
+    "without_temperature",
 ]
 
 GAMMA = -0.1
@@ -252,6 +254,12 @@ def mean_where_open(
     Returns:
         Tensor of values in [0, 1) with the shape of `log_alpha`: 0 where
         `P(z > 0)` is at most 1/2, 0.19 and more where it is above.
+
+    Example:
+
+    >>> factors = keras_bar.hard_concrete.mean_where_open([-3.0, 0.0, 5.0])
+    >>> print(keras.ops.convert_to_numpy(factors).round(2))
+    [0.   0.5  0.99]
     """
     is_open = deterministic(log_alpha, beta, gamma, zeta) > 0.0
     return ops.where(is_open, mean(log_alpha, beta, gamma, zeta), 0.0)
@@ -273,8 +281,14 @@ def without_temperature(
 
     Returns:
         Tensor of values in [0, 1] with the shape of `log_alpha`.
+
+    Example:
+
+    >>> f = keras_bar.hard_concrete.without_temperature([-3.0, 0.0, 5.0])
+    >>> print(keras.ops.convert_to_numpy(f).round(2))
+    [0.  0.5 1. ]
     """
-    s = ops.sigmoid(_float32(log_alpha))
+    s = ops.sigmoid(as_float32(log_alpha))
     return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
 
 
