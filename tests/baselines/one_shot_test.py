@@ -236,7 +236,11 @@ def test_skip():
         ((lambda c: np.ones(3), 0.5), {}, r"Expected a number per channel"),
         ((lambda c: np.full(8, np.nan), 0.5), {}, "NaN"),
         ((lambda c: None, 0.5), {}, "Expected a number per channel"),
-        ((lambda c: baselines.random, 0.5), {}, "Received: <function random"),
+        (
+            (lambda c: baselines.random_scores, 0.5),
+            {},
+            "Received: <function random",
+        ),
         ((lambda c: [[1.0], [1.0, 2.0]], 0.5), {}, r"Received: \[\[1.0\]"),
         (("wm", 0.5), {}, "Received: criterion='wm'"),
         (
