@@ -201,7 +201,7 @@ def test_what_is_no_gate():
         keras_bar.gate(tiny.network(), layer=make)
 
 
-def test_pictures_of_any_size_have_no_volume():
+def test_images_of_any_size_have_no_volume():
     model = student(FAST_GAUSSIAN, model=tiny.network(size=None))
     bottleneck = Bottleneck(1.0)
     refused("depends on the size of its input", model, bottleneck)

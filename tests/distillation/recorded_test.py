@@ -17,7 +17,7 @@ pytestmark = pytest.mark.core
 
 @keras.saving.register_keras_serializable("tests")
 class Counted(layers.Layer):
-    """Counts the pictures that pass."""
+    """Counts the images that pass."""
 
     def build(self, shape):
         self.seen = self.add_weight(
@@ -141,9 +141,9 @@ def test_several_outputs(named):
     teacher = keras.Model(inputs, {"a": a, "b": b} if named else [a, b])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     losses = {"a": loss, "b": loss} if named else [loss, loss]
-    pictures, y = tiny.data(16)
+    images, y = tiny.data(16)
     labels = {"a": y, "b": y % 2} if named else (y, y % 2)
-    answers = teacher.predict(pictures, verbose=0)
+    answers = teacher.predict(images, verbose=0)
     recorded = {"labels": labels, "teacher": answers}
     # Made now: a distiller freezes its teacher, and so what is cloned of it.
     students = [keras.models.clone_model(teacher) for _ in range(2)]
@@ -158,7 +158,7 @@ def test_several_outputs(named):
         model = kind(teacher, student, distillation.LogitsDistillation())
         tiny.prepare(model, loss=losses)
         options = {"batch_size": 16, "verbose": 0, "shuffle": False}
-        model.fit(pictures, targets, epochs=2, **options)
+        model.fit(images, targets, epochs=2, **options)
         found.append(student.get_weights())
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -194,13 +194,13 @@ def test_answers_and_something_else():
         model.fit(x, targets, verbose=0)
 
 
-def test_pictures_with_the_answers_beside():
+def test_images_with_the_answers_beside():
     x, y = tiny.data()
     teacher = tiny.network()
-    pictures = InMemoryData(x, y, x[:9], y[:9], batch=8)
-    answered = pictures.answered(teacher)
+    images = InMemoryData(x, y, x[:9], y[:9], batch=8)
+    answered = images.answered(teacher)
     logits = teacher.predict(x, verbose=0)
-    plain, told = pictures.batches(1)[2], answered.batches(1)[2]
+    plain, told = images.batches(1)[2], answered.batches(1)[2]
     np.testing.assert_array_equal(told[0], plain[0])
     np.testing.assert_array_equal(told[1]["labels"], plain[1])
     chosen = [
