@@ -226,7 +226,7 @@ def test_keras_distiller_would_lose_the_penalty():
         student_loss_weight=0.5,
     )
     tiny.prepare(distiller)
-    refused("leaves the penalty out", distiller, L0(1.0))
+    refused("losses that layers add out", distiller, L0(1.0))
 
 
 @pytest.mark.parametrize(
