@@ -167,10 +167,12 @@ def test_information_bottleneck_goes_on_as_the_uninterrupted(tmp_path):
 
 
 def refused(match, model, regularizer):
-    before = [numpy(x).copy() for x in model.weights]
+    # All but the state of the budget, which is reset with every start.
+    weights = [x for x in model.weights if "budget_state" not in x.path]
+    before = [numpy(x).copy() for x in weights]
     with pytest.raises(ValueError, match=match):
         tiny.fit(model, regularizer)
-    for value, x in zip(before, model.weights, strict=True):
+    for value, x in zip(before, weights, strict=True):
         np.testing.assert_array_equal(value, numpy(x))
 
 
@@ -213,7 +215,7 @@ def test_data_of_unknown_length():
     model = student(rate=0.03)
     x, y = tiny.data()
     batches = ((x[i : i + 8], y[i : i + 8]) for i in range(0, 80, 8))
-    model.fit(batches, callbacks=[L0(0.1)], verbose=0)
+    model.fit(batches, callbacks=[L0(0.1)], shuffle=False, verbose=0)
     assert all(gate.is_fixed for gate in pruning.gates_of(model))
 
 
