@@ -4,6 +4,8 @@ import collections
 import functools
 import inspect
 import operator
+from collections.abc import Callable
+from collections.abc import Iterable
 
 import keras
 
@@ -19,26 +21,26 @@ from keras_bar.layers import HardConcreteGate
 
 BUDGET_NAME = "budget_state"
 
-# As many convolutions an error message names.
-MANY = 5
+# Maximum number of convolutions listed in an error.
+MOST_LISTED = 5
 
 
 def gate(
-    model,
+    model: keras.Model,
     *,
-    connectivity="mixed",
-    skip=(),
-    seed=None,
-    layer=HardConcreteGate,
-):
+    connectivity: str = "mixed",
+    skip: str | Iterable[str] = (),
+    seed: int | None = None,
+    layer: Callable[..., ChannelGate] = HardConcreteGate,
+) -> keras.Model:
     """Copies a model and puts a gate behind every prunable convolution.
 
     The gate multiplies the output of the convolution's batch normalization
     where that is the convolution's only reader, and the convolution's own
     output otherwise. Convolutions without a gate are listed, with the reason,
     by `keras_bar.explain`. The copy starts from the model's weights and shares
-    nothing with it; nested models are unrolled into one. Layers that are
-    frozen stay so, but a model that is frozen as a whole is thawed.
+    nothing with it; nested models are unrolled into one. Frozen layers stay
+    frozen, but a model that is frozen as a whole becomes trainable.
 
     Args:
         model: Functional or built Sequential `keras.Model`.
@@ -49,13 +51,13 @@ def gate(
         skip: Names of layers that get no gate.
         seed: Integer seed of the gates' noise and initial values.
         layer: Class of the gates, such as `keras_bar.layers.GaussianGate`; or
-            a function that makes one, such as
+            a function that returns one, such as
             `functools.partial(HardConcreteGate, initializer=...)`.
 
     Returns:
         A Functional `keras.Model` with the same inputs and outputs, named and
-        nested as those of `model` are. It warns if `model` is of a class with
-        a `train_step` or the like of its own, which the copy has not.
+        nested as those of `model`. A warning tells if the class of `model` has
+        its own `train_step` or the like, which the copy does not have.
 
     Raises:
         ValueError: If the model has no graph of layers, nothing in it can be
@@ -88,24 +90,23 @@ def gate(
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
-        # Frozen as a whole, as a distiller does with its teacher: a student
-        # that could not learn would be of no use. Layer by layer, because
-        # TensorFlow ignores an assignment of the value that is there already,
-        # and the copy says of itself that it is trainable.
-        for layer in gated.layers:
-            layer.trainable = True
+        # Frozen as a whole, as a distiller freezes its teacher: a student has
+        # to learn. Layer by layer, because the copy itself is trainable
+        # already, and TensorFlow ignores an assignment of the same value.
+        for x in gated.layers:
+            x.trainable = True
     return gated
 
 
 class _Gates:
-    """Makes the gates of a graph while it is rebuilt.
+    """Creates the gates of a graph while it is rebuilt.
 
     Args:
         analysis: `ChannelAnalysis` of the graph.
         placements: List of `Placement`, those with a gate.
         groups: `ResidualGroups` whose writers share a gate, or None.
         seed: Integer or None.
-        make: Function that makes a gate.
+        make: Function that returns a gate.
     """
 
     def __init__(self, analysis, placements, groups, seed, make):
@@ -119,7 +120,7 @@ class _Gates:
         self._count = 0
 
     def is_gated(self, value):
-        """Whether a tensor gets a gate, or is what one returns."""
+        """Whether a tensor gets a gate, or is the output of one."""
         made = value.producer is not None and value is value.producer.output
         kept = made and isinstance(value.producer.op, ChannelGate)
         return kept or value in self._names
@@ -146,8 +147,8 @@ class _Gates:
         )
         if not isinstance(layer, ChannelGate):
             raise ValueError(
-                "This is no gate. Expected `layer` to make a "
-                "`keras_bar.layers.ChannelGate`. "
+                "`layer` did not create a `ChannelGate`. Expected a class of "
+                "gates, or a function that returns one. "
                 f"Received: {layer!r} (of type {type(layer)})"
             )
         if not shared:
@@ -156,7 +157,7 @@ class _Gates:
         return output
 
     def _key(self, value):
-        """What the tensors that share a gate have in common."""
+        """The key under which tensors share a gate."""
         return self._groups.of(value) if self._groups else value
 
     def _next_seed(self):
@@ -165,7 +166,7 @@ class _Gates:
 
 
 def _rebuild(graph, makers):
-    """The copy, with gates, and the budget's state behind the last of them."""
+    """The copy, with gates, and the budget's state behind the last gate."""
     clones: dict = {}
     gated = [x for x in graph.values if makers.is_gated(x)]
     last = gated[-1]
@@ -198,8 +199,8 @@ def _rebuild(graph, makers):
 
 
 def _budget_state(graph):
-    """The layer from which a budget acts. A model that is gated once more has
-    one, which may not wait for all gates that there are now."""
+    """The layer that holds the state of a budget. A model that is gated again
+    gets a copy of its own, because that may not wait for all of the gates."""
     for node in graph.nodes:
         if isinstance(node.op, BudgetState):
             return trace.clone(node.op, node.name)
@@ -208,7 +209,7 @@ def _budget_state(graph):
 
 
 def _upstream(value):
-    """Set of a `Value` and all that it is made from."""
+    """Set of a `Value` and everything that it is computed from."""
     found, stack = set(), [value]
     while stack:
         tensor = stack.pop()
@@ -219,13 +220,13 @@ def _upstream(value):
 
 
 def _check_kind(layer):
-    """Raises a ValueError for what makes no gates."""
+    """Raises a ValueError unless `layer` can create gates."""
     made = layer.func if isinstance(layer, functools.partial) else layer
     other = inspect.isclass(made) and not issubclass(made, ChannelGate)
     if other or not callable(layer):
         raise ValueError(
             "Invalid kind of gates. Expected a class of gates, such as "
-            "`keras_bar.layers.HardConcreteGate`, or a function that makes "
+            "`keras_bar.layers.HardConcreteGate`, or a function that returns "
             f"one. Received: layer={layer!r}"
         )
 
@@ -263,10 +264,10 @@ def _checked_skip(graph, skip):
 
 
 def _reasons(placements):
-    """Why nothing can be gated, for an error message."""
+    """The reasons why nothing can be gated, for an error message."""
     if not placements:
         return "it has no convolution"
-    reasons = [f"{x.name}: {x.reason}" for x in placements[:MANY]]
-    if len(placements) > MANY:
-        reasons.append(f"and {len(placements) - MANY} more")
+    reasons = [f"{x.name}: {x.reason}" for x in placements[:MOST_LISTED]]
+    if len(placements) > MOST_LISTED:
+        reasons.append(f"and {len(placements) - MOST_LISTED} more")
     return "; ".join(reasons)

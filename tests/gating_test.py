@@ -175,7 +175,7 @@ def test_every_convolution_is_accounted_for():
     assert "groups" in reasons["grouped"]
     assert "output" in reasons["out"]
     assert "LayerNormalization" in reasons["normed"]
-    assert "inside of 'odd'" in reasons["odd/hidden"]
+    assert "inside 'odd'" in reasons["odd/hidden"]
     randomize(model)
     assert_invariants(close_gates(keras_bar.gate(model)))
 

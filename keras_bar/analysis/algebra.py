@@ -1,24 +1,24 @@
 """Expressions over the gates of a network: one formula, two arguments.
 
-Whether a channel is computed depends on the gates: on its own, on those of
+Whether a channel is computed depends on its own gate, on the gates of
 everything it is made from, and on those of everything that reads it. The
-channel flow writes that dependence down once, as an expression. Evaluated at
-the 0/1 vectors of the alive gates it says exactly which channels the compact
-model computes; evaluated at the probabilities `P(z > 0)` it is the soft and
-differentiable version, with gates taken as independent: "and" is the product,
-"or" is `1 - prod(1 - p)`.
+channel analysis writes that dependence down once, as an expression. Evaluated
+at the 0/1 vectors of the alive gates, it says exactly which channels the
+compact model computes. Evaluated at the probabilities `P(z > 0)`, it is the
+soft and differentiable version, with gates taken as independent: "and" is the
+product, "or" is `1 - prod(1 - p)`.
 
-Expressions are interned, so equal ones are the same object, and simplified,
-so that the same channels reached in different ways are equal. That is what
-keeps the soft version honest: a gate that reaches a channel along two paths
-counts once, not squared.
+Expressions are interned, so that equal ones are the same object, and
+simplified, so that the same channels reached in different ways are equal. The
+soft version is right for that reason: a gate that reaches a channel along two
+paths counts once and is not squared.
 """
 
 import functools
 
 import numpy as np
 
-# In the index of `Algebra.take`: a channel that is dead whatever the gates do.
+# Index, for `Algebra.take`, of a channel that is dead whatever the gates do.
 ABSENT = -1
 
 
@@ -31,7 +31,7 @@ class Expression:
         operands: Expressions this one is made of.
         data: What else the kind needs (gate, sizes, indices, group size).
         size: Number of channels; 1 for a single value.
-        order: Position in which the algebra made it, operands before users.
+        order: Position in the order of creation, operands before users.
     """
 
     __slots__ = ("data", "kind", "operands", "order", "size")
@@ -91,7 +91,7 @@ class Algebra:
         return self._make("take", (self.full,), _pack(index), len(index))
 
     def _mask(self, x):
-        """The booleans `(size,)` of a constant vector; None of another."""
+        """The booleans `(size,)` of a constant vector, otherwise None."""
         if x is self.full:
             return np.ones(1, bool)
         if x.kind == "take" and x.operands[0] is self.full:
@@ -99,8 +99,8 @@ class Algebra:
         return None
 
     def absent(self, x):
-        """Which channels are dead whatever the gates do, booleans `(size,)`.
-        They are the zeros that were put among channels."""
+        """Which channels are dead whatever the gates do, booleans `(size,)`:
+        the zeros that were inserted among channels."""
         parts = [self.absent(part) for part in x.operands]
         if x.kind == "take":
             index = unpack(x.data)
@@ -116,7 +116,7 @@ class Algebra:
         return np.zeros(x.size, bool)
 
     def _merge(self, parts, join):
-        """Makes one of the constant vectors among some expressions."""
+        """Joins the constant vectors among some expressions into one."""
         masks = {x: self._mask(x) for x in parts}
         constants = {x for x in parts if masks[x] is not None}
         if len(constants) < 2:
@@ -160,7 +160,7 @@ class Algebra:
         return self.conjunction(*known)
 
     def _one_of(self, operand, times):
-        """One channel per group, if those of a group are all the same."""
+        """One channel per group, if all channels of a group are the same."""
         if operand.size == 1:
             return operand
         if operand.kind == "take":
@@ -170,8 +170,8 @@ class Algebra:
         return None
 
     def exceeds(self, larger, smaller):
-        """A single value: whether any channel of `larger` is none of
-        `smaller`, which is contained in it."""
+        """A single value: whether `larger` has a channel that `smaller`, which
+        it contains, lacks."""
         rest = _parts_of(smaller, "and") - _parts_of(larger, "and")
         rest = self.conjunction(*rest)
         return self._make("exceeds", (larger, rest), None, 1)
@@ -192,8 +192,8 @@ class Algebra:
     def take(self, operand, index):
         """The channels of an index, in its order; `ABSENT` ones are dead.
 
-        Slices, repetitions and placements among other channels are all of
-        this kind.
+        Slices, repetitions and insertions among other channels are all
+        expressed this way.
         """
         index = np.asarray(index)
         present = np.all(index != ABSENT)
@@ -240,8 +240,8 @@ def _flatten(kind, operands):
 
 
 def _absorb(kind, parts):
-    """Drops what another part implies: a and (a or b) is a; a or (a and b)
-    is a. `kind` is that of the parentheses."""
+    """Drops parts that another part implies: a and (a or b) is a; a or (a and
+    b) is a. `kind` is the kind of the parentheses."""
     return {
         x
         for x in parts
@@ -256,8 +256,8 @@ def _absorb(kind, parts):
 
 
 def _follows(x, vectors):
-    """Whether a single value is true of every channel in all of `vectors`: of
-    a channel in a, any(a) is."""
+    """Whether a single value holds for every channel in all of `vectors`:
+    any(a) holds for every channel in a."""
     if x.kind == "any":
         return _parts_of(x.operands[0], "and") <= vectors
     if x.kind == "or" and x.size == 1:

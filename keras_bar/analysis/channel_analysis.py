@@ -1,10 +1,11 @@
-"""Channel flow: which channels of every tensor are alive, and which are read.
+"""Channel analysis: which channels of a tensor are alive, and which are read.
 
-Forward, every tensor carries which of its channels still vary with the input;
-the others are dead and hold a constant. Backward, it carries which channels
-anyone reads. What is alive *and* needed is computed by the compact model, and
-nothing else. Both are expressions over the gates (see `algebra`), so costs,
-their soft versions and the compact model follow from the same analysis.
+In the forward pass every tensor learns which of its channels still vary with
+the input; the others are dead and hold a constant. In the backward pass it
+learns which channels anyone reads. The compact model computes exactly the
+channels that are alive *and* needed. Both are expressions over the gates (see
+`algebra`), so costs, their soft versions and the compact model follow from the
+same analysis.
 """
 
 import dataclasses
@@ -12,7 +13,6 @@ import dataclasses
 from keras_bar.analysis.algebra import Algebra
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.evaluation import evaluate
-from keras_bar.analysis.rules import Boundary
 from keras_bar.analysis.rules import rule_for
 
 
@@ -22,11 +22,11 @@ class Channels:
 
     Attributes:
         axis: Index of the channel axis, batch counted; None where it is
-            unknown, and then every channel is alive.
+            unknown; every channel is then alive.
         size: Number of channels; None where the axis is unknown.
         alive: `Expression`, which channels vary with the input.
-        nonzero: `Expression`, which channels vary or hold a constant that may
-            be other than 0; all others are exactly 0.
+        nonzero: `Expression`, which channels vary or may hold a constant
+            other than 0; all others are exactly 0.
     """
 
     axis: int | None
@@ -36,12 +36,12 @@ class Channels:
 
     @property
     def constant(self):
-        """Whether a dead channel may hold another constant than 0."""
+        """Whether a dead channel may hold a constant other than 0."""
         return self.alive is not self.nonzero
 
 
 class ChannelAnalysis:
-    """The channel flow of a graph.
+    """The channels of every tensor of a graph.
 
     Args:
         graph: `Graph` to analyse.
@@ -52,8 +52,8 @@ class ChannelAnalysis:
         channels: Dict from `Value` to `Channels`.
         connected: Dict from `Value` to an `Expression`, a single value:
             whether anything in it depends on an input of the model.
-        needed: Dict from `Value` to the `Expression` of which channels anyone
-            reads, for all that is read by anyone at all.
+        needed: Dict from `Value` to an `Expression`, which of its channels
+            anyone reads; tensors that nobody reads are missing.
     """
 
     def __init__(self, graph):
@@ -121,11 +121,11 @@ class ChannelAnalysis:
         return rule_for(node, self)
 
     def boundaries(self):
-        """Dict from `Node` to the reason, for all that hinder removal."""
+        """Dict from every `Node` that needs all channels to the reason."""
         return {
             node: rule.reason
             for node, rule in self.rules.items()
-            if isinstance(rule, Boundary)
+            if rule.reason
         }
 
     def _forward(self, node):
@@ -158,7 +158,7 @@ class ChannelAnalysis:
 
     def _need(self, value, need):
         if self.channels[value].axis is None:
-            need = self.algebra.any(need)  # All of it or nothing.
+            need = self.algebra.any(need)  # Either all channels or none.
         if value in self.needed:
             need = self.algebra.disjunction(self.needed[value], need)
         self.needed[value] = need

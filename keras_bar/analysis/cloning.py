@@ -1,4 +1,4 @@
-"""Operations once more: of the same configuration, and in the same state."""
+"""Copies of operations: with the same configuration, and the same state."""
 
 import contextlib
 import inspect
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def clone(op, name=None, **changes):
-    """A new operation of the same configuration, without weights.
+    """A new operation with the same configuration, without weights.
 
     Args:
         op: A layer or a `keras.ops` operation.
@@ -19,7 +19,7 @@ def clone(op, name=None, **changes):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)
         elif isinstance(op, keras.layers.Lambda):
-            # The function is one of this very process, so it is safe.
+            # The function comes from this very process, so it is safe.
             config = {**op.get_config(), **changes}
             new = type(op).from_config(config, safe_mode=False)
         else:
@@ -32,8 +32,8 @@ def clone(op, name=None, **changes):
 
 
 def _clone_operation(op, changes):
-    """A `keras.ops` operation once more. It has no state, and its arguments
-    are its attributes: some, such as NumPy's integers, are in no config."""
+    """A copy of a `keras.ops` operation. It has no state, and its arguments are
+    its attributes. Some of these, such as NumPy integers, are in no config."""
     if changes:
         names = inspect.signature(type(op)).parameters
         old = {x: getattr(op, x) for x in names if hasattr(op, x)}
@@ -55,8 +55,8 @@ def copy_state(source, target, strict=True):
     with named_in_errors(target):
         pairs = zip(source.variables, target.variables, strict=strict)
         for old, new in pairs:
-            # A copy: on JAX an assigned array is shared, and a compiled call
-            # of the one model would then delete the variables of the other.
+            # JAX shares an assigned array, so that a compiled call of one
+            # model would delete the variables of the other: assign a copy.
             new.assign(np.array(keras.ops.convert_to_numpy(old)))
         if hasattr(target, "finalize_state"):
             target.finalize_state()  # keras.layers.Normalization
@@ -64,18 +64,18 @@ def copy_state(source, target, strict=True):
 
 @contextlib.contextmanager
 def named_in_errors(op):
-    """Errors in this context say which layer they are about.
+    """Makes errors in this context name the layer they are about.
 
     Args:
         op: A layer or a `keras.ops` operation.
     """
     try:
         yield
-    except Exception as error:  # Keras and its backends raise many kinds.
+    except Exception as error:  # Keras and its backends raise any type.
         reason = str(error).strip().split("\n\n")[0]
         raise ValueError(
-            f"The layer {op.name!r} cannot be rebuilt. Expected one that its "
-            "`get_config` describes in full: every argument of `__init__` is "
-            "in it, and all weights are made when the layer is built. "
+            f"The layer {op.name!r} cannot be rebuilt. Expected a layer that "
+            "its `get_config` describes in full: it has every argument of "
+            "`__init__`, and all weights are created when the layer is built. "
             f"Received: {type(op)}, with {type(error).__name__}: {reason}"
         ) from error

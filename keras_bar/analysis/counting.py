@@ -1,28 +1,25 @@
-"""Which layers multiply and add what no cost counts.
+"""Layers whose multiply-adds no cost counts.
 
-FLOPs are the multiply-adds of convolutions and matrix products. Not counted
-is a layer that may do some and whose rule does not say how many:
+FLOPs are the multiply-adds of convolutions and matrix products. A layer is
+uncounted if it may do some, and its rule does not say how many:
 
-- a layer or an operation that is not Keras's own, and a `Lambda`: nobody
+- a layer or an operation that does not belong to Keras, and a `Lambda`: nobody
   knows what it does;
-- a layer of Keras without a rule that holds other layers (attention,
+- a Keras layer without a rule that contains other layers (attention,
   recurrence, wrappers) or a kernel (`EinsumDense`), or multiplies matrices
   (`Dot`);
 - an operation that multiplies matrices, convolves, decomposes, transforms, or
-  runs a function of the user's.
+  runs a function of the user.
 
-Activations, normalization, pooling, resampling, look-ups and whatever else
-works number by number, or moves numbers about, multiply no matrices.
+Activations, normalization, pooling, resampling, look-ups and everything else
+that works elementwise, or only moves numbers, multiply no matrices.
 """
 
 import keras
 
-from keras_bar.analysis.rules import Boundary
-from keras_bar.analysis.rules.channel_selection import Mixed
-
-# Layers of Keras without a rule, a kernel and layers of their own.
+# Keras layers that multiply matrices and have no rule, kernel or sublayer.
 _MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
-# Their weights are looked up, or scale number by number.
+# Keras layers whose weights are looked up, or scale elementwise.
 _WEIGHTED_LAYERS = (
     "BatchNormalization Embedding GroupNormalization LayerNormalization "
     "LayerScale Normalization PReLU RMSNormalization Rescaling"
@@ -39,7 +36,7 @@ _MULTIPLYING_OPERATIONS = (
 
 
 def uncounted(analysis):
-    """The layers that multiply and add what no cost counts.
+    """The layers whose multiply-adds no cost counts.
 
     Args:
         analysis: `ChannelAnalysis` of a graph.
@@ -51,7 +48,7 @@ def uncounted(analysis):
         node.name: type(node.op).__name__
         for node, rule in analysis.rules.items()
         if any(x in analysis.needed for x in node.outputs)
-        and _is_uncounted(node, rule)
+        and not rule.is_counted(node)
     }
 
 
@@ -60,7 +57,7 @@ def listed(layers, limit=None):
 
     Args:
         layers: Dict from name to type.
-        limit: Integer, how many are named; by default all.
+        limit: Integer, maximum number of layers named. Defaults to all.
     """
     names = [f"{name} ({kind})" for name, kind in layers.items()]
     if limit is not None and len(names) > limit:
@@ -68,16 +65,14 @@ def listed(layers, limit=None):
     return ", ".join(names)
 
 
-def _is_uncounted(node, rule):
-    op, kind = node.op, type(node.op).__name__
-    if isinstance(rule, Boundary):
-        rule = rule.rule
-    if isinstance(rule, Mixed):
-        rank = len(node.output.shape)
-        return any(op.is_product(indices, rank) for indices in op.indices)
-    if rule is not None:
-        return False
-    if type(op).__module__.split(".")[0] not in ("keras", "keras_bar"):
+def may_multiply(op):
+    """Whether an operation without a rule may multiply matrices.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    kind = type(op).__name__
+    if not is_known(op):
         return True
     if not isinstance(op, keras.layers.Layer):
         return kind in _MULTIPLYING_OPERATIONS.split()
@@ -85,3 +80,8 @@ def _is_uncounted(node, rule):
         return False
     has_kernel = any(len(weight.shape) > 1 for weight in op.weights)
     return kind in _MULTIPLYING_LAYERS.split() or has_kernel or bool(op._layers)
+
+
+def is_known(op):
+    """Whether an operation is Keras's or this package's own."""
+    return type(op).__module__.split(".")[0] in ("keras", "keras_bar")

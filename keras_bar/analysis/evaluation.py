@@ -9,8 +9,8 @@ import numpy as np
 from keras_bar.analysis.algebra import ABSENT
 from keras_bar.analysis.algebra import unpack
 
-# Stands for 0 under the logarithm. exp(log(TINY)) vanishes beside 1 in
-# float32, hence 0 and 1 stay exactly 0 and 1.
+# Replaces 0 in a logarithm. exp(log(TINY)) vanishes beside 1 in float32, so
+# that 0 and 1 stay exactly 0 and 1.
 TINY = 1e-30
 
 
@@ -25,8 +25,8 @@ def evaluate(expressions, gates, xp=np):
 
     Returns:
         Dict from expression to its value, shape `(..., size)`; for a single
-        value shape `(..., 1)`. What depends on no gate has no dimensions in
-        front.
+        value shape `(..., 1)`. A value that depends on no gate has no leading
+        dimensions.
     """
     values: dict = {}
     for x in _closure(expressions):
@@ -35,7 +35,7 @@ def evaluate(expressions, gates, xp=np):
 
 
 def _closure(expressions):
-    """The expressions and all they are made of, operands first."""
+    """The expressions and all of their operands, operands first."""
     seen, stack = set(), list(expressions)
     while stack:
         x = stack.pop()

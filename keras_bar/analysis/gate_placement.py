@@ -1,4 +1,4 @@
-"""Where gates go: behind every convolution whose channels are free."""
+"""The places of gates: behind every convolution whose channels are free."""
 
 import dataclasses
 
@@ -6,24 +6,17 @@ import keras
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
-from keras_bar.analysis.rules import Boundary
-from keras_bar.analysis.rules import channel_selection
-from keras_bar.analysis.rules import gates
-from keras_bar.analysis.rules import kernels
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import Convolution
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
+from keras_bar.analysis.rules.kernels import following_norm
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where the gate of a convolution goes, or why it has none.
+    """The place of the gate of a convolution, or why it has none.
 
     Attributes:
         name: Name of the convolution.
         node: Its `Node`; None if it is hidden inside a layer.
-        value: `Value` the gate multiplies, or None.
+        value: `Value` that the gate multiplies, or None.
         reason: Why there is no gate; empty if there is one.
         gated: Whether it has a gate already.
     """
@@ -36,7 +29,7 @@ class Placement:
 
 
 def place_gates(analysis, skip=()):
-    """Decides for every convolution where its gate goes.
+    """Chooses the place of the gate of every convolution.
 
     Args:
         analysis: `ChannelAnalysis` of a graph.
@@ -47,7 +40,7 @@ def place_gates(analysis, skip=()):
     """
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():
-        if isinstance(rule, Convolution | DepthwiseConvolution):
+        if rule.prunable:
             if node.name in skip or node.op.name in skip:
                 placement = Placement(node.name, node, None, "was skipped")
             else:
@@ -62,21 +55,21 @@ def place_gates(analysis, skip=()):
 
 def _place(node, analysis, placements):
     value = node.output
-    norm = kernels.following_norm(node, analysis)
+    norm = following_norm(node, analysis)
     if norm is not None:
         value = norm.output
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
-    depthwise = isinstance(analysis.rules[node], DepthwiseConvolution)
-    if depthwise and _follows_gates(node, analysis, placements):
+    tied = analysis.rules[node].ties_channels
+    if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
     return Placement(node.name, node, None if reason else value, reason)
 
 
 def _obstacle(value, analysis):
     """Why a gate on this tensor could remove nothing: an empty string if it
-    could, None if it has one."""
+    could, None if the tensor has a gate already."""
     stack = [value]
     while stack:
         tensor = stack.pop()
@@ -84,23 +77,22 @@ def _obstacle(value, analysis):
             return "its channels are the model's output"
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
-            if isinstance(rule, gates.Gate):
+            if rule.gate(reader) is not None:
                 return None
-            if isinstance(rule, Boundary):
+            if rule.reason:
                 return (
                     f"{reader.name!r} needs all of its channels: {rule.reason}"
                 )
-            scales = not multi_input.has_full_shape(tensor, reader)
-            if isinstance(rule, multi_input.Multiply) and scales:
+            if rule.only_scales(tensor, reader):
                 return f"its channels follow those it scales in {reader.name!r}"
-            if isinstance(rule, Channelwise):
+            if rule.passes_channels:
                 stack.append(reader.output)
     return ""
 
 
 def _follows_gates(node, analysis, placements):
-    """Whether a depthwise convolution reads what convolutions with gates
-    write: these close its channels too."""
+    """Whether a depthwise convolution reads the channels of convolutions with
+    gates: these gates close its channels, too."""
     gated = {x.node for x in placements if x.value is not None or x.gated}
     stack = [node.inputs[0]]
     while stack:
@@ -108,22 +100,20 @@ def _follows_gates(node, analysis, placements):
         if producer in gated:
             return True
         rule = analysis.rules.get(producer)
-        if rule and not isinstance(rule, Boundary | kernels.Mixing):
+        if rule and not rule.mixes_channels:
             stack.extend(producer.inputs)
     return False
 
 
 def whole_groups(analysis, placements):
-    """Placements under regular connectivity: a gate shared by the writers of
-    a stream is of use only if it closes all of them."""
+    """Placements under regular connectivity: a gate that the writers of a
+    group share is useful only if it closes all of them."""
     groups = ResidualGroups(analysis)
-    # What these write is closed by the gates in front of them.
-    placed = {
+    # The gates in front of these close their channels.
+    moving = {
         node
         for node, rule in analysis.rules.items()
-        if isinstance(
-            rule, channel_selection.ChannelPad | channel_selection.Selection
-        )
+        if rule.moves_channels and not rule.unites_channels
     }
     closed = {x.node for x in placements if x.value is not None or x.gated}
     sources = groups.sources()
@@ -131,7 +121,7 @@ def whole_groups(analysis, placements):
     for x in placements:
         if x.value is not None:
             writers = sources[groups.of(x.value)]
-            free = [x for x in writers if x not in closed | placed]
+            free = [x for x in writers if x not in closed | moving]
             if free:
                 name = repr(free[0].name) if free[0] else "the model's input"
                 reason = f"{name} writes the same stream without a gate"
@@ -145,10 +135,10 @@ def _is_convolution(op):
 
 
 def _hidden(node):
-    """Placements of the convolutions inside a layer that no rule knows."""
+    """Placements of the convolutions inside a layer without a rule."""
     if not isinstance(node.op, keras.layers.Layer):
         return []
-    reason = f"it is inside of {node.name!r}, which no rule knows"
+    reason = f"it is inside {node.name!r}, which no rule knows"
     return [
         Placement(f"{node.name}/{layer.name}", reason=reason)
         for layer in node.op._flatten_layers(include_self=False)

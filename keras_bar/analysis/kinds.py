@@ -1,8 +1,8 @@
-"""Which models have a graph of layers, and what of a model is not in it."""
+"""Kinds of models: which have a graph of layers, and what it leaves out."""
 
 import keras
 
-# Methods of a model that say how it is trained, evaluated or run.
+# Methods that define how a model is trained, evaluated or run.
 _METHODS = (
     "train_step",
     "test_step",
@@ -17,8 +17,8 @@ def is_sequential(model):
 
 
 def is_functional(op):
-    """Whether a model does just what its graph says. A subclass with a `call`
-    of its own may do anything, so it counts as one opaque layer."""
+    """Whether a model computes exactly what its graph says. A subclass with its
+    own `call` may do anything, so it counts as one opaque layer."""
     if not isinstance(op, keras.Model):
         return False
     plain = ("Functional.call", "Sequential.call")
@@ -32,8 +32,8 @@ def functional(model):
 
 
 def overridden_methods(model):
-    """Names of the methods for training and inference that a subclass, or an
-    assignment, replaced: a graph does not hold them."""
+    """Names of the training and inference methods that a subclass, or an
+    assignment, replaced: a graph does not contain them."""
     base = keras.Sequential if is_sequential(model) else keras.Model
     return [
         name
@@ -53,15 +53,15 @@ def check_has_graph(model):
         )
     if isinstance(model, keras.distillation.Distiller):
         raise ValueError(
-            "A distiller trains a network and is none itself. Expected the "
-            "network that it trains: pass `distiller.student`. "
+            "A distiller trains a network and is not a network itself. "
+            "Expected the network that it trains: pass `distiller.student`. "
             f"Received: {model.name!r} (of type {type(model)})"
         )
     if is_sequential(model) and not model.built:
         raise ValueError(
             "This Sequential model has no graph of layers yet. "
-            "Expected a model that was built: begin it with `keras.Input`, or "
-            f"call it once on a batch. Received: {model.name!r}"
+            "Expected a built model: begin it with `keras.Input`, or call it "
+            f"once on a batch. Received: {model.name!r}"
         )
     if not is_functional(model):
         raise ValueError(

@@ -1,24 +1,24 @@
-"""Names of a model's outputs: those of the operations that make them."""
+"""Names of a model's outputs: the names of the operations that make them."""
 
 import keras
 
 
 def output_names(outputs):
-    """The names under which Keras knows tensors as outputs of a model."""
+    """The names that Keras gives to tensors as outputs of a model."""
     return [x._keras_history.operation.name for x in outputs]
 
 
 def name_outputs(inputs, outputs, names, fresh_name):
-    """Gives the outputs of a model that is being built their names.
+    """Gives the outputs of a model under construction their names.
 
-    An operation keeps the name it has; behind one that is not named like the
-    output an `Identity` is put that is. Several outputs may share a name, as
-    those of one layer do; these keep other names if their dtypes differ.
+    An operation keeps its name. If it is not named like the output, an
+    `Identity` with that name follows it. Several outputs may share a name, as
+    the outputs of one layer do; they keep other names if their dtypes differ.
 
     Args:
         inputs, outputs: Symbolic tensors, flat.
         names: Strings, one per output.
-        fresh_name: Function from a name to one that nothing has yet.
+        fresh_name: Function from a name to a name that is still free.
 
     Returns:
         List of tensors, like `outputs`.
@@ -36,7 +36,7 @@ def name_outputs(inputs, outputs, names, fresh_name):
         tensors = [outputs[i] for i in places]
         dtypes = {x.dtype for x in tensors}
         if len(dtypes) > 1:
-            continue  # A layer would cast them to its own.
+            continue  # A layer would cast them to its own dtype.
         if name in named:
             named[name].name = fresh_name(name)
         identity = keras.layers.Identity(name=name, dtype=dtypes.pop())

@@ -1,28 +1,15 @@
-"""Residual streams: tensors that additions tie together channel by channel."""
+"""Residual groups: tensors that additions tie together channel by channel."""
 
 import numpy as np
 
 from keras_bar.analysis.evaluation import evaluate
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
-from keras_bar.analysis.rules.gates import Gate
-
-_TYING = (
-    Channelwise,
-    DepthwiseConvolution,
-    multi_input.Sum,
-    multi_input.Maximum,
-    multi_input.Minimum,
-    multi_input.Multiply,
-)
-_ADDING = (multi_input.Sum, multi_input.Maximum, multi_input.Minimum)
+from keras_bar.analysis.rules.base import has_full_shape
 
 CONNECTIVITIES = ("mixed", "regular")
 
 
 def check_connectivity(connectivity):
-    """Raises a ValueError unless it is known."""
+    """Raises a ValueError for an unknown connectivity."""
     if connectivity not in CONNECTIVITIES:
         raise ValueError(
             "Unknown connectivity. Expected one of "
@@ -32,8 +19,8 @@ def check_connectivity(connectivity):
 
 
 class ResidualGroups:
-    """The classes of tensors whose channels an ordinary addition would force
-    to be the same.
+    """Groups of tensors that an ordinary addition would force to keep the same
+    channels.
 
     Args:
         analysis: `ChannelAnalysis`.
@@ -47,14 +34,14 @@ class ResidualGroups:
                 self._parent[self.of(value)] = self.of(node.output)
 
     def of(self, value):
-        """The representative of the stream of a tensor."""
+        """The representative of the group of a tensor."""
         while self._parent[value] is not value:
             value = self._parent[value]
         return value
 
     def sources(self):
-        """Dict from stream to the nodes that write it, first come first; None
-        stands for an input of the model."""
+        """Dict from group to the nodes that write it, in the order of the
+        graph; None stands for an input of the model."""
         sources: dict = {}
         for value in self._analysis.graph.values:
             producer = value.producer
@@ -63,14 +50,14 @@ class ResidualGroups:
         return sources
 
     def kept_by(self, value):
-        """Whether a stream has to keep the channels of a tensor: one that is
-        written to it, or that is added in it. A product may hold a constant
+        """Whether a group has to keep the channels of a tensor: the tensor is
+        written to the group, or added in it. A product may hold a constant
         that varies only with the other factor, as behind a dead channel that
         squeeze-and-excitation scales; nobody adds to that."""
         producer = value.producer
         written = producer is None or not self._tied(producer)
         return written or any(
-            isinstance(self._analysis.rules[node], _ADDING)
+            self._analysis.rules[node].unites_channels
             and value in self._tied(node)
             for node in value.consumers
         )
@@ -78,26 +65,23 @@ class ResidualGroups:
     def _tied(self, node):
         """The inputs of a node that keep the same channels as its output."""
         rule = self._analysis.rules[node]
-        if not isinstance(rule, _TYING) or isinstance(rule, Gate):
+        if not rule.ties_channels or rule.gate(node) is not None:
             return []
         return [x for x in node.inputs if self._alike(x, node)]
 
     def _alike(self, value, node):
         channels = self._analysis.channels
         a, b = channels[value], channels[node.output]
-        if a.axis is None:  # An input of the model, or from a boundary.
-            return b.axis is not None and multi_input.has_full_shape(
-                value, node
-            )
+        if a.axis is None:  # An input of the model, or a boundary's output.
+            return b.axis is not None and has_full_shape(value, node)
         if b.axis is None or a.size != b.size:
             return False
-        # A factor that is smaller, as in squeeze-and-excitation, only scales.
-        merges = isinstance(self._analysis.rules[node], multi_input.Merge)
-        return not merges or multi_input.has_full_shape(value, node)
+        # A smaller one of several, as in squeeze-and-excitation, is broadcast.
+        return len(node.inputs) == 1 or has_full_shape(value, node)
 
 
 def unite(analysis, masks):
-    """Alive vectors under regular connectivity: all writers of a stream keep
+    """Alive vectors under regular connectivity: all writers of a group keep
     the union of their channels.
 
     Args:
@@ -114,9 +98,9 @@ def unite(analysis, masks):
         if analysis.channels[x].axis is not None and groups.kept_by(x)
     ]
     gates = [
-        (rule.gate(node), groups.of(node.output))
+        (gate, groups.of(node.output))
         for node, rule in analysis.rules.items()
-        if isinstance(rule, Gate)
+        if (gate := rule.gate(node)) is not None
     ]
     while True:
         found = evaluate([analysis.channels[x].alive for x in values], united)

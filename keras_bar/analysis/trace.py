@@ -41,10 +41,11 @@ class Node:
 
     Attributes:
         op: The `keras.Operation` (a layer, or a `keras.ops` operation).
-        name: Unique name; prefixed by the nested model it came from.
-        args, kwargs: What it was called with, `Value`s in place of tensors.
+        name: Unique name; prefixed by the name of a nested model.
+        args, kwargs: Arguments of the call, `Value`s in place of tensors.
         inputs, outputs: The `Value`s among them, and those it returns.
-        twins: List of all `Node`s that call this very operation, in order.
+        shared_calls: List of all `Node`s that call this very operation, in
+            order.
     """
 
     def __init__(self, op, name, args, kwargs):
@@ -66,7 +67,7 @@ class Node:
 
     @property
     def calls(self):
-        """How often the model calls this operation."""
+        """Number of times the model calls this operation."""
         return len(self.shared_calls)
 
 
@@ -79,9 +80,9 @@ class Graph:
         input_tensors: The model's symbolic inputs, flat.
         inputs, outputs: Lists of `Value`, flat.
         input_struct, output_struct: The same, nested as the model has them.
-        output_names: List of strings, what the model calls its outputs.
+        output_names: List of strings, the names of the model's outputs.
         overridden: Names of the methods in which the model differs from a
-            plain one; a graph does not hold them.
+            plain one; a graph does not contain them.
     """
 
     def __init__(self, model):
@@ -92,13 +93,13 @@ class Graph:
         self.output_names = naming.output_names(model.outputs)
         self.overridden = kinds.overridden_methods(model)
         source = kinds.functional(model)
-        # What the model calls by a name keeps it; names of what is inside of
-        # nested models give way.
+        # Operations of the model itself keep their names; those inside nested
+        # models give way.
         self._names = {x.name for x in source.operations}
         self._shared_calls = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
-        # Not packed anew: on PyTorch Keras would sort the keys of dicts.
+        # Mapped, not packed again: on PyTorch Keras would sort dict keys.
         known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
         known |= zip(map(id, model.outputs), outputs, strict=True)
         self.input_struct, self.output_struct = tree.map_structure(
@@ -127,9 +128,9 @@ class Graph:
             ),
             (keras_node.arguments.args, keras_node.arguments.kwargs),
         )
-        # What a layer is told itself outweighs what its model is told.
-        untold = kwargs.get("training") is None and _accepts_training(op)
-        if training is not None and untold:
+        # A layer's own `training` overrides its model's.
+        inherits = kwargs.get("training") is None and _accepts_training(op)
+        if training is not None and inherits:
             kwargs = {**kwargs, "training": training}
         if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
@@ -141,7 +142,7 @@ class Graph:
             outputs = [x for x in tree.flatten(args) if isinstance(x, Value)]
         else:
             if isinstance(op, BudgetState):
-                # It waits for its other inputs, and does not read them.
+                # It waits for its other inputs without reading them.
                 args = tuple(tree.flatten(args)[:1])
             shared_calls = self._shared_calls.setdefault(id(op), [])
             first = not prefix and not shared_calls
@@ -157,13 +158,24 @@ class Graph:
             values[id(tensor)] = value
 
     def fresh_name(self, name):
-        """A name like `name` that no operation has yet."""
+        """A name like `name` that no operation has."""
         base, copies = name, 0
         while name in self._names:
             copies += 1
             name = f"{base}_{copies}"
         self._names.add(name)
         return name
+
+    def adopt(self, copies):
+        """Becomes the graph of a plain model that was made of copies of the
+        operations, and is the same otherwise.
+
+        Args:
+            copies: Dict from `Node` to the copy of its operation.
+        """
+        for node in self.nodes:
+            node.op = copies[node]
+        self.overridden = []
 
     @property
     def values(self):
@@ -195,22 +207,23 @@ def replay(graph, rebuild, finish=None, name=None):
         rebuild: Function of `(node, tensors)` that returns the flat list of
             new output tensors of a node; `tensors` maps each `Value` computed
             so far to its new tensor.
-        finish: Function from the flat list of output tensors to those the
-            model shall return; by default they are as they are.
-        name: Name of the new model; by default the old one's.
+        finish: Function from the flat list of output tensors to those that
+            the model returns. Defaults to the identity.
+        name: Name of the new model. Defaults to that of the old one.
 
     Returns:
-        A Functional `keras.Model` with new inputs. What goes in and comes out
-        is named and nested as in the old model.
+        A Functional `keras.Model` with new inputs. Its inputs and outputs are
+        named and nested as in the old model.
     """
     if graph.overridden:
         warnings.warn(
             f"The new model made of {graph.name!r} is a plain one, without "
             f"its own {', '.join(f'`{x}`' for x in graph.overridden)}: only "
-            "its graph of layers is rebuilt. To train by them, make a model "
-            "of your class of the new one's `inputs` and `outputs`.",
+            "its graph of layers is rebuilt. To train with them, make a model "
+            "of your class from the new one's `inputs` and `outputs`.",
             stacklevel=4,
         )
+    known_names = set(graph._names)
     tensors = {}
     for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
         tensors[value] = clone(tensor._keras_history.operation).output
@@ -229,6 +242,7 @@ def replay(graph, rebuild, finish=None, name=None):
         graph.fresh_name,
     )
     final = dict(zip(final, named, strict=True))
+    graph._names = known_names  # Another new model may use the same names.
     return keras.Model(
         tree.map_structure(lambda x: tensors[x], graph.input_struct),
         tree.map_structure(lambda x: final[x], graph.output_struct),
@@ -255,10 +269,10 @@ def _accepts_training(op):
 
 
 def _output_specs(node, keras_node):
-    """What a call returns, as tensors with a shape and a dtype.
+    """The outputs of a call, as tensors with a shape and a dtype.
 
-    A nested model may have been built for inputs of any size, and be called on
-    some of a known one.
+    A nested model may have been built for inputs of any size and be called on
+    inputs of a known size.
     """
     called_on = tree.flatten(keras_node.input_tensors)
     known = [tuple(x.shape) for x in called_on]

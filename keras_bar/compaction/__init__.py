@@ -1,4 +1,4 @@
-"""From a gated network to a small plain one."""
+"""Turns a gated network into a small plain one."""
 
 from keras_bar.compaction.compacting import compact
 from keras_bar.compaction.explaining import Explanation

@@ -14,14 +14,14 @@ from keras_bar.compaction.moving import Mover
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
-# Marks, in the name of a layer, that compaction made it of numbers per channel.
-# Keras saves nothing else of its own layers that could: the name is theirs
-# alone, and with it the mark is in every file, also if Keras alone reads it.
+# In the name of a layer that compaction made of constants per channel. Only
+# the name of a Keras layer can hold a mark that is saved, even where Keras
+# alone reads and writes the file.
 MARK = "__keras_bar__"
 
 
 def is_remnant(node):
-    """Whether `Builder.affine` made a layer of numbers per channel."""
+    """Whether `Builder.affine` made the layer of a node."""
     rescales = isinstance(node.op, keras.layers.Rescaling)
     return rescales and MARK in node.op.name
 
@@ -31,11 +31,11 @@ class Operand:
     """A side of an addition that is computed.
 
     Attributes:
-        value: The `Value` that it is in the full network.
-        tensor: Its tensor.
-        places: Indices, among the sum's stored channels, of those it stores;
-            None if these are all, in order.
-        weight: The factor it is to be added with.
+        value: Its `Value` in the full network.
+        tensor: Its tensor in the compact network.
+        places: Indices of its channels among the stored channels of the sum;
+            None if it stores all of them, in order.
+        weight: Its factor in the sum.
     """
 
     value: trace.Value
@@ -48,21 +48,20 @@ class Builder:
     """Builds the compact network, operation by operation.
 
     Args:
-        analysis: `ChannelAnalysis` of the hard-pruned network.
-        resolved: Its `ResolvedChannels`.
-        folded: Set of nodes whose gate is in the weights already.
-        mixed_addition: `"operations"` or `"layer"`, what a mixed addition
-            becomes.
+        resolved: `ResolvedChannels` of the hard-pruned network.
+        folded: Set of nodes whose gate is already folded into weights.
+        mixed_addition: `"operations"` or `"layer"`, the form of a mixed
+            addition.
 
     Attributes:
         tensors: Dict from `Value` to its tensor in the new model; None where
             nothing of it is computed.
-        order: Dict from `Value` to the channels its tensor stores, in their
-            order; None for all of them where the channel axis is unknown.
+        order: Dict from `Value` to the channels that its tensor stores, in
+            order; None, for all channels, where the channel axis is unknown.
     """
 
-    def __init__(self, analysis, resolved, folded, mixed_addition="operations"):
-        self.analysis = analysis
+    def __init__(self, resolved, folded, mixed_addition="operations"):
+        self.analysis = analysis = resolved.analysis
         self.resolved = resolved
         self.constants = resolved.constants
         self.folded = folded
@@ -79,7 +78,7 @@ class Builder:
         self._clones = {}
 
     def rebuild(self, node, tensors):
-        """The new output tensors of a node, None where it is not built."""
+        """The new output tensors of a node, None where nothing is built."""
         self.tensors = tensors
         if not any(self.is_built(x) for x in node.outputs):
             self._removed.append(node)
@@ -95,8 +94,7 @@ class Builder:
         return value in self.analysis.needed and self.resolved.live[value].any()
 
     def clone(self, node, **changes):
-        """A new layer for a node; one for all calls of a layer that the
-        network shares."""
+        """A new layer for a node; all calls of a shared layer get the same."""
         shared = node.calls > 1 and getattr(node.op, "weights", ())
         if shared and id(node.op) in self._clones:
             return self._clones[id(node.op)]
@@ -105,7 +103,8 @@ class Builder:
         return layer
 
     def read_for(self, node, index):
-        """An input with just the channels that the output of `node` stores."""
+        """An input with exactly the channels that the output of `node`
+        stores."""
         value, wanted = node.inputs[index], self.order[node.output]
         if wanted is None:
             return self.restored(value)
@@ -114,7 +113,7 @@ class Builder:
         return self.read(value, wanted, axis)
 
     def restored(self, value):
-        """A tensor with all of its channels, constants where they are dead."""
+        """A tensor with all of its channels; dead ones hold their constants."""
         size = self.analysis.channels[value].size
         if size is None:
             return self.tensors[value]
@@ -124,8 +123,8 @@ class Builder:
         """The channels `wanted` of a tensor, in that order.
 
         Args:
-            value: `Value` to be read.
-            wanted: Integer array; its dead channels become constants.
+            value: `Value` to read.
+            wanted: Integer array; dead channels become constants.
             axis: Integer, the channel axis.
         """
         if not self.is_built(value):
@@ -147,9 +146,9 @@ class Builder:
         return self.affine(tensor, value, f"{name}_constant", offset=constants)
 
     def constant_for(self, node, value, like):
-        """An input of which nothing is computed, with the channels that the
-        output of `node` stores; in the shape of the tensor `like` if there is
-        one."""
+        """An input that is not computed at all, with the channels that the
+        output of `node` stores, in the shape of the tensor `like` unless that
+        is None."""
         wanted = self.order[node.output]
         if like is None:
             return self._constant(value, wanted)
@@ -175,8 +174,8 @@ class Builder:
         rank, axis = len(like.shape), self._axis(like)
         name = self.analysis.graph.fresh_name(name + MARK)
         if rank == 2:
-            # Keras reshapes factors of fewer than three dimensions if its
-            # configuration says that channels come first.
+            # Keras reshapes factors of fewer than three dimensions if it is
+            # configured to put channels first.
             column = keras.layers.Reshape((-1, 1), name=f"{name}_in")
             tensor = column(tensor)
         resolved = [
@@ -195,12 +194,12 @@ class Builder:
         Args:
             node: `Node` of the addition.
             weights: The factor of every input.
-            places: The channels of the sum that every input holds; by default
-                all of them.
+            places: The channels of the sum that every input holds. Defaults
+                to all of them.
 
         Returns:
-            A list of `Operand`, and an array of what dead channels add to the
-            channels that the sum stores.
+            A list of `Operand`, and an array of the constants that dead
+            channels add to the channels that the sum stores.
         """
         kept = self.order[node.output]
         place = {channel: i for i, channel in enumerate(kept)}
@@ -269,7 +268,7 @@ class Builder:
         return layer(tensors)
 
     def summary(self):
-        """What compaction did, for `keras_bar.explain`."""
+        """Changes that compaction made, for `keras_bar.explain`."""
         return {
             "removed": [
                 node.name
@@ -282,14 +281,14 @@ class Builder:
         }
 
     def _constant(self, value, wanted):
-        """A tensor of constants, made without reading any channel."""
+        """A tensor of constants that reads no channel."""
         dims = list(value.shape[1:])
         name = self._layer_name(value)
         if None in dims:
             raise ValueError(
                 "All channels of a tensor are dead, its size is unknown, and a "
                 "layer that needs every channel reads it. Expected an input "
-                "of known size, or one channel that is alive. Received: "
+                "of known size, or at least one alive channel. Received: "
                 f"{name!r} of shape {value.shape}"
             )
         dims[self._axis(value) - 1] = len(wanted)

@@ -2,54 +2,50 @@
 
 import dataclasses
 
+import keras
+
 from keras_bar.analysis import trace
-from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
-from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
-from keras_bar.compaction.explaining import explain
-from keras_bar.compaction.hard_pruning import hard_prune
+from keras_bar.compaction.hard_pruning import fix_gates
 from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.resolved_channels import ResolvedChannels
-from keras_bar.costs import CostModel
-from keras_bar.costs import alive_masks
 
 MIXED_ADDITIONS = ("operations", "layer")
 
 
 def compact(
-    model,
+    model: keras.Model,
     *,
-    connectivity="mixed",
-    mixed_addition="operations",
-    allow_unfinished=False,
-):
-    """Builds the small network that a gated one has become.
+    connectivity: str = "mixed",
+    mixed_addition: str = "operations",
+    allow_unfinished: bool = False,
+) -> keras.Model:
+    """Builds the small network that remains of a gated one.
 
-    Dead channels are removed with everything that only served them, constants
-    are folded into biases and batch normalization, the gates' values into the
-    weights. In inference the result equals `hard_prune(model)`. It holds
-    layers and operations of Keras alone, so that its file loads without this
-    package.
+    Dead channels are removed together with everything that only serves them.
+    Constants are folded into biases and batch normalization, and the gates'
+    values into the weights. In inference the result equals
+    `hard_prune(model)`. It only contains Keras's own layers and operations, so
+    that its file loads without this package.
 
     Args:
-        model: Gated `keras.Model`. It is left as it is.
+        model: Gated `keras.Model`. It is not changed.
         connectivity: `"mixed"`: the identity and the branch of a residual
-            block keep the channels they have. `"regular"`: all writers of a
-            residual stream keep the union of theirs; more is computed, by
-            ordinary additions.
-        mixed_addition: What an addition becomes whose sides keep different
+            block keep their own channels. `"regular"`: all writers of a
+            residual stream keep the union of their channels; more is computed,
+            with ordinary additions.
+        mixed_addition: Form of an addition whose sides keep different
             channels. `"operations"`: slice, pad, take and add, which multiply
             nothing and load anywhere. `"layer"`: one
             `keras_bar.layers.MixedResidual`, whose file needs
-            `import keras_bar`. In TensorFlow without XLA it is the faster one
-            where few channels are scattered over large images; its
-            multiplications by 0 and 1 are in no cost.
-        allow_unfinished: Boolean, whether gates may still learn, and the cost
-            exceed the budget that the network was being pruned to. Defaults to
-            False.
+            `import keras_bar`. In TensorFlow without XLA the layer is faster
+            if few channels are scattered over large images; no cost counts
+            its multiplications by 0 and 1.
+        allow_unfinished: Boolean, whether gates may still be learning and the
+            cost may exceed the budget. Defaults to False.
 
     Returns:
         A Functional `keras.Model` without gates.
@@ -80,38 +76,42 @@ def compact(
             f"{', '.join(map(repr, MIXED_ADDITIONS))}. "
             f"Received: mixed_addition={mixed_addition!r}"
         )
-    pruned = hard_prune(model, allow_unfinished=allow_unfinished)
-    graph = trace.trace(pruned)
-    analysis = ChannelAnalysis(graph)
-    masks = alive_masks(CostModel(analysis).gates)
-    if connectivity == "regular":
-        masks = unite(analysis, masks)
-    builder = Builder(
-        analysis,
-        ResolvedChannels(analysis, masks),
-        _fold_gates(analysis),
-        mixed_addition,
+    pruned = fix_gates(model, allow_unfinished)
+    builder = _builder(pruned, connectivity, mixed_addition)
+    small = trace.replay(
+        pruned.analysis.graph, builder.rebuild, finish=builder.finish
     )
-    small = trace.replay(graph, builder.rebuild, finish=builder.finish)
     small.explanation = dataclasses.replace(
-        explain(pruned), **builder.summary()
+        pruned.explanation, **builder.summary()
     )
     warn_unless_loadable(small, stacklevel=2)
     return small
 
 
+def _builder(pruned, connectivity, mixed_addition):
+    """The `Builder` of the compact network of a `HardPruned` one."""
+    analysis, masks = pruned.analysis, pruned.masks
+    if connectivity == "regular":
+        masks = unite(analysis, masks)
+    # The weights are those of the hard-pruned network from here on.
+    analysis.graph.adopt(pruned.copies)
+    resolved = ResolvedChannels(analysis, masks)
+    return Builder(resolved, _fold_gates(analysis), mixed_addition)
+
+
 def _fold_gates(analysis):
     """Multiplies the gates' values into the weights in front of them, where
-    these scale what the gate reads.
+    these scale the gate's input.
 
     Returns:
-        Set of the nodes at which nothing remains to be multiplied.
+        Set of the nodes whose gate is folded.
     """
     folded = set()
     for node, rule in analysis.rules.items():
-        if not isinstance(rule, gates.Gate):
+        gate = rule.gate(node)
+        if gate is None:
             continue
-        factors = to_numpy(rule.gate(node).fixed_value)
+        factors = to_numpy(gate.fixed_value)
         for weight, axis in _output_weights(
             rule.gated(node), factors, analysis
         ):
@@ -123,13 +123,13 @@ def _fold_gates(analysis):
 
 
 def _output_weights(value, factors, analysis):
-    """Pairs of weight and axis that scale a tensor, if they let these factors
-    pass and nobody else reads it."""
-    producer, rule = value.producer, analysis.rules.get(value.producer)
+    """Pairs of weight and axis that scale a tensor by these factors, if it has
+    one reader only."""
+    producer = value.producer
     read_once = (
         len(value.consumers) == 1 and value not in analysis.graph.outputs
     )
     known = analysis.channels[value].axis is not None
-    if read_once and known and hasattr(rule, "output_weights"):
-        return rule.output_weights(producer.op, factors)
+    if read_once and known and producer is not None:
+        return analysis.rules[producer].output_weights(producer.op, factors)
     return []

@@ -1,47 +1,47 @@
-"""What was gated, what was not and why, and what compaction did."""
+"""Explains what was gated, what was not and why, and what compaction did."""
 
 import dataclasses
+
+import keras
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.counting import listed
-from keras_bar.analysis.counting import uncounted
 from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.budget import selection
 from keras_bar.costs import CostModel
-from keras_bar.layers import ChannelGate
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What keras_bar sees in a model; `str()` prints it.
+    """The structure of a model as keras_bar sees it; `str()` formats it.
 
     Attributes:
         gated: Names of convolutions with a gate.
         ungated: Dict from the name of a convolution to why it has none.
         boundaries: Dict from the name of a layer that needs all channels of
             its input to why.
-        adjustments: List of `Adjustment`: where hard pruning changed what the
-            network computes. Empty for a model loaded from a file.
-        removed: Names of layers that compaction removed whole.
+        adjustments: List of `Adjustment`: places at which hard pruning changed
+            the network's output. Empty for a model loaded from a file.
+        removed: Names of layers that compaction removed entirely.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
         least: Dict from metric to the least cost to which a gated model can
             be pruned, and the full cost: no budget can be smaller. Empty for
             a model without gates.
-        uncounted: Dict from name to type of the layers whose multiply-adds
-            are in no cost, because no rule knows them.
+        uncounted: Dict from name to type of the layers without a rule, whose
+            multiply-adds no cost counts.
     """
 
-    gated: list
-    ungated: dict
-    boundaries: dict
+    gated: list[str]
+    ungated: dict[str, str]
+    boundaries: dict[str, str]
     adjustments: list = dataclasses.field(default_factory=list)
-    removed: list = dataclasses.field(default_factory=list)
-    mixed: list = dataclasses.field(default_factory=list)
-    restored: list = dataclasses.field(default_factory=list)
-    least: dict = dataclasses.field(default_factory=dict)
-    uncounted: dict = dataclasses.field(default_factory=dict)
+    removed: list[str] = dataclasses.field(default_factory=list)
+    mixed: list[str] = dataclasses.field(default_factory=list)
+    restored: list[str] = dataclasses.field(default_factory=list)
+    least: dict[str, tuple] = dataclasses.field(default_factory=dict)
+    uncounted: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         lines = [f"{len(self.gated)} convolutions can be pruned:"]
@@ -76,12 +76,12 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(model):
-    """Explains what keras_bar does, or did, with a model.
+def explain(model: keras.Model) -> Explanation:
+    """Explains how keras_bar treats, or treated, a model.
 
     Args:
-        model: A Keras model before gating (then it says what `gate` would do),
-            a gated one, or one that came out of `hard_prune` or `compact`.
+        model: A Keras model before gating, for what `gate` would do; a gated
+            one; or the result of `hard_prune` or `compact`.
 
     Returns:
         An `Explanation`.
@@ -103,10 +103,18 @@ def explain(model):
     """
     if hasattr(model, "explanation"):
         return model.explanation
-    analysis = ChannelAnalysis(trace.trace(model))
-    has_gates = any(
-        isinstance(node.op, ChannelGate) for node in analysis.graph.nodes
-    )
+    return explanation_of(model, CostModel(ChannelAnalysis(trace.trace(model))))
+
+
+def explanation_of(model, cost_model):
+    """The `Explanation` of a model whose channels are analysed already.
+
+    Args:
+        model: `keras.Model`.
+        cost_model: Its `CostModel`, or that of the gated model from which it
+            was hard-pruned.
+    """
+    analysis, has_gates = cost_model.analysis, bool(cost_model.gates)
     reasons = getattr(model, "ungated_reasons", {})
     gated, ungated = [], {}
     for x in place_gates(analysis):
@@ -124,13 +132,12 @@ def explain(model):
             if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
-        least=_least_costs(analysis) if has_gates else {},
-        uncounted=uncounted(analysis),
+        least=_least_costs(cost_model) if has_gates else {},
+        uncounted=cost_model.uncounted,
     )
 
 
-def _least_costs(analysis):
+def _least_costs(cost_model):
     """Dict from metric to the least and the full cost."""
-    cost_model = CostModel(analysis)
     least = selection.least_costs(cost_model)
     return {x: (cost, cost_model.full[x]) for x, cost in least.items()}

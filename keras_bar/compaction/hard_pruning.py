@@ -1,40 +1,40 @@
-"""Hard pruning: every gate fixed, every constant where it can be removed."""
+"""Hard pruning: fixes every gate, and moves constants to removable places."""
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.kernels import Kernel
-from keras_bar.analysis.rules.kernels import Mixing
 from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
-# Relative size of what counts as rounding rather than as a change.
+# Largest relative change that counts as rounding.
 ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Adjustment:
-    """A place at which hard pruning changed what the network computes.
+    """A place at which hard pruning changed the network's output.
 
     Dead channels that hold a constant other than 0 enter a zero-padded
-    convolution, which sees the constant end at the border of the picture. The
-    convolution no longer reads them; what they contribute on average goes into
-    its bias. No other constant loses less.
+    convolution, which sees the constant end at the border of the image. The
+    convolution no longer reads them, and their mean contribution goes into its
+    bias. No other constant loses less.
 
     Attributes:
         layer: Name of the convolution.
         channels: Number of constant channels that entered it.
-        moved: Root mean square of what went into the bias.
-        error: Root mean square of what was lost: the deviation from that mean
-            near the border.
+        moved: Root mean square of the contribution moved into the bias.
+        error: Root mean square of the loss: the deviation from that mean near
+            the border.
     """
 
     layer: str
@@ -43,19 +43,49 @@ class Adjustment:
     error: float
 
 
-def hard_prune(model, *, allow_unfinished=False):
+@dataclasses.dataclass(frozen=True)
+class HardPruned:
+    """A hard-pruned network, and what is known about the gated one.
+
+    Attributes:
+        model: The hard-pruned `keras.Model`.
+        cost_model: `CostModel` of the gated network.
+        masks: Dict from gate to its alive channels, booleans `(channels,)`.
+        copies: Dict from `Node` of the gated network to the copy of its
+            operation in `model`.
+    """
+
+    model: keras.Model
+    cost_model: CostModel
+    masks: dict
+    copies: dict
+
+    @property
+    def analysis(self):
+        """`ChannelAnalysis` of the gated network. The hard-pruned one has the
+        same channels, and only other weights."""
+        return self.cost_model.analysis
+
+    @property
+    def explanation(self):
+        """`Explanation` of the hard-pruned network."""
+        return explanation_of(self.model, self.cost_model)
+
+
+def hard_prune(
+    model: keras.Model, *, allow_unfinished: bool = False
+) -> keras.Model:
     """Fixes every gate at its deterministic value.
 
-    The result still has its full size, and computes exactly what
-    `keras_bar.compact` makes of it. Hard pruning changes the network only
-    where something could not be removed otherwise: see `Adjustment`;
-    `keras_bar.explain` lists these places.
+    The result still has its full size, and its output equals that of
+    `keras_bar.compact(model)`. Hard pruning only changes the network where
+    something could not be removed otherwise: `keras_bar.explain` lists these
+    places as `adjustments`.
 
     Args:
-        model: Gated `keras.Model`. It is left as it is.
-        allow_unfinished: Boolean, whether gates may still learn, and the cost
-            exceed the budget that the network was being pruned to. Defaults to
-            False.
+        model: Gated `keras.Model`. It is not changed.
+        allow_unfinished: Boolean, whether gates may still be learning and the
+            cost may exceed the budget. Defaults to False.
 
     Returns:
         A new `keras.Model`.
@@ -82,25 +112,35 @@ def hard_prune(model, *, allow_unfinished=False):
     >>> bool(np.allclose(small.predict(images, verbose=0), expected, atol=1e-5))
     True
     """
-    graph = trace.trace(model)
-    analysis = ChannelAnalysis(graph)
-    cost_model = CostModel(analysis)
-    gates = cost_model.gates
+    return fix_gates(model, allow_unfinished).model
+
+
+def fix_gates(model, allow_unfinished):
+    """Hard-prunes a model.
+
+    Args:
+        model, allow_unfinished: As for `hard_prune`.
+
+    Returns:
+        A `HardPruned`.
+    """
+    cost_model = CostModel(ChannelAnalysis(trace.trace(model)))
+    analysis, gates = cost_model.analysis, cost_model.gates
     if not gates:
         raise ValueError(
             "There is nothing to prune. Expected a model with gates, made by "
-            "`keras_bar.gate`, also to prune a compact model further. "
-            f"Received: {model.name!r}, which has no gate"
+            "`keras_bar.gate`; a compact model has to be gated again to be "
+            f"pruned further. Received: {model.name!r}, which has no gate"
         )
     masks = alive_masks(gates)
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = trace.replay(graph, pruning.rebuild)
+    pruned = trace.replay(analysis.graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
-    return pruned
+    return HardPruned(pruned, cost_model, masks, pruning.copies)
 
 
 def check_finished(cost_model, masks, name):
@@ -109,7 +149,7 @@ def check_finished(cost_model, masks, name):
     Args:
         cost_model: `CostModel`.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
-        name: String, what to call the model.
+        name: Name of the model, for the error message.
     """
     learning = sum(not gate.is_fixed for gate in cost_model.gates)
     metric, budget = _limit(cost_model) or (None, np.inf)
@@ -169,22 +209,22 @@ class _Pruning:
         self.resolved = resolved
         self.analysis = resolved.analysis
         self.adjustments = []
-        self._copies = {}
+        self.copies = {}
         self._mean_shifts = {}
 
     def rebuild(self, node, tensors):
         """The new output tensors of a node."""
-        copy = self._copies.get(id(node.op))
-        if copy is None:
+        first = node.shared_calls[0]
+        if first not in self.copies:
             changes = {"use_bias": True} if self._gains_bias(node) else {}
-            copy = trace.clone(node.op, node.name, **changes)
-            self._copies[id(node.op)] = copy
+            self.copies[first] = trace.clone(node.op, node.name, **changes)
+        copy = self.copies[node] = self.copies[first]
         outputs = trace.call(copy, node, tensors)
-        # A new bias comes last.
+        # The last variable may be a new bias.
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
             copy.fix()
-        if isinstance(self.analysis.rules[node], Kernel):
+        if self.analysis.rules[node].folds_constants:
             self._move_constants(node, copy)
         if node in self._mean_shifts:
             mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
@@ -192,10 +232,7 @@ class _Pruning:
         return outputs
 
     def _gains_bias(self, node):
-        rule = self.analysis.rules[node]
-        if not isinstance(rule, Mixing):
-            return False
-        gains = rule.gains_bias(node, self.analysis)
+        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
         return gains is not None and self.resolved.holds(gains)
 
     def _move_constants(self, node, copy):
@@ -205,8 +242,9 @@ class _Pruning:
             copy.bias.assign(np.zeros(copy.bias.shape))
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
-        # Channel by channel a constant may stay one, unless it ends.
-        if not np.any(constants) or not (ends or isinstance(rule, Mixing)):
+        # A layer that keeps channels apart also keeps constants, unless they
+        # end.
+        if not np.any(constants) or not (ends or rule.mixes_channels):
             return
         response = rule.response(node, resolved)
         shift = response.mean(axis=0)

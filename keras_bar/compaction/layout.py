@@ -1,21 +1,14 @@
-"""In which order the channels of a compact network are stored.
+"""The order in which a compact network stores its channels.
 
-The order of stored channels is free, and it decides what a mixed addition
-costs: channels that form a run are padded, which is nearly free; scattered
+The order of stored channels is free, and it determines the cost of a mixed
+addition: channels that form a run are padded, which is nearly free; scattered
 ones have to be moved one by one (`docs/mixed_connectivity.md` has numbers).
 Filters can be permuted at no cost, so one order is chosen for every residual
 stream. All of its tensors store their channels in that order, and no layer
-between two convolutions ever has to rearrange them.
+between two convolutions has to rearrange them.
 """
 
 import numpy as np
-
-from keras_bar.analysis.rules import channel_selection
-from keras_bar.analysis.rules import multi_input
-from keras_bar.analysis.rules import reshaping
-from keras_bar.analysis.rules.base import Boundary
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
 
 
 def arrange(analysis, resolved):
@@ -34,36 +27,36 @@ def arrange(analysis, resolved):
 
 
 def gray_order(sets):
-    """An order of channels in which sets are made of few runs.
+    """An order of channels in which sets consist of few runs.
 
-    Channels are grouped by the sets they belong to, and the groups sorted as
-    a reflected Gray code: neighbours differ in as little as can be. In the
-    union of all sets up to it, the first set is a prefix, the second one run,
-    the third at most two, the k-th at most `2^(k-2)`; and every such union is
-    a prefix of the next one. So when a stream is written by one branch after
-    another, what was there stays where it is, and the new channels follow it.
+    Channels are grouped by the sets they belong to, and the groups are sorted
+    as a reflected Gray code: neighbours differ as little as possible. In the
+    union of all sets up to it, the first set is a prefix, the second is one
+    run, the third at most two, the k-th at most `2^(k-2)`; and every such union
+    is a prefix of the next one. When one branch after another writes a stream,
+    stored channels therefore keep their places, and new ones follow them.
 
     Args:
         sets: List of booleans `(channels,)`; earlier ones have fewer runs.
 
     Returns:
-        Integer array, a permutation of all channels; those in no set are
+        Integer array, a permutation of all channels; channels in no set come
         last.
     """
     groups = np.zeros(len(sets[0]), int)
-    # The digits of the code: a channel's digit alternates with every set that
-    # it belongs to, and 0 comes first.
+    # Digits of the code: a channel's digit flips with every set that it
+    # belongs to, and 0 comes first.
     digit, digits = np.ones(len(groups), int), []
     for members in sets:
         refined = np.unique(2 * groups + members, return_inverse=True)[1]
-        if refined.max() > groups.max():  # Else the set says nothing new.
+        if refined.max() > groups.max():  # Else the set adds nothing.
             groups, digit = refined, digit ^ members
             digits.append(digit)
     return np.lexsort([np.arange(len(groups)), *digits[::-1]])
 
 
 class _Group:
-    """Tensors whose channels have to be stored in the same order.
+    """Tensors that store their channels in the same order.
 
     Attributes:
         size: Number of channels of the stream.
@@ -76,8 +69,8 @@ class _Group:
         self.channels = {value: np.arange(size)}
 
     def absorb(self, other, mine, theirs):
-        """Takes over all tensors of another stream, whose channels `theirs`
-        are the channels `mine` of this one."""
+        """Takes over all tensors of another stream. Its channels `theirs` are
+        the channels `mine` of this one."""
         renumbered = self.size + np.arange(other.size)
         renumbered[theirs] = mine
         self.size += other.size
@@ -86,7 +79,7 @@ class _Group:
 
 
 class _Layout:
-    """The orders of the streams of a network, found when first asked for."""
+    """The orders of the streams of a network, found on first use."""
 
     def __init__(self, analysis, resolved):
         self._analysis = analysis
@@ -106,7 +99,7 @@ class _Layout:
         """All channels of a tensor, in their order."""
         group = self._groups[value]
         if group not in self._ranks:
-            # Stands also for a stream whose order depends on itself.
+            # Ends the recursion if the order of a stream depends on itself.
             self._ranks[group] = np.arange(group.size)
             self._ranks[group] = np.argsort(self._choose(group))
         return np.argsort(self._ranks[group][group.channels[value]])
@@ -131,41 +124,19 @@ class _Layout:
         if self._is_given(value):
             return np.arange(len(self._resolved.live[value]))
         node = value.producer
-        rule, channels = (
-            self._analysis.rules[node],
-            self._analysis.channels[value],
-        )
-        if channels.axis is None:
+        rule = self._analysis.rules[node]
+        if self._analysis.channels[value].axis is None:
             return None
-        if isinstance(rule, multi_input.Concatenate):
-            parts = zip(node.inputs, rule.numbering(node), strict=True)
-            return np.concatenate([ids[self._part(x)] for x, ids in parts])
-        if isinstance(rule, reshaping.Flatten):
-            source = self._analysis.channels[node.inputs[0]]
-            order = self._order(node.inputs[0])
-            return rule.features(node, source, order)[1]
-        depthwise = isinstance(rule, DepthwiseConvolution)
-        copies = rule.copies(node.op) if depthwise else 1
-        if copies > 1:
-            order = copies * self._order(node.inputs[0])[:, None]
-            return (order + np.arange(copies)).reshape(-1)
-        return None
-
-    def _part(self, value):
-        """The order of all channels of an input of a concatenation."""
-        known = self._analysis.channels[value].axis is not None
-        return self._order(value) if known else slice(None)
+        return rule.output_order(node, self._analysis, self._order)
 
     def _is_given(self, value):
-        """Whether someone outside decides on the order of a tensor: it is an
-        input, or all of its channels will be needed in the original order."""
+        """Whether the order of a tensor is determined from outside: it is an
+        input, or all of its channels are needed in the original order."""
         graph, rules = self._analysis.graph, self._analysis.rules
-        if value.producer is None or isinstance(
-            rules[value.producer], Boundary
-        ):
+        if value.producer is None or rules[value.producer].reason:
             return True
         restored = value in graph.outputs or any(
-            isinstance(rules[node], Boundary)
+            rules[node].reason
             or self._analysis.reads_all(node, node.inputs.index(value))
             for node in value.consumers
         )
@@ -178,40 +149,11 @@ def _groups(analysis):
     for value in analysis.graph.values:
         groups[value] = _Group(value, analysis.channels[value].size or 1)
     for node in analysis.graph.nodes:
-        for value, here, there in _ties(node, analysis):
+        ties = analysis.rules[node].order_ties(node, analysis)
+        for value, here, there in ties:
             mine, other = groups[node.output], groups[value]
             if mine is not other:
                 resolved = mine.channels[node.output][here]
                 mine.absorb(other, resolved, other.channels[value][there])
                 groups.update(dict.fromkeys(other.channels, mine))
     return groups
-
-
-def _ties(node, analysis):
-    """The tensors that keep the order of a node's output.
-
-    Yields:
-        Tuples of a `Value`, the output's channels that it holds, and its own
-        channels that they are.
-    """
-    rule, axis = analysis.rules[node], analysis.channels[node.output].axis
-    known = [x for x in node.inputs if analysis.channels[x].axis is not None]
-    if axis is None or not known:
-        return
-    if isinstance(rule, channel_selection.Mixed):
-        for value, places in zip(node.inputs, rule.places(node), strict=True):
-            if value in known:
-                yield value, places, np.arange(len(places))
-    elif isinstance(rule, channel_selection.ChannelPad):
-        places = rule.places(node, analysis.channels[known[0]])
-        yield known[0], places, np.arange(len(places))
-    elif isinstance(rule, channel_selection.Selection):
-        chosen = rule.chosen(node, analysis.channels[known[0]].axis)
-        yield known[0], np.arange(len(chosen)), chosen
-    elif isinstance(
-        rule, Channelwise | multi_input.Merge | DepthwiseConvolution
-    ):
-        everything = np.arange(analysis.channels[node.output].size)
-        for value in [*known, *node.outputs[1:]]:
-            if analysis.channels[value].size == len(everything):
-                yield value, everything, everything

@@ -1,4 +1,4 @@
-"""Whether what was built can be read from a file."""
+"""Checks that a compact model can be loaded from a file."""
 
 import warnings
 
@@ -8,12 +8,12 @@ import keras
 def warn_unless_loadable(model, stacklevel):
     """Warns of layers that Keras can save but not load.
 
-    Each is saved and restored here by itself. That a class is known to this
-    process does not help: Keras finds those alone that are registered.
+    Each layer is serialized and restored separately. A class has to be
+    registered: Keras does not find it merely because it is imported.
 
     Args:
         model: Functional `keras.Model`.
-        stacklevel: As of `warnings.warn`, counted from the caller.
+        stacklevel: As in `warnings.warn`, counted from the caller.
     """
     failing: dict = {}
     for op in model.operations:
@@ -38,21 +38,21 @@ def _loading_error(op):
     """Why an operation cannot be restored, in a sentence, or None."""
     try:
         config = keras.saving.serialize_keras_object(op)
-        config.pop("build_config", None)  # It would make weights.
+        config.pop("build_config", None)  # It would create weights.
         restored = keras.saving.deserialize_keras_object(
             config, safe_mode=False
         )
         if not type(op).__module__.startswith("keras."):
             _call_like(op, restored)
-    except Exception as error:  # A user's class may raise anything.
+    except Exception as error:  # A custom class may raise anything.
         text = " ".join(str(error).split()) or type(error).__name__
         return text.split(". ")[0]
     return None
 
 
 def _call_like(op, restored):
-    """Calls a restored operation as the old one was called: Keras restores
-    layers whose arguments are not what they were."""
+    """Calls a restored operation like the old one: Keras may restore a layer
+    with different arguments without an error."""
     arguments = op._inbound_nodes[0].arguments
     args, kwargs = keras.tree.map_structure(
         lambda x: (

@@ -1,7 +1,7 @@
 """Moves channels along their axis, by operations that multiply nothing.
 
-All of them are Keras's own: slice, pad, take and transpose. Which one is the
-fastest where was measured: `benchmarks/mixed_addition.py`.
+They are Keras's own: slice, pad, take and transpose.
+`benchmarks/mixed_addition.py` measures which is the fastest in which case.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ from keras import ops
 
 from keras_bar.analysis.rules.reshaping import untransposed
 
-# Number of runs up to which the channels of a tensor are padded run by run;
-# more are gathered. Compilers make one loop of the pads and their sum.
+# Maximum number of runs of channels that are padded run by run; more are
+# gathered. Compilers fuse the pads and their sum into one loop.
 MOST_PADS = 3
 
-# In a list of channels: one of zeros.
+# Stands for a channel of zeros in a list of channels.
 ZERO = -1
 
 
@@ -21,8 +21,8 @@ class Mover:
     """Slices, pads and gathers channels.
 
     Args:
-        fresh_name: Function that makes a name unique in the network: automatic
-            names of operations may collide with those of a loaded model.
+        fresh_name: Function that makes a name unique in the network. Keras's
+            automatic names may collide with those of a loaded model.
     """
 
     def __init__(self, fresh_name):
@@ -34,14 +34,14 @@ class Mover:
         return tensor
 
     def spread(self, tensor, places, channels, axis, name):
-        """Puts channels among others, which are 0.
+        """Inserts channels among others that are 0.
 
         Args:
             tensor: Tensor.
-            places: Integers, per channel of the tensor its place.
+            places: Integers, the place of every channel of the tensor.
             channels: Integer, number of channels of the result.
             axis: Integer, the channel axis.
-            name: Name that the operations' names begin with.
+            name: Prefix of the operations' names.
 
         Returns:
             List of tensors that add up to the result.
@@ -67,7 +67,7 @@ class Mover:
             tensor: Tensor.
             source: Integers; `ZERO` stands for a channel of zeros.
             axis: Integer, the channel axis.
-            name: Name that the operations' names begin with.
+            name: Prefix of the operations' names.
         """
         source = np.asarray(source)
         held = np.flatnonzero(source != ZERO)
@@ -79,8 +79,8 @@ class Mover:
         rank = len(tensor.shape)
         if axis != rank - 1 or rank == 2:
             return self._take(tensor, source, axis, name)
-        # Along the last axis TensorFlow gathers number by number, along
-        # another it moves whole planes. A compiler transposes nothing.
+        # TensorFlow gathers single numbers along the last axis, and whole
+        # planes along any other. Compilers remove the transpositions.
         forth = [0, rank - 1, *range(1, rank - 1)]
         back = [0, *range(2, rank), 1]
         tensor = self._transpose(tensor, forth, name)
@@ -120,5 +120,5 @@ class Mover:
 
 
 def _is_run(resolved):
-    """Whether each number, of some, is the next one."""
+    """Whether the numbers are consecutive, and there are any."""
     return len(resolved) > 0 and bool(np.all(np.diff(resolved) == 1))

@@ -1,4 +1,4 @@
-"""The channel flow in numbers, once it is known which gates are alive."""
+"""The channel analysis in numbers, for given alive channels of the gates."""
 
 import numpy as np
 
@@ -17,8 +17,8 @@ class ResolvedChannels:
             with the input. `(1,)` where the channel axis is unknown.
         live: The same for channels that are alive and needed.
         constants: Dict from `Value` to floats `(channels,)`, 0 where alive.
-            Where a constant ends at a border and a layer with a kernel sees
-            that, its mean contribution is taken, as hard pruning does.
+            Behind a layer with a kernel that sees a constant end at a border,
+            they include its mean contribution, as in hard pruning.
     """
 
     def __init__(self, analysis, masks):

@@ -66,6 +66,8 @@ def close_gates(model, seed=0, share=0.5, dead=()):
         alive = rng.random(size) >= share
         alive[rng.integers(size)] = True
         alive &= gate.name not in dead
+        # Also where `open_gates` fixed them: `fix` would keep them as they are.
+        gate.fixed_value.assign(np.full(size, LEARNING))
         # A factor of its own for every channel, from 0.1 to 1.
         set_gate(gate, np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0))
         np.testing.assert_array_equal(gate.alive(), alive)

@@ -1,12 +1,12 @@
-"""What activation functions do to channels and to constants."""
+"""The effect of activation functions on channels and on constants."""
 
 import keras
 import numpy as np
 
 from keras_bar.analysis.rules.base import to_numpy
 
-# Functions of one number. Softmax, glu and their kin look at several channels
-# at once and are no members.
+# Functions of one number. Softmax, glu and the like combine several channels
+# and are not listed.
 _ELEMENTWISE = (
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish "
     "hard_tanh leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu "
@@ -17,7 +17,7 @@ _LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
 
 
 def _functions(names):
-    """The functions of these names in Keras."""
+    """The Keras functions with these names."""
     modules = (keras.activations, keras.ops)
     return {
         getattr(module, name)

@@ -1,4 +1,4 @@
-"""What a rule answers about a layer, and the boundary for all others."""
+"""The base class of rules, and the boundary for layers without one."""
 
 import dataclasses
 import math
@@ -7,6 +7,10 @@ import keras
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.counting import may_multiply
+
+# Rule classes, by whether they hold for a layer or an operation, and its name.
+_REGISTRY: dict = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +23,8 @@ class Term:
         factors: Tuple of `(Expression, channels)`; a single value counts for
             all of the channels.
         conditions: Tuple of `(Expression, 1)`, single values: whether the
-            summand counts. They are asked of the gates themselves, also where
-            more channels are computed than these leave open.
+            summand counts. They are evaluated at the gates themselves, also
+            where more channels are computed than these leave open.
     """
 
     metric: str
@@ -32,9 +36,56 @@ class Term:
 class Rule:
     """How one kind of layer treats channels.
 
-    The first methods describe it to the channel flow, with expressions; the
-    others compute with numbers once it is known which channels are dead.
+    A kind of layer is one subclass and nothing else: its attributes say which
+    layers it holds for and what these do, its first methods describe them to
+    the channel analysis with expressions, and the others compute with numbers
+    once it is known which channels are dead.
+
+    Attributes:
+        layers: Class names of Keras layers, separated by spaces.
+        operations: Class names of `keras.ops` operations.
+        reason: Why the layer needs every channel; empty if it does not.
+        prunable: Whether a gate behind it can prune its channels.
+        passes_channels: Whether output channel i depends on input channel i
+            alone and is constant where that is, so that a gate may as well
+            stand in front of the layer.
+        ties_channels: Whether output channel i is made of channel i of every
+            input of full size, so that all keep the same channels.
+        mixes_channels: Whether every output channel may depend on every input
+            channel.
+        moves_channels: Whether it places input channels by index.
+        unites_channels: Whether its output keeps the union of the channels of
+            its inputs.
+        folds_constants: Whether constants that enter it can be moved into its
+            bias.
+        subtracts_mean: Whether it subtracts `moving_mean` from its input, so
+            that a constant in front of it can be moved there.
+        ends_constants: Whether a constant that enters it is surrounded by
+            zeros behind it.
     """
+
+    layers = ""
+    operations = ""
+    reason = ""
+    prunable = False
+    passes_channels = False
+    ties_channels = False
+    mixes_channels = False
+    moves_channels = False
+    unites_channels = False
+    folds_constants = False
+    subtracts_mean = False
+    ends_constants = False
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        for is_layer, attribute in ((True, "layers"), (False, "operations")):
+            for name in vars(cls).get(attribute, "").split():
+                _REGISTRY[is_layer, name] = cls
+
+    def specialized(self, node, analysis):
+        """The rule for a special case of the layer; by default this one."""
+        return self
 
     def refuse(self, node, analysis):
         """The reason why this rule does not hold for the node, or None."""
@@ -49,16 +100,73 @@ class Rule:
         raise NotImplementedError
 
     def round_up(self, node, need, analysis):
-        """The need for the output, rounded up to what can be computed."""
+        """The need for the output, rounded up to channels that the layer can
+        compute."""
         return need
 
     def propagate_needed(self, node, analysis):
         """List of `Expression`, the need for each input."""
         raise NotImplementedError
 
+    def gate(self, node):
+        """The gate that multiplies a tensor at this node, or None."""
+        return None
+
+    def only_scales(self, value, node):
+        """Whether an input scales the channels of another and has none of its
+        own to keep."""
+        return False
+
+    def is_counted(self, node):
+        """Whether `terms` counts every multiply-add of the layer."""
+        return True
+
     def terms(self, node, analysis):
         """List of `Term`, the cost of the layer."""
         return []
+
+    def gains_bias(self, node, analysis):
+        """A single value: whether constants enter it that need a bias it does
+        not have. None if that never happens."""
+        return None
+
+    def output_weights(self, layer, factors):
+        """Pairs of a weight and the axis along which it scales the output;
+        empty if nothing scales it by these factors."""
+        return []
+
+    def order_ties(self, node, analysis):
+        """The tensors whose channels are stored in the order of the output's.
+
+        Returns:
+            List of tuples of a `Value`, the output channels that it holds,
+            and its own channels that they are.
+        """
+        known = [
+            x for x in node.inputs if analysis.channels[x].axis is not None
+        ]
+        output = analysis.channels[node.output]
+        if not self.ties_channels or output.axis is None or not known:
+            return []
+        everything = np.arange(output.size)
+        return [
+            (value, everything, everything)
+            for value in [*known, *node.outputs[1:]]
+            if analysis.channels[value].size == output.size
+        ]
+
+    def output_order(self, node, analysis, order_of):
+        """All output channels in the order that the layer prescribes.
+
+        Args:
+            node: `Node`.
+            analysis: `ChannelAnalysis`.
+            order_of: Function from an input `Value` to its channels, in order.
+
+        Returns:
+            Integer array, or None if any order will do.
+        """
+        return None
 
     def constants(self, node, resolved):
         """Constants of the output's dead channels, shape `(channels,)`."""
@@ -76,12 +184,19 @@ class Boundary(Rule):
     Args:
         reason: Why; shown to the user.
         rule: The rule of its kind, which knows its costs; None for a layer
-            nothing is known of.
+            without one.
     """
+
+    mixes_channels = True
 
     def __init__(self, reason, rule=None):
         self.reason = reason
         self.rule = rule
+
+    def is_counted(self, node):
+        if self.rule is None:
+            return not may_multiply(node.op)
+        return self.rule.is_counted(node)
 
     def restored_inputs(self, node, analysis):
         return [i for i, x in enumerate(node.inputs) if analysis.removable(x)]
@@ -102,7 +217,7 @@ class Boundary(Rule):
         terms = self.rule.terms(node, analysis) if self.rule else []
         costs = [term for term in terms if term.metric != "params"]
         if node is node.shared_calls[0]:
-            # Its weights exist once, however often it is called.
+            # The weights exist once, no matter how often it is called.
             weights = getattr(node.op, "weights", ())
             count = sum(math.prod(x.shape) for x in weights)
             factor = (self._is_read(node.shared_calls, analysis), 1)
@@ -117,14 +232,35 @@ class Boundary(Rule):
         return outputs
 
 
+def registered(op):
+    """The rule of the kind of an operation, or None.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    is_layer = isinstance(op, keras.layers.Layer)
+    rule = _REGISTRY.get((is_layer, type(op).__name__))
+    return rule and rule()
+
+
+def unknown(node):
+    """Why a node without a rule needs every channel."""
+    return f"no rule knows how {type(node.op).__name__} treats channels"
+
+
+def has_full_shape(value, node):
+    """Whether an operand is as large as the output, and not broadcast."""
+    return value.shape[1:] == node.output.shape[1:]
+
+
 def product(dims):
-    """Product of dimensions; NaN where one is unknown, so that a cost that
-    depends on it is not silently wrong."""
+    """Product of dimensions; NaN where one is unknown, so that no cost that
+    depends on it is silently wrong."""
     return math.prod(math.nan if x is None else x for x in dims)
 
 
 def positions(value, axis):
-    """Number of places per channel, per sample."""
+    """Number of positions per channel and sample."""
     return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
 
 

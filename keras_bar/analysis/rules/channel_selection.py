@@ -1,5 +1,7 @@
-"""Rules of layers that move channels along their axis: what compact models
-are made of, so that they can be gated, and pruned, anew."""
+"""Rules of layers that move channels along their axis.
+
+Compact models contain them, so that these can be gated and pruned again.
+"""
 
 import numpy as np
 
@@ -10,8 +12,12 @@ from keras_bar.analysis.rules.base import agree
 
 
 class Mixed(Rule):
-    """This package's `MixedResidual`: every input holds some channels of the
-    output. With it compact models can be gated, and pruned, anew."""
+    """keras_bar.layers.MixedResidual: every input holds some channels of the
+    output."""
+
+    layers = "MixedResidual"
+    moves_channels = True
+    unites_channels = True
 
     def axis(self, node):
         return node.op.axis % len(node.output.shape)
@@ -21,8 +27,21 @@ class Mixed(Rule):
             return "it works along another axis than the channels"
         return None
 
+    def is_counted(self, node):
+        rank = len(node.output.shape)
+        return not any(node.op.is_product(x, rank) for x in node.op.indices)
+
+    def order_ties(self, node, analysis):
+        return [
+            (value, places, np.arange(len(places)))
+            for value, places in zip(
+                node.inputs, self.places(node), strict=True
+            )
+            if analysis.channels[value].axis is not None
+        ]
+
     def places(self, node):
-        """Per input, its channels' places in the output."""
+        """Per input, the places of its channels in the output."""
         everything = np.arange(node.op.channels)
         return [
             everything if i is None else np.array(i) for i in node.op.indices
@@ -63,8 +82,10 @@ class Mixed(Rule):
 
 
 class ChannelPad(Rule):
-    """keras.ops.pad with channels of zeros. In the compact model they are not
-    stored: who adds the tensor to another places its channels anew."""
+    """keras.ops.pad with channels of zeros. The compact model does not store
+    them: an addition that reads the tensor places its channels itself."""
+
+    moves_channels = True
 
     def holds(self, node, analysis):
         """Whether a padding adds channels."""
@@ -81,6 +102,11 @@ class ChannelPad(Rule):
     def places(self, node, channels):
         """The places of the input's channels in the output."""
         return pad_widths(node)[channels.axis, 0] + np.arange(channels.size)
+
+    def order_ties(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        places = self.places(node, channels)
+        return [(node.inputs[0], places, np.arange(channels.size))]
 
     def propagate_alive(self, node, analysis):
         (channels,), output = analysis.inputs(node), node.output
@@ -109,8 +135,9 @@ class ChannelPad(Rule):
 
 
 class Selection(Rule):
-    """keras.ops.take and slices along the channels, which mixed connectivity
-    leaves in a compact model."""
+    """keras.ops.take and slices along the channels."""
+
+    moves_channels = True
 
     def refuse(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
@@ -119,7 +146,7 @@ class Selection(Rule):
         chosen = self.chosen(node, axis)
         if chosen is None:
             return "it selects along another axis than the channels"
-        # Those that are 0 whatever the gates do may stand in many places.
+        # A channel that is 0 whatever the gates do may be taken repeatedly.
         channels = analysis.inputs(node)[0]
         zero = analysis.algebra.absent(channels.nonzero)
         chosen = chosen[~np.broadcast_to(zero, channels.size)[chosen]]
@@ -130,6 +157,13 @@ class Selection(Rule):
     def chosen(self, node, axis):
         """The channels that it takes, or None."""
         raise NotImplementedError
+
+    def order_ties(self, node, analysis):
+        axis = analysis.inputs(node)[0].axis
+        if axis is None:
+            return []
+        chosen = self.chosen(node, axis)
+        return [(node.inputs[0], np.arange(len(chosen)), chosen)]
 
     def propagate_alive(self, node, analysis):
         (channels,) = analysis.inputs(node)
@@ -167,6 +201,8 @@ class Selection(Rule):
 class Take(Selection):
     """keras.ops.take."""
 
+    operations = "Take"
+
     def chosen(self, node, axis):
         args = [*node.args, *node.kwargs.values()]
         value, rank = node.inputs[0], len(node.inputs[0].shape)
@@ -181,10 +217,12 @@ class Take(Selection):
 class Slice(Selection):
     """Slicing with brackets, `x[..., 3:8]`."""
 
+    operations = "GetItem"
+
     def chosen(self, node, axis):
         key, value = node.args[1], node.inputs[0]
         rank = len(value.shape)
-        # Loaded from a file it is a list.
+        # The key is a list in a model that was loaded from a file.
         key = tuple(key) if isinstance(key, list | tuple) else (key,)
         if not all(isinstance(x, slice) or x is Ellipsis for x in key):
             return None
@@ -199,11 +237,11 @@ class Slice(Selection):
         return np.arange(value.shape[axis])[key[axis]]
 
 
-NO_ZEROS = "it pads with something else than zeros"
+NO_ZEROS = "it pads with values other than zeros"
 
 
 def pad_widths(node):
-    """Array `(rank, 2)`: what keras.ops.pad adds before and after."""
+    """Array `(rank, 2)`: the numbers that keras.ops.pad adds on each side."""
     rank = len(node.inputs[0].shape)
     return np.broadcast_to(node.op.pad_width, (rank, 2))
 
@@ -215,7 +253,7 @@ def pads_zeros(node):
 
 
 def _inverse(places, size):
-    """Per channel of a larger vector, where in `places` it is."""
+    """Per channel of a larger vector, its index in `places`."""
     index = np.full(size, ABSENT)
     index[places] = np.arange(len(places))
     return index

@@ -1,4 +1,4 @@
-"""Rules of layers that treat every channel by itself."""
+"""Rules of layers that treat every channel separately."""
 
 import keras
 import numpy as np
@@ -9,15 +9,18 @@ from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import channel_axis
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.base import unknown
 from keras_bar.analysis.rules.channel_selection import NO_ZEROS
+from keras_bar.analysis.rules.channel_selection import ChannelPad
 from keras_bar.analysis.rules.channel_selection import pads_zeros
-from keras_bar.analysis.rules.kernels import Kernel
-from keras_bar.analysis.rules.kernels import Padding
 
 
 class Channelwise(Rule):
     """A layer that maps channel i of its input to channel i of its output and
     turns a constant into a constant."""
+
+    passes_channels = True
+    ties_channels = True
 
     def axis(self, node, analysis):
         """Channel axis of the output."""
@@ -50,7 +53,7 @@ class Channelwise(Rule):
         return True
 
     def constants(self, node, resolved):
-        """By default a constant stays what it is."""
+        """By default a constant stays the same."""
         return resolved.constants[node.inputs[0]]
 
     def rebuild(self, node, builder):
@@ -71,6 +74,15 @@ class Channelwise(Rule):
 
 class Elementwise(Channelwise):
     """Activations, and arithmetic with a number."""
+
+    layers = "ReLU LeakyReLU ELU"
+    operations = (
+        "Relu Relu6 LeakyRelu Elu Celu Selu Gelu Silu Sigmoid LogSigmoid "
+        "HardSigmoid HardSilu HardTanh HardShrink SoftShrink TanhShrink "
+        "Softplus Softsign Squareplus SparsePlus SparseSigmoid Threshold "
+        "Tanh Exp Expm1 Log1p Square Sqrt Abs Absolute Negative Clip Sin Cos "
+        "Cast StopGradient"
+    )
 
     def refuse(self, node, analysis):
         for x in keras.tree.flatten((node.args, node.kwargs)):
@@ -95,18 +107,46 @@ class Elementwise(Channelwise):
 class Activation(Elementwise):
     """keras.layers.Activation: only with a function of one number."""
 
+    layers = "Activation"
+
     def refuse(self, node, analysis):
         if not activations.is_elementwise(node.op.activation):
             return "its activation looks at several channels at once"
         return None
 
 
+class Quotient(Elementwise):
+    """Division and powers, of one tensor and a number."""
+
+    operations = "Divide TrueDivide Power"
+
+    def refuse(self, node, analysis):
+        if len(node.inputs) > 1:
+            return unknown(node)
+        return super().refuse(node, analysis)
+
+
 class Spatial(Channelwise):
-    """Pooling, cropping, up-sampling: moves values about within a channel."""
+    """Pooling, cropping, up-sampling: moves values within a channel."""
+
+    layers = (
+        "MaxPooling1D MaxPooling2D MaxPooling3D "
+        "AveragePooling1D AveragePooling2D AveragePooling3D "
+        "AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D "
+        "AdaptiveAveragePooling1D AdaptiveAveragePooling2D "
+        "AdaptiveAveragePooling3D "
+        "Cropping1D Cropping2D Cropping3D "
+        "UpSampling1D UpSampling2D UpSampling3D "
+        "Identity ActivityRegularization GaussianNoise "
+        "SpatialDropout1D SpatialDropout2D SpatialDropout3D"
+    )
+    operations = "MaxPool AveragePool"
 
 
 class Removed(Channelwise):
-    """A layer of training only: the compact model does without it."""
+    """A layer that only training needs: the compact model omits it."""
+
+    layers = "BudgetState"
 
     def rebuild(self, node, builder):
         return [builder.read_for(node, 0)]
@@ -115,6 +155,8 @@ class Removed(Channelwise):
 class Dropout(Channelwise):
     """Dropout, whose mask may have a shape of its own."""
 
+    layers = "Dropout AlphaDropout GaussianDropout"
+
     def refuse(self, node, analysis):
         if getattr(node.op, "noise_shape", None) is not None:
             return "its noise shape fixes the channels"
@@ -122,8 +164,8 @@ class Dropout(Channelwise):
 
 
 class Localized(Channelwise):
-    """A layer that makes of a constant something that differs from place to
-    place, so that it has to be computed; only 0 stays 0."""
+    """A layer that turns a constant into values that differ by position, so
+    that they have to be computed; only 0 stays 0."""
 
     def propagate_alive(self, node, analysis):
         channels, axis = analysis.inputs(node)[0], self.axis(node, analysis)
@@ -133,18 +175,21 @@ class Localized(Channelwise):
         return [analysis.carries(node.output, axis, nonzero, nonzero)]
 
 
-class ZeroPadding(Padding, Localized):
+class ZeroPadding(Localized):
     """A constant other than 0 ends here. Layers with a kernel take that into
-    account; for anything else it has to be computed."""
+    account; for other readers the padded channel has to be computed."""
+
+    layers = "ZeroPadding1D ZeroPadding2D ZeroPadding3D"
+    ends_constants = True
 
     def propagate_alive(self, node, analysis):
         analysis.channels[node.output] = Channelwise.propagate_alive(
             self, node, analysis
         )[0]
         by_kernels = all(
-            # What else a reader of several tensors reads is not known yet.
+            # The other inputs of a reader are not analysed yet.
             len(reader.inputs) == 1
-            and isinstance(analysis.rule_for(reader), Kernel)
+            and analysis.rule_for(reader).folds_constants
             for reader in node.output.consumers
         )
         if by_kernels and node.output not in analysis.graph.outputs:
@@ -153,7 +198,13 @@ class ZeroPadding(Padding, Localized):
 
 
 class Pad(ZeroPadding):
-    """keras.ops.pad with zeros, beside the channels."""
+    """keras.ops.pad with zeros, along other axes than the channels."""
+
+    operations = "Pad"
+
+    def specialized(self, node, analysis):
+        pads_channels = ChannelPad().holds(node, analysis)
+        return ChannelPad() if pads_channels else self
 
     def refuse(self, node, analysis):
         return None if pads_zeros(node) else NO_ZEROS
@@ -162,6 +213,11 @@ class Pad(ZeroPadding):
 class GlobalPooling(Channelwise):
     """Leaves one value per channel."""
 
+    layers = (
+        "GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D "
+        "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D"
+    )
+
     def axis(self, node, analysis):
         axis = super().axis(node, analysis)
         return axis if node.op.keepdims or axis is None else 1
@@ -169,6 +225,8 @@ class GlobalPooling(Channelwise):
 
 class Reduction(Channelwise):
     """keras.ops.mean and max over other axes than the channels."""
+
+    operations = "Mean Max"
 
     def _reduced(self, node):
         axes, rank = node.op.axis, len(node.inputs[0].shape)

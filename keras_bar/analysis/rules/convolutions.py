@@ -15,13 +15,20 @@ from keras_bar.analysis.rules.kernels import Mixing
 class Convolution(Mixing):
     """Conv1D, Conv2D, Conv3D."""
 
+    layers = "Conv1D Conv2D Conv3D"
+    prunable = True
+
+    def specialized(self, node, analysis):
+        per_channel = GroupPerChannel.holds(node.op)
+        return GroupPerChannel() if per_channel else self
+
     def refuse(self, node, analysis):
         if node.op.groups > 1:
             return f"its {node.op.groups} groups fix the channels"
         return super().refuse(node, analysis)
 
     def applications(self, node):
-        """Number of times the kernel is applied per sample."""
+        """Number of applications of the kernel per sample."""
         return positions(node.output, self.axis(node, node.output))
 
     def terms(self, node, analysis):
@@ -39,12 +46,16 @@ class Convolution(Mixing):
 class TransposedConvolution(Convolution):
     """Conv1DTranspose, Conv2DTranspose, Conv3DTranspose."""
 
+    layers = "Conv1DTranspose Conv2DTranspose Conv3DTranspose"
+    output_axis = -2
+    input_axis = -1
+
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
 
     def pads(self, node):
-        # Output positions see different taps of the kernel: a constant input
-        # gives no constant output.
+        # Output positions see different taps of the kernel, so that a constant
+        # input does not give a constant output.
         return any(k > 1 for k in node.op.kernel_size)
 
     def applications(self, node):
@@ -60,12 +71,11 @@ class TransposedConvolution(Convolution):
         if old.use_bias:
             new.bias.assign(to_numpy(old.bias)[writes])
 
-    output_axis = -2
-    input_axis = -1
-
 
 class SeparableConvolution(Convolution):
     """SeparableConv1D, SeparableConv2D: a depthwise, then a 1x1 kernel."""
+
+    layers = "SeparableConv1D SeparableConv2D"
 
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
@@ -109,6 +119,10 @@ class SeparableConvolution(Convolution):
 class DepthwiseConvolution(Kernel):
     """DepthwiseConv1D, DepthwiseConv2D: each channel has its own kernels."""
 
+    layers = "DepthwiseConv1D DepthwiseConv2D"
+    prunable = True
+    ties_channels = True
+
     def refuse(self, node, analysis):
         if not activations.is_elementwise(node.op.activation):
             return "its activation looks at several channels at once"
@@ -119,7 +133,7 @@ class DepthwiseConvolution(Kernel):
         return layer.depth_multiplier
 
     def smaller(self, layer, reads):
-        """Configuration entries of the layer that reads only `reads`."""
+        """Configuration entries of a layer that reads only `reads`."""
         return {}
 
     def filters(self, layer):
@@ -143,7 +157,7 @@ class DepthwiseConvolution(Kernel):
         return [analysis.carries(node.output, axis, alive, nonzero)]
 
     def round_up(self, node, need, analysis):
-        # All outputs of an input channel are computed, or none.
+        # Either all outputs of an input channel are computed or none.
         copies = self.copies(node.op)
         inputs = node.output.shape[self.axis(node, node.output)] // copies
         live = analysis.algebra.any_of(need, copies)
@@ -173,6 +187,13 @@ class DepthwiseConvolution(Kernel):
             vector = np.zeros_like(vector)  # Hard pruning removes it.
         return self.shifted(node, vector)
 
+    def output_order(self, node, analysis, order_of):
+        copies = self.copies(node.op)
+        if copies == 1:
+            return None
+        order = copies * order_of(node.inputs[0])[:, None]
+        return (order + np.arange(copies)).reshape(-1)
+
     def rebuild(self, node, builder):
         value, layer = node.inputs[0], node.op
         writes, copies = builder.order[node.output], self.copies(layer)
@@ -193,12 +214,12 @@ class DepthwiseConvolution(Kernel):
 
 
 class GroupPerChannel(DepthwiseConvolution):
-    """Conv1D, Conv2D, Conv3D with a group for every input channel: depthwise
-    convolutions with a kernel `(..., 1, out)`, as ConvNeXt writes them."""
+    """Conv1D, Conv2D, Conv3D with one group per input channel: a depthwise
+    convolution with a kernel `(..., 1, out)`, as in ConvNeXt."""
 
     @staticmethod
     def holds(layer):
-        """Whether a convolution is one of these."""
+        """Whether a convolution has one group per input channel."""
         groups = getattr(layer, "groups", 1)
         return groups > 1 and layer.kernel.shape[-2] == 1
 

@@ -1,4 +1,4 @@
-"""Rules of this package's own layers."""
+"""Rules of gates."""
 
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import to_numpy
@@ -7,14 +7,13 @@ from keras_bar.layers import ChannelGate
 
 
 class Gate(Channelwise):
-    """A gate: where channels die, and leave exactly 0."""
+    """A gate: its dead channels are exactly 0."""
 
     def gate(self, node):
-        """The gate that multiplies a tensor at this node."""
         return node.op
 
     def gated(self, node):
-        """The tensor that it multiplies."""
+        """The tensor that the gate multiplies."""
         return node.inputs[0]
 
     def refuse(self, node, analysis):
@@ -56,13 +55,13 @@ class Gate(Channelwise):
                     tensor, node.output, f"{node.name}_scale", scale=factors
                 )
             outputs[0] = tensor
-        # Nobody reads the factors themselves: they are numbers by now.
+        # Nobody reads the factors themselves: they are constants by now.
         return outputs
 
 
 class SharedGate(Gate):
-    """The product with the factors of a gate at another node: how regular
-    connectivity applies one gate to several writers of a stream."""
+    """The product with the factors of a gate at another node, by which regular
+    connectivity applies one gate to several writers of a residual group."""
 
     def refuse(self, node, analysis):
         return None
@@ -77,7 +76,7 @@ class SharedGate(Gate):
 
 def shared_gate(node):
     """The gate whose factors multiply the other input of a product, or None
-    if this is a product like any other."""
+    if the product has no such factors."""
     gates = [x.producer.op for x in node.inputs if _is_factor(x)]
     return gates[0] if len(gates) == 1 and len(node.inputs) == 2 else None
 

@@ -1,9 +1,9 @@
-"""Rules of layers with a kernel: they add up what they read.
+"""Rules of layers with a kernel: weighted sums of their inputs.
 
-A dead input channel that holds a constant adds a constant to the output, which
-hard pruning moves into the bias, or into the mean of the batch normalization
-behind the layer. That is exact unless the layer sees the constant end, at a
-border padded with zeros; see `keras_bar.compaction.hard_pruning`.
+A dead input channel that holds a constant adds a constant to the output. Hard
+pruning moves it into the bias, or into the mean of the batch normalization
+behind the layer. That is exact unless the constant ends within the layer's
+reach, at a border padded with zeros; see `keras_bar.compaction.hard_pruning`.
 """
 
 import keras
@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
-from keras_bar.analysis.rules.base import Boundary
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import agree
@@ -20,23 +19,21 @@ from keras_bar.analysis.rules.base import channel_axis
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 
-# Stands for an unknown height or width when border effects are averaged.
+# Replaces an unknown height or width when border effects are averaged.
 TYPICAL_SIZE = 32
 
 
-class Padding(Rule):
-    """Base of the rule of zero padding: behind it a constant ends."""
-
-
 class Kernel(Rule):
-    """What convolutions (also depthwise ones) and dense layers share."""
+    """Base class for convolutions, depthwise ones too, and dense layers."""
+
+    folds_constants = True
 
     def axis(self, node, value):
         """Channel axis of an input or output tensor."""
         return channel_axis(node.op.data_format, len(value.shape))
 
     def pads(self, node):
-        """Whether the kernel sees zeros beyond the border."""
+        """Whether the kernel reads zeros beyond the border."""
         padded = node.op.padding in ("same", "causal")
         return padded and any(k > 1 for k in node.op.kernel_size)
 
@@ -64,7 +61,7 @@ class Kernel(Rule):
         return not node.op.use_bias and activations.preserves_zero(activation)
 
     def takes_shift(self, node, analysis):
-        """Whether a constant can be added to what it computes."""
+        """Whether a constant can be added to its output."""
         return node.op.use_bias or following_norm(node, analysis) is not None
 
     def sees_end(self, node, analysis):
@@ -77,7 +74,7 @@ class Kernel(Rule):
         return resolved.constants[(padding or node).inputs[0]]
 
     def response(self, node, resolved):
-        """What the constants that enter add to the output.
+        """The contribution to the output of the constants that enter.
 
         Returns:
             Array `(positions, out)`; a single position if the constants do
@@ -92,16 +89,16 @@ class Kernel(Rule):
             size = [1, *self.smallest_input(node)]
             size.insert(axis, 1)
         size[0], size[axis] = 1, len(constants)
-        picture = np.broadcast_to(along(constants, axis, len(size)), size)
-        picture = keras.ops.convert_to_tensor(picture.astype("float32"))
+        image = np.broadcast_to(along(constants, axis, len(size)), size)
+        image = keras.ops.convert_to_tensor(image.astype("float32"))
         if padding is not None:
-            (picture,) = trace.call(padding.op, padding, {value: picture})
-        output = _without_bias(node.op, picture.shape)(picture)
+            (image,) = trace.call(padding.op, padding, {value: image})
+        output = _without_bias(node.op, image.shape)(image)
         rows = np.moveaxis(to_numpy(output), self.axis(node, node.output), -1)
         return rows.reshape(-1, rows.shape[-1])
 
     def contribution(self, node, resolved):
-        """What the constants that enter add on average, array `(out,)`."""
+        """Mean contribution of the constants that enter, array `(out,)`."""
         if not np.any(self.entering(node, resolved)):
             return np.zeros(node.output.shape[self.axis(node, node.output)])
         return self.response(node, resolved).mean(axis=0)
@@ -112,17 +109,17 @@ class Kernel(Rule):
     input_axis = -2
 
     def output_kernel(self, layer):
-        """The weight that tells one output channel from another."""
+        """The weight with an axis for the output channels."""
         return layer.kernel
 
     def filters(self, layer):
-        """What makes each output channel, array `(weights, channels)`."""
+        """The filter of each output channel, array `(weights, channels)`."""
         kernel = to_numpy(self.output_kernel(layer))
         kernel = np.moveaxis(kernel, self.output_axis, -1)
         return kernel.reshape(-1, kernel.shape[-1])
 
     def forget(self, layer, dead):
-        """Makes a layer blind for the input channels `dead`."""
+        """Makes a layer ignore the input channels `dead`."""
         kernel = to_numpy(layer.kernel)
         kernel[..., dead, :] = 0.0
         layer.kernel.assign(kernel)
@@ -135,7 +132,9 @@ class Kernel(Rule):
 
 
 class Mixing(Kernel):
-    """A layer that makes every output channel from all input channels."""
+    """A layer that computes every output channel from all input channels."""
+
+    mixes_channels = True
 
     def propagate_alive(self, node, analysis):
         (channels,), algebra = analysis.inputs(node), analysis.algebra
@@ -174,19 +173,17 @@ class Mixing(Kernel):
         return [Term("params", 1, (writes,), ((gained, 1),))]
 
     def gains_bias(self, node, analysis):
-        """A single value: whether constants enter it that need a bias which it
-        has not. None if that never happens."""
         (channels,) = analysis.inputs(node)
         if not channels.constant or self.takes_shift(node, analysis):
             return None
         return analysis.algebra.exceeds(channels.nonzero, channels.alive)
 
     def constants(self, node, resolved):
-        """Only asked where no input channel is alive."""
+        """Only called where no input channel is alive."""
         return self.shifted(node, self.contribution(node, resolved))
 
     def size_config(self, writes):
-        """Configuration entries that say how many channels are written."""
+        """Configuration entries for the number of output channels."""
         return {"filters": len(writes)}
 
     def rebuild(self, node, builder):
@@ -200,14 +197,12 @@ class Mixing(Kernel):
         return outputs
 
     def assign(self, old, new, reads, writes):
-        """Copies the weights of the channels that are left."""
+        """Copies the weights of the channels that remain."""
         new.kernel.assign(to_numpy(old.kernel)[..., reads, :][..., writes])
         if old.use_bias:
             new.bias.assign(to_numpy(old.bias)[writes])
 
     def output_weights(self, layer, factors):
-        """Pairs of a weight and the axis along which it scales the output;
-        none if the activation does not let these factors pass."""
         activation = layer.activation
         linear = activations.is_linear(activation)
         positive = activations.is_homogeneous(activation) and min(factors) >= 0
@@ -219,6 +214,8 @@ class Mixing(Kernel):
 
 class Dense(Mixing):
     """Dense: mixes the last axis."""
+
+    layers = "Dense"
 
     def axis(self, node, value):
         return len(value.shape) - 1
@@ -250,17 +247,13 @@ def following_norm(node, analysis):
     if not activations.is_linear(node.op.activation):
         return None
     reader = value.consumers[0]
-    norm = isinstance(reader.op, keras.layers.BatchNormalization)
-    known = not isinstance(analysis.rules[reader], Boundary)
-    return reader if norm and known else None
+    return reader if analysis.rules[reader].subtracts_mean else None
 
 
 def _padding_before(node, analysis):
     """The zero padding whose output is what a node reads, or None."""
     producer = node.inputs[0].producer
-    padded = producer is not None and isinstance(
-        analysis.rules[producer], Padding
-    )
+    padded = producer is not None and analysis.rules[producer].ends_constants
     return producer if padded else None
 
 

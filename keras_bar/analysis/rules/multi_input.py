@@ -4,12 +4,22 @@ import keras
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import has_full_shape as has_full_shape
+from keras_bar.analysis.rules.channelwise import Elementwise
 
 
 class Merge(Rule):
-    """Combines tensors channel by channel; a result is constant only where
-    all of its operands are."""
+    """Combines tensors channel by channel. A result is constant only where all
+    of its operands are."""
+
+    ties_channels = True
+    unites_channels = True
+
+    def specialized(self, node, analysis):
+        is_layer = isinstance(node.op, keras.layers.Layer)
+        return self if is_layer or len(node.inputs) > 1 else Elementwise()
 
     def refuse(self, node, analysis):
         if len(node.inputs) == 1:
@@ -33,7 +43,7 @@ class Merge(Rule):
         return [analysis.carries(node.output, axes[0], alive, nonzero)]
 
     def join(self, inputs, algebra):
-        """Which channels vary, and which are not 0."""
+        """Which channels vary, and which may be other than 0."""
         alive = algebra.disjunction(*(c.alive for c in inputs))
         return alive, algebra.disjunction(*(c.nonzero for c in inputs))
 
@@ -62,7 +72,7 @@ class Merge(Rule):
             for i, x in enumerate(node.inputs)
             if builder.is_built(x)
         }
-        # An operand that is constant throughout gets the shape of another.
+        # An entirely constant operand takes the shape of another one.
         like = next(
             (tensors[x] for x in tensors if has_full_shape(x, node)), None
         )
@@ -77,21 +87,31 @@ class Merge(Rule):
 
 
 class Maximum(Merge):
+    """The larger of two numbers."""
+
+    layers = operations = "Maximum"
+
     def combine(self, arrays, node):
         return np.max(arrays, axis=0)
 
 
 class Minimum(Merge):
+    """The smaller of two numbers."""
+
+    layers = operations = "Minimum"
+
     def combine(self, arrays, node):
         return np.min(arrays, axis=0)
 
 
 class Sum(Merge):
-    """Linear combination: in the compact model a mixed residual connection.
+    """Linear combination: a mixed residual connection in the compact model.
 
-    The supplement's Algorithm 1: each operand stores its own alive channels,
-    and adds them where they belong.
+    As in Algorithm 1 of the supplement, each operand stores its own alive
+    channels and adds them where they belong.
     """
+
+    layers = operations = "Add"
 
     def weights(self, node):
         """The factor of every operand."""
@@ -113,17 +133,27 @@ class Sum(Merge):
 
 
 class Subtract(Sum):
+    """The first operand minus the second."""
+
+    layers = operations = "Subtract"
+
     def weights(self, node):
         return [1.0, -1.0]
 
 
 class Average(Sum):
+    """The mean of all operands."""
+
+    layers = "Average"
+
     def weights(self, node):
         return [1.0 / len(node.inputs)] * len(node.inputs)
 
 
 class ScaledResidual(Sum):
     """InceptionResNet's `x + scale * residual`."""
+
+    layers = "CustomScaleLayer"
 
     def weights(self, node):
         return [1.0, node.op.scale]
@@ -133,13 +163,25 @@ class Multiply(Merge):
     """Multiply: a channel that is 0 in one operand is 0 in the product, so
     squeeze-and-excitation follows the channels it scales."""
 
+    layers = operations = "Multiply"
+    unites_channels = False
+
+    def specialized(self, node, analysis):
+        shared = gates.shared_gate(node)
+        if shared is not None:
+            return gates.SharedGate()
+        return super().specialized(node, analysis)
+
+    def only_scales(self, value, node):
+        return not has_full_shape(value, node)
+
     def join(self, inputs, algebra):
         varies = algebra.disjunction(*(c.alive for c in inputs))
         nonzero = algebra.conjunction(*(c.nonzero for c in inputs))
         return algebra.conjunction(varies, nonzero), nonzero
 
     def propagate_needed(self, node, analysis):
-        # Where one operand is 0 nobody needs the others.
+        # Nobody needs the other operands where one is 0.
         inputs, needs = (
             analysis.inputs(node),
             super().propagate_needed(node, analysis),
@@ -161,7 +203,7 @@ class Multiply(Merge):
         rest = [x for x in node.inputs if not builder.is_built(x)]
         if not rest or len(built) > 1 or not has_full_shape(built[0], node):
             return super().rebuild(node, builder)
-        # The other operands hold nothing but constants: a fixed factor.
+        # The other operands only hold constants: a fixed factor.
         kept = builder.order[node.output]
         size = builder.analysis.channels[node.output].size
         arrays = [np.broadcast_to(builder.constants[x], (size,)) for x in rest]
@@ -173,6 +215,8 @@ class Multiply(Merge):
 
 class Concatenate(Rule):
     """Concatenate: channels one after the other."""
+
+    layers = operations = "Concatenate"
 
     def axis(self, node):
         return node.op.axis % len(node.output.shape)
@@ -209,6 +253,13 @@ class Concatenate(Rule):
         ends = np.cumsum(self.sizes(node))
         return np.split(np.arange(ends[-1]), ends[:-1])
 
+    def output_order(self, node, analysis, order_of):
+        parts = []
+        for value, ids in zip(node.inputs, self.numbering(node), strict=True):
+            known = analysis.channels[value].axis is not None
+            parts.append(ids[order_of(value)] if known else ids)
+        return np.concatenate(parts)
+
     def constants(self, node, resolved):
         parts = [
             np.broadcast_to(resolved.constants[x], (size,))
@@ -241,8 +292,3 @@ def broadcasts(value, node, analysis):
     if axis is None:
         return False
     return value.shape[axis] == 1 and node.output.shape[axis] != 1
-
-
-def has_full_shape(value, node):
-    """Whether an operand is as large as the output, and not broadcast."""
-    return value.shape[1:] == node.output.shape[1:]

@@ -12,6 +12,8 @@ from keras_bar.analysis.rules.channelwise import Channelwise
 class Flatten(Rule):
     """Flatten: every channel becomes one feature per position."""
 
+    layers = "Flatten"
+
     def refuse(self, node, analysis):
         if (
             analysis.removable(node.inputs[0])
@@ -21,7 +23,7 @@ class Flatten(Rule):
         return None
 
     def features(self, node, channels, stored):
-        """Channel of every feature, and the number of the feature in the full
+        """Channel of every feature, and index of the feature in the full
         network, if only the channels `stored` are flattened."""
         places = np.arange(positions(node.inputs[0], channels.axis))
         first = channels.axis != len(node.inputs[0].shape) - 1
@@ -42,8 +44,12 @@ class Flatten(Rule):
         return [analysis.carries(node.output, 1, alive, nonzero)]
 
     def propagate_needed(self, node, analysis):
-        # Dense layers read all features or none.
+        # Dense layers read either all features or none.
         return [analysis.algebra.any(analysis.needed[node.output])]
+
+    def output_order(self, node, analysis, order_of):
+        value = node.inputs[0]
+        return self.features(node, analysis.channels[value], order_of(value))[1]
 
     def constants(self, node, resolved):
         channels = resolved.analysis.channels[node.inputs[0]]
@@ -62,7 +68,9 @@ class Flatten(Rule):
 
 
 class Transpose(Channelwise):
-    """keras.ops.transpose: the channel axis goes where it is sent."""
+    """keras.ops.transpose: permutes the channel axis with the others."""
+
+    operations = "Transpose"
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
@@ -87,6 +95,8 @@ class Transpose(Channelwise):
 class Reshape(Channelwise):
     """Reshape that leaves the channel axis alone, such as (C,) to (1, 1, C)."""
 
+    layers = operations = "Reshape"
+
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
         if channels.axis is not None and self.axis(node, analysis) is None:
@@ -108,7 +118,7 @@ class Reshape(Channelwise):
         axis = builder.analysis.channels[node.output].axis
         if axis is None:
             return {}
-        # A -1 in the target has to be spelled out: the sizes change.
+        # A -1 in the target becomes explicit, because the sizes change.
         layer = isinstance(node.op, keras.layers.Layer)
         target = node.op.target_shape if layer else node.op.newshape
         shape = list(node.output.shape)
@@ -121,8 +131,8 @@ class Reshape(Channelwise):
 
 
 def untransposed(tensor, axes):
-    """What a transposition by `axes` would give back, if the tensor was made
-    by the opposite one; else None."""
+    """The tensor that a transposition by `axes` would restore, if the inverse
+    one made this tensor; otherwise None."""
     history = tensor._keras_history
     made = history.operation
     if type(made).__name__ != "Transpose" or made.axes is None:
@@ -133,7 +143,7 @@ def untransposed(tensor, axes):
 
 
 def _permutation(node):
-    """Per axis of the output, the axis of the input that it is."""
+    """Per axis of the output, the corresponding axis of the input."""
     rank, axes = len(node.inputs[0].shape), node.op.axes
     if axes is None:
         return list(range(rank))[::-1]

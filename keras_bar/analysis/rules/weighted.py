@@ -1,4 +1,4 @@
-"""Rules of layers with numbers of their own for every channel."""
+"""Rules of layers with weights for every channel."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_bar.analysis.rules.channelwise import Localized
 
 
 class Weighted(Channelwise):
-    """A layer with weights `(channels,)`, and scalars for all of them."""
+    """A layer with weights `(channels,)`, and scalars for all channels."""
 
     def terms(self, node, analysis):
         live = analysis.live(node.output)
@@ -27,8 +27,8 @@ class Weighted(Channelwise):
     def constants(self, node, resolved):
         vector = resolved.constants[node.inputs[0]]
         axis = resolved.analysis.channels[node.output].axis
-        picture = along(vector, axis, len(node.inputs[0].shape))
-        tensor = keras.ops.convert_to_tensor(picture, "float32")
+        image = along(vector, axis, len(node.inputs[0].shape))
+        tensor = keras.ops.convert_to_tensor(image, "float32")
         (result,) = trace.call(node.op, node, {node.inputs[0]: tensor})
         return to_numpy(result).reshape(-1)
 
@@ -41,7 +41,10 @@ class Weighted(Channelwise):
 
 
 class BatchNormalization(Weighted):
-    """Turns a constant into its shift; there constants are born."""
+    """Turns a dead channel, and any constant, into its shift."""
+
+    layers = "BatchNormalization"
+    subtracts_mean = True
 
     def refuse(self, node, analysis):
         axis = node.op.axis % len(node.inputs[0].shape)
@@ -55,8 +58,6 @@ class BatchNormalization(Weighted):
         return False
 
     def output_weights(self, layer, factors):
-        """Pairs of a weight and the axis along which it scales the output,
-        empty where the scale is no weight."""
         if layer.gamma is None:
             return []
         weights = [layer.gamma, layer.beta]
@@ -64,7 +65,9 @@ class BatchNormalization(Weighted):
 
 
 class LayerScale(Weighted):
-    """ConvNeXt's factor per channel."""
+    """A factor per channel, from ConvNeXt."""
+
+    layers = "LayerScale"
 
     def config(self, node, builder):
         kept = builder.order[node.output]
@@ -72,8 +75,10 @@ class LayerScale(Weighted):
 
 
 class Normalization(Weighted):
-    """keras.layers.Normalization: mean and variance per channel, or one for
-    all, as adapted weights or as configuration."""
+    """keras.layers.Normalization: mean and variance per channel, or one of
+    each, as adapted weights or in the configuration."""
+
+    layers = "Normalization"
 
     def refuse(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
@@ -102,6 +107,8 @@ class Normalization(Weighted):
 
 class PReLU(Localized):
     """A slope per channel, shared or not along the other axes."""
+
+    layers = "PReLU"
 
     def propagate_alive(self, node, analysis):
         axis = self.axis(node, analysis)
@@ -140,6 +147,8 @@ class PReLU(Localized):
 class Rescaling(Channelwise):
     """Scale and offset, each a number or one per channel."""
 
+    layers = "Rescaling"
+
     def _arrays(self, node):
         return {x: np.asarray(getattr(node.op, x)) for x in ("scale", "offset")}
 
@@ -152,10 +161,10 @@ class Rescaling(Channelwise):
             if array.size == 1:
                 continue
             if first and array.ndim < 3:
-                return "Keras reshapes its factors where channels come first"
+                return "Keras reshapes its factors if channels come first"
             full = (1,) * (len(shape) - array.ndim) + array.shape
             if len(full) > len(shape) or full[axis] != array.size:
-                return "its factors are not those of the channels"
+                return "its factors do not match the channels"
         return None
 
     def preserves_zero(self, node):
