@@ -211,6 +211,7 @@ def test_images_of_any_size_have_no_volume():
     assert all(gate.is_fixed for gate in pruning.gates_of(model))
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length():
     model = student(rate=0.03)
     x, y = tiny.data()
