@@ -16,12 +16,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
-# Trainings from end to end. Begun last, one would keep a single process busy
+# The files that take longest. Begun last, one would keep a single process busy
 # when all others are done.
 LONG = {
+    "compacting_test.py",
     "compare_test.py",
     "digits_test.py",
     "distribute_test.py",
+    "documentation_test.py",
     "fashion_mnist_test.py",
     "paper_recipes_test.py",
     "sensitivity_test.py",

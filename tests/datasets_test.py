@@ -139,6 +139,7 @@ def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
 def test_no_network_is_told_at_once(tmp_path, monkeypatch):
     def hang(*_, **__):
         time.sleep(30)
+        raise TimeoutError  # In a thread that outlives the test.
 
     monkeypatch.setattr(sources.urllib.request, "urlopen", hang)
     for name, source in sources.SOURCES.items():

@@ -145,7 +145,7 @@ def test_what_a_tuner_keeps_is_pruned(tmp_path, kind, settings):
     for trial in trials:
         assert trial.hyperparameters.get("hardness") != 5.0
         assert set(trial.hyperparameters.values) == names
-        # Of the last epoch, not of an early one.
+        # The last epoch counts, not an early one.
         (budget,) = trial.metrics.get_history("budget")[-1].value
         assert budget == pytest.approx(BUDGET)
     best = tuner.get_best_models()[0]

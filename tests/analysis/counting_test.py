@@ -10,6 +10,7 @@ from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
 from keras_bar.costs import CostModel
 from keras_bar.costs import measure_cost
+from tests.helpers import pruning
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -40,7 +41,7 @@ def with_pyramid():
 def test_layers_that_are_not_counted_are_named():
     expected = {"pyramid": "Pyramid"}
     model = with_pyramid()
-    gated = keras_bar.gate(model)
+    gated = pruning.close_gates(keras_bar.gate(model))
     for x in (model, gated, keras_bar.compact(gated)):
         cost = measure_cost(x)
         assert cost.uncounted == expected

@@ -178,7 +178,7 @@ def test_the_budget_acts_once_when_all_noise_is_drawn(kind, connectivity):
 
 
 def test_the_budget_waits_for_gates_that_come_later():
-    """Of a model that is gated once more, and of one whose output a gate of
+    """A model is gated once more, and one whose output a gate of
     its own makes."""
     model = two_heads(lambda i, o: (i, o))
     once = keras_bar.gate(model, skip=["one", "two", "three"])

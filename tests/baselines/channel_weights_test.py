@@ -25,7 +25,7 @@ USEFUL = {
 
 
 def redundant():
-    """A network some of whose channels are 0 on every picture."""
+    """A network some of whose channels are 0 on every image."""
     model = pruning.randomize(tiny.network())
     for name, useful in USEFUL.items():
         norm = model.get_layer(f"{name}_norm")

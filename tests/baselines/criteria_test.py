@@ -18,7 +18,7 @@ from tests.helpers import pruning
 pytestmark = pytest.mark.core
 
 
-def pictures(count=12, shape=(8, 8, 3)):
+def images(count=12, shape=(8, 8, 3)):
     rng = np.random.default_rng(0)
     return rng.normal(size=(count, *shape)).astype("float32")
 
@@ -45,7 +45,7 @@ def joined():
 def examples():
     """The functions in the text at the head of `criteria`."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", criteria.__doc__, re.MULTILINE)
-    space = {"np": np, "images": pictures()}
+    space = {"np": np, "images": images()}
     for block in blocks:
         exec(textwrap.dedent(block), space)
     return {x: space[x] for x in ("largest_weight", "strongest_activity")}
@@ -58,7 +58,7 @@ def test_examples_of_the_text(name, make, connectivity):
     criterion = examples()[name]
     model = make()
     seen, _ = pruning.asked(model, criterion, connectivity=connectivity)
-    read = [bool(x.activations(pictures())) for x in seen.values()]
+    read = [bool(x.activations(images())) for x in seen.values()]
     assert any(read) == (make is residual)
     assert all(read) == (make is residual and connectivity == "regular")
 
@@ -109,7 +109,7 @@ def test_comparing_layers_takes_channels_of_streams_too():
 def test_decompositions_are_compared_by_relative_accuracy(network):
     """Scale and number of channels that are read do not matter."""
     model = network
-    for inputs in (pictures(), None):
+    for inputs in (images(), None):
         criterion = baselines.InterpolativeDecomposition(inputs)
         _, scores = pruning.asked(model, criterion)
         for x in scores.values():
@@ -171,7 +171,7 @@ def test_pruning_is_closing_gates_by_hand(criterion, strength, tmp_path):
         gated, ["regular"], path=tmp_path / "small.keras"
     )
     small = baselines.prune(model, criterion, 0.5)
-    assert pruning.difference(small, hard, pictures()) < 1e-4
+    assert pruning.difference(small, hard, images()) < 1e-4
 
 
 class Merging:
@@ -238,12 +238,12 @@ class Pairs(keras.utils.PyDataset):
         return 1
 
     def __getitem__(self, index):
-        return pictures(), np.zeros(12)
+        return images(), np.zeros(12)
 
 
 @pytest.mark.parametrize(
     "inputs",
-    [Pairs(), "pictures", [], [[0.0, 1.0]], [pictures(3), pictures(4)]],
+    [Pairs(), "images", [], [[0.0, 1.0]], [images(3), images(4)]],
     ids=["dataset", "string", "empty", "numbers", "samples"],
 )
 def test_inputs_that_are_no_arrays(inputs):
@@ -255,7 +255,7 @@ def test_inputs_that_are_no_arrays(inputs):
 
 def test_a_dataset_is_no_array():
     data = pytest.importorskip("tensorflow").data
-    dataset = data.Dataset.from_tensor_slices(pictures()).batch(4)
+    dataset = data.Dataset.from_tensor_slices(images()).batch(4)
     with pytest.raises(ValueError, match="Received: _BatchDataset"):
         baselines.InterpolativeDecomposition(dataset)
 
@@ -263,11 +263,11 @@ def test_a_dataset_is_no_array():
 @pytest.mark.parametrize(
     ("inputs", "match"),
     [
-        (list(pictures()), r"Received: 12 of shapes \[\(8, 8, 3\)"),
-        (pictures()[0], r"Received: 1 of shapes \[\(8, 8, 3\)"),
-        (pictures(shape=(8, 8, 1)), r"Received: 1 of shapes \[\(12, 8, 8, 1"),
-        ([pictures()] * 2, r"Received: 2 of shapes"),
-        (pictures(0), "at least one sample"),
+        (list(images()), r"Received: 12 of shapes \[\(8, 8, 3\)"),
+        (images()[0], r"Received: 1 of shapes \[\(8, 8, 3\)"),
+        (images(shape=(8, 8, 1)), r"Received: 1 of shapes \[\(12, 8, 8, 1"),
+        ([images()] * 2, r"Received: 2 of shapes"),
+        (images(0), "at least one sample"),
     ],
     ids=["list", "one", "grey", "two", "none"],
 )

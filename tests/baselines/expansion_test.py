@@ -135,7 +135,7 @@ def test_constants_are_known_for_what_they_are_when_pruned_again():
 
 @core
 def test_factors_of_old_gates_are_gone():
-    """Of gates that a sigmoid keeps out of the weights."""
+    """A sigmoid had kept the factors out of the weights."""
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, activation="sigmoid", name="a")(inputs)
     x = layers.GlobalAveragePooling2D()(x)
@@ -160,7 +160,7 @@ def test_factors_of_old_gates_are_gone():
         ("image_constant_1", [[[[0.5, 0.25, 2.0]]]], 0.0),
     ],
 )
-def test_pictures_are_scaled_as_before(name, scale, offset):
+def test_images_are_scaled_as_before(name, scale, offset):
     """Neither a name nor a shape that a user may choose marks constants."""
     small = dead_branch(layers.Rescaling(scale, offset, name=name))
     budget = 2 * keras_bar.measure_cost(small).volume

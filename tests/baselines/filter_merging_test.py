@@ -63,12 +63,12 @@ def half_of_a(model):
     return keras_bar.measure_cost(model).volume - 4 * 64
 
 
-def pictures(count=70):
+def images(count=70):
     return RNG.normal(size=(count, 8, 8, 2)).astype("float32")
 
 
 def difference(small, model):
-    x = pictures(16)
+    x = images(16)
     return pruning.difference(small, model, x)
 
 
@@ -80,7 +80,7 @@ def test_decomposition_of_a_rank_deficient_layer_is_exact(norm, flatten, scope):
     model = repeat_channels(chain(norm, flatten), factors)
     small = baselines.prune(
         model,
-        baselines.InterpolativeDecomposition(pictures()),
+        baselines.InterpolativeDecomposition(images()),
         half_of_a(model),
         scope=scope,
         skip=() if flatten else ("b",),
@@ -151,7 +151,7 @@ def test_clusters_by_hand():
 def test_decomposition_is_the_best_fit_of_what_is_read():
     """The folded kernel is the least-squares solution, by NumPy."""
     model = chain(norm=False)
-    x = pictures()
+    x = images()
     small = baselines.prune(
         model,
         baselines.InterpolativeDecomposition(x),
@@ -183,7 +183,7 @@ def test_activations_are_compressed_without_a_loss():
         seen[channels.name] = channels.activations(x)
         return baselines.weight_magnitude(channels)
 
-    x = pictures()
+    x = images()
     baselines.prune(model, remember, 0.5)
     reads = keras.Model(model.inputs, model.get_layer("b").input)
     columns = numpy(reads(x)).reshape(-1, 8)
@@ -197,7 +197,7 @@ def test_a_stream_is_read_by_all_of_its_readers():
     """Pre-activation blocks: the stream's channels are read behind several
     batch normalizations, each with a kernel of its own to make up for it."""
     model = pruning.randomize(keras_bar.models.WideResNet(10, 0.5, (8, 8, 2)))
-    x = pictures()
+    x = images()
     expected = numpy(model(x))
 
     def error(criterion):
@@ -254,7 +254,7 @@ def test_behind_a_flattening_and_a_dropout():
     x = layers.ReLU()(layers.Dropout(0.5)(x))
     model = pruning.randomize(keras.Model(inputs, layers.Dense(3, name="b")(x)))
     model = repeat_channels(model, np.array([2.0, 0.5, 3.0, 1.0]))
-    criterion = baselines.InterpolativeDecomposition(pictures())
+    criterion = baselines.InterpolativeDecomposition(images())
     small = baselines.prune(model, criterion, half_of_a(model))
     assert small.get_layer("a").filters == 4
     assert difference(small, model) < 1e-4
@@ -272,7 +272,7 @@ def test_fewer_different_filters_than_clusters():
         skip=("b",),
     )
     assert small.get_layer("a").filters == 7
-    assert np.all(np.isfinite(numpy(small(pictures(4)))))
+    assert np.all(np.isfinite(numpy(small(images(4)))))
 
 
 def test_own_criterion_that_merges():

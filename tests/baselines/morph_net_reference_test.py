@@ -76,7 +76,7 @@ POSITIONS = {"chain": (36, 9), "residual": (36, 36)}
 def morph_student(kind):
     """A network whose norms have the scales GAMMAS, and their variables.
 
-    Of pictures (6, 6, 2), with 3x3 convolutions "same" without biases:
+    It takes images (6, 6, 2), with 3x3 convolutions "same" without biases:
     convolution of 5, norm, ReLU, convolution, norm, ReLU, average, 3 logits
     without biases. The second convolution has 4 channels and stride 2 in
     "chain"; in "residual" 5, and the input of it is added before its ReLU.

@@ -85,7 +85,7 @@ def test_gradient_by_hand(metric):
     alive = [np.sum(np.abs(x) > 0.1) for x in gammas]
     assert alive == [3, 3]
     taps = 2 * 36 * 9
-    # Of a convolution every weight counts, with the bias, and four numbers of
+    # Every weight of a convolution counts, with the bias, and four numbers of
     # the normalization.
     per_channel = {
         "volume": (36, 36),
@@ -111,7 +111,7 @@ def test_value_by_hand():
     control, state = pruning.control_of(model, regularizer)
     logged = control.logs(state)["penalty"]
     # A multiply-add is two; 16 places, 9 taps, 2 of 2 and 2 of 3 are alive.
-    # `a` reads the picture, whose one channel has no scale, `b` reads `a`, and
+    # `a` reads the image, whose one channel has no scale, `b` reads `a`, and
     # the two logits read `b`.
     c = 2 * 16 * 9
     assert logged == pytest.approx(1e-4 * (c * 2 + c * 2 * 2 + 2 * 2 * 2))
@@ -145,7 +145,7 @@ def test_the_last_channel_of_a_lifeline_is_left_alone():
     taps = 2 * 36 * 9
     slope = 1e-3 * (taps * 1 + 2 * 3)  # One of `a`, three logits.
     np.testing.assert_allclose(second, slope * np.array([1, -1, 1]), rtol=1e-4)
-    slope = 1e-3 * taps * (2 + 2)  # Of the picture, and of `b`.
+    slope = 1e-3 * taps * (2 + 2)  # The image, and `b`.
     np.testing.assert_allclose(first, slope * np.array([1, 0, 1]), rtol=1e-4)
 
 
@@ -236,7 +236,7 @@ def read_twice(inputs):
 
 
 def bare_writer(inputs):
-    """Of two that write a stream one is normalized."""
+    """One of two that write a stream is normalized."""
     normed = layers.BatchNormalization()(conv(inputs, "a"))
     return logits(layers.Add()([normed, conv(inputs, "c")]))
 

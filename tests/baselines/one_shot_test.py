@@ -13,7 +13,7 @@ from tests.helpers import pruning
 from tests.helpers import tiny
 
 core = pytest.mark.core
-PICTURES = np.random.default_rng(0).random((12, 8, 8, 3), "float32")
+IMAGES = np.random.default_rng(0).random((12, 8, 8, 3), "float32")
 
 
 def residual():
@@ -186,7 +186,7 @@ def test_pruned_again_and_again():
         (baselines.weight_magnitude, "layer"),
         (baselines.random_scores(0), "global"),
         (baselines.VectorQuantization(), "global"),
-        (baselines.InterpolativeDecomposition(PICTURES), "global"),
+        (baselines.InterpolativeDecomposition(IMAGES), "global"),
         (baselines.InterpolativeDecomposition(), "layer"),
     ],
     ids=["wm", "random", "vq", "id", "id-weights"],
@@ -204,7 +204,7 @@ def test_what_is_left_is_a_plain_model_within_budget(
     path = tmp_path / "small.keras"
     small.save(path)
     loaded = keras.models.load_model(path)
-    assert pruning.difference(loaded, small, PICTURES) < 1e-4
+    assert pruning.difference(loaded, small, IMAGES) < 1e-4
 
 
 def test_a_model_with_gates_is_refused():
@@ -236,7 +236,11 @@ def test_skip():
         ((lambda c: np.ones(3), 0.5), {}, r"Expected a number per channel"),
         ((lambda c: np.full(8, np.nan), 0.5), {}, "NaN"),
         ((lambda c: None, 0.5), {}, "Expected a number per channel"),
-        ((lambda c: baselines.random, 0.5), {}, "Received: <function random"),
+        (
+            (lambda c: baselines.random_scores, 0.5),
+            {},
+            "Received: <function random",
+        ),
         ((lambda c: [[1.0], [1.0, 2.0]], 0.5), {}, r"Received: \[\[1.0\]"),
         (("wm", 0.5), {}, "Received: criterion='wm'"),
         (

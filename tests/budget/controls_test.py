@@ -215,7 +215,7 @@ def test_gated_model_within_a_model():
     assert tiny.steps_done(student) == 2
 
 
-def test_params_of_a_network_for_pictures_of_any_size():
+def test_params_of_a_network_for_images_of_any_size():
     teacher = tiny.network(size=None)
     model = tiny.prepare(keras_bar.gate(teacher, seed=0), **QUICK)
     with warnings.catch_warnings():

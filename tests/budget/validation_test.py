@@ -118,13 +118,18 @@ def test_unknown_number_of_steps():
 
     model = tiny.student(**QUICK)
     with pytest.raises(ValueError, match="length of the training") as error:
-        model.fit(batches(), callbacks=[BudgetRegularizer(0.5), NoStep()])
+        model.fit(
+            batches(),
+            callbacks=[BudgetRegularizer(0.5), NoStep()],
+            shuffle=False,
+        )
     assert_three_beats(error)
     with pytest.warns(UserWarning, match="too short"):
         model.fit(
             batches(),
             steps_per_epoch=2,
             callbacks=[BudgetRegularizer(0.5)],
+            shuffle=False,
             verbose=0,
         )
     assert_finished(model, 0.5)

@@ -86,7 +86,7 @@ def test_hard_pruning_changes_only_what_explain_names():
     assert all(x.moved > 0 and x.error > 0 for x in told)
 
 
-def test_unknown_picture_size():
+def test_unknown_image_size():
     x = inputs = keras.Input((None, None, 3))
     x = conv_norm_relu(conv_norm_relu(x, 6), 8)
     model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))

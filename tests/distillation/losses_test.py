@@ -99,7 +99,7 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn_from_it():
 
 
 def two_headed(named):
-    """Two logits of the same pictures, as a list or by name."""
+    """Two logits of the same images, as a list or by name."""
     x = inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, name="stem")(x)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))

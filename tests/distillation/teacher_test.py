@@ -283,7 +283,7 @@ def test_examples_sorted_by_class(trained):
     teacher, x, y = trained
     order = np.argsort(y)
     assert not warnings_of(distiller(teacher), x[order], y[order])
-    # Of one class alone nothing can be said.
+    # Nothing can be said about one class alone.
     assert not warnings_of(distiller(broken(teacher)), x[y == 0], y[y == 0])
 
 

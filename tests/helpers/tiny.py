@@ -30,12 +30,12 @@ def network(width=WIDTH, size=6, **convolution):
 
 
 def data(samples=8 * BATCHES):
-    """Pictures, and the quadrant of them that is brightest."""
+    """Images, and the quadrant of them that is brightest."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(samples, 6, 6, 2)).astype("float32")
     y = rng.integers(0, 3, samples)
-    for picture, label in zip(x, y, strict=True):
-        picture[3 * (label % 2) :, 3 * (label // 2) :] += 1.0
+    for image, label in zip(x, y, strict=True):
+        image[3 * (label % 2) :, 3 * (label // 2) :] += 1.0
     return x, y
 
 

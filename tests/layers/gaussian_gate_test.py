@@ -165,6 +165,7 @@ def test_a_negative_factor_does_not_pass_an_activation():
     )
     (gate,) = pruning.gates_of(model)
     gate.scaled_mu.assign([-1.0, 0.5, -2.0, 0.0])
+    gate.fix()
     small = keras_bar.compact(model)
     x = pruning.inputs_for(model)
     assert pruning.difference(small, keras_bar.hard_prune(model), x) < 1e-5

@@ -185,7 +185,7 @@ def test_channels_are_opened_at_a_factor_of_choice():
 
 @pytest.mark.core
 def test_mean_factor_is_that_of_many_samples():
-    """Of many channels alike, at once."""
+    """For many channels alike, at once."""
     gate = gate_of(np.repeat([-2.0, 0.0, 1.5], 4000))
     means = np.reshape(ops.convert_to_numpy(gate.sample()), (3, 4000)).mean(1)
     found = ops.convert_to_numpy(gate.mean())

@@ -30,7 +30,7 @@ def texts(axes):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The axes of the pictures that were saved."""
+    """The axes of the figures that were saved."""
     saved = []
     save = plotting.save
 
@@ -82,7 +82,7 @@ def test_latency_is_measured_per_model():
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
-def test_budget_picture(drawn, tmp_path, ending):
+def test_budget_figure(drawn, tmp_path, ending):
     history = {
         "flops": [1.0, 0.4, 0.0],
         "budget": [1.01, 0.5, 0.25],
@@ -94,11 +94,11 @@ def test_budget_picture(drawn, tmp_path, ending):
     (axes,) = drawn
     assert "FLOPs" in axes.get_ylabel()
     assert len(axes.lines) == 3
-    # A network that came apart does not stretch the picture.
+    # A network that came apart does not stretch the figure.
     assert axes.get_ylim()[0] == 0.125
 
 
-def test_channels_picture_shows_removed_blocks(drawn, tmp_path, gated):
+def test_channels_figure_shows_removed_blocks(drawn, tmp_path, gated):
     path = tmp_path / "channels.png"
     reports.plot_channels({"1/2": keras_bar.measure_cost(gated)}, path)
     assert path.stat().st_size > 1000
@@ -161,7 +161,7 @@ def test_accuracies_per_method(drawn, tmp_path):
     (band,) = figure.axes[1].collections
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((79, 81))
-    # One legend for both, which must not run out of the picture.
+    # One legend for both, which must not run out of the figure.
     (legend,) = figure.legends
     assert [x.get_text() for x in legend.get_texts()] == [
         "BAR",
@@ -245,7 +245,7 @@ def test_channels_of_no_network(tmp_path):
         lambda path: reports.plot_accuracies([], path),
     ],
 )
-def test_pictures_of_nothing(tmp_path, draw):
+def test_figures_of_nothing(tmp_path, draw):
     with pytest.raises(ValueError, match=r"Expected at least one .* Received"):
         draw(tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
@@ -266,7 +266,7 @@ def test_channels_are_found_by_their_layers(drawn, tmp_path, gated):
     assert heights[0] == heights[1]
 
 
-def test_a_picture_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "gates.svg"
     reports.plot_distributions(path)
     before = path.read_bytes()
