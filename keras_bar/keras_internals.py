@@ -5,6 +5,10 @@ them.
 """
 
 import keras
+import numpy as np
+
+# Steps of a schedule at which its learning rate is read.
+LOOKED_AT = 21
 
 
 def exempt_from_weight_decay(optimizer, variables):
@@ -68,3 +72,33 @@ def optimizers_in(optimizer):
     """List of an optimizer and the optimizers that it wraps or combines."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return [optimizer, *getattr(optimizer, "optimizers", ())]
+
+
+def optimizer_of(optimizer, variable):
+    """The optimizer that updates a variable, of those that one combines."""
+    first, *others = optimizers_in(optimizer)
+    for part in others:
+        known = getattr(part, "_trainable_variables", ())
+        if any(x is variable for x in known):
+            return part
+    return others[0] if others else first
+
+
+def learning_rate(optimizer, variable, steps):
+    """The largest learning rate of a variable within a number of steps, float.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`.
+        variable: The variable.
+        steps: Number of steps, or infinity where it is unknown.
+    """
+    part = optimizer_of(optimizer, variable)
+    schedule = part._learning_rate
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        last = steps if np.isfinite(steps) else 1
+        rates = [
+            float(keras.ops.convert_to_numpy(schedule(int(step))))
+            for step in np.linspace(0, last, LOOKED_AT)
+        ]
+        return max(rates)
+    return float(keras.ops.convert_to_numpy(part.learning_rate))

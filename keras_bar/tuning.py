@@ -196,7 +196,12 @@ class PruningHyperModel(keras_tuner.HyperModel):
         """Creates the callback of a trial."""
         settings = self.settings(hp) if self.settings else {}
         return BudgetRegularizer(
-            **{"budget": self.budget, "metric": self.metric, **settings}
+            **{
+                "budget": self.budget,
+                "metric": self.metric,
+                "log_all": True,
+                **settings,
+            }
         )
 
     def fit(self, hp, model, *args, callbacks=(), initial_epoch=0, **kwargs):

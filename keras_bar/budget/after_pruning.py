@@ -1,5 +1,7 @@
 """Lets callbacks of Keras see finished networks alone."""
 
+import warnings
+
 import keras
 
 from keras_bar.budget import validation
@@ -18,6 +20,9 @@ class AfterPruning(keras.callbacks.Callback):
     Args:
         callback: `keras.callbacks.Callback`, such as `ModelCheckpoint`,
             `EarlyStopping` or `ReduceLROnPlateau`.
+
+    The gates have to be fixed before `fit` ends: with `steps=1.0` the callback
+    sees nothing, and a warning says so.
 
     Raises:
         ValueError: If `callback` is none; in `fit`, if the model has no gates.
@@ -45,7 +50,7 @@ class AfterPruning(keras.callbacks.Callback):
             )
         self.callback = callback
         self._gates = []
-        self._pruned = False
+        self._pruned = self._has_run = False
 
     def set_params(self, params):
         super().set_params(params)
@@ -56,12 +61,29 @@ class AfterPruning(keras.callbacks.Callback):
         self.callback.set_model(model)
         gated = validation.find_gated(model)
         self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
-        self._pruned = False
+        self._pruned = self._has_run = False
 
     def on_train_begin(self, logs=None):
         self.callback.on_train_begin(logs)
 
+    @property
+    def async_safe(self):
+        """Whether Keras may go on while the callback sees a batch."""
+        hooks = ("on_train_batch_end", "on_test_batch_end")
+        base = keras.callbacks.Callback
+        return getattr(self.callback, "async_safe", False) or all(
+            getattr(type(self.callback), x) is getattr(base, x) for x in hooks
+        )
+
     def on_train_end(self, logs=None):
+        if not self._has_run:
+            warnings.warn(
+                f"`{type(self.callback).__name__}` saw no epoch, because gates "
+                "were not fixed before `fit` ended. Expected a regularizer "
+                "whose `steps` leave epochs to settle, such as steps=0.5. "
+                "Received: gates that learned until the end",
+                stacklevel=2,
+            )
         self.callback.on_train_end(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -69,7 +91,10 @@ class AfterPruning(keras.callbacks.Callback):
         self._run("on_epoch_begin", epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
+        began_unpruned = not self._pruned
         self._look()
+        if began_unpruned:  # The gates were fixed within this epoch.
+            self._run("on_epoch_begin", epoch, None)
         self._run("on_epoch_end", epoch, logs)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -96,4 +121,5 @@ class AfterPruning(keras.callbacks.Callback):
 
     def _run(self, hook, *args):
         if self._pruned:
+            self._has_run = True
             getattr(self.callback, hook)(*args)

@@ -8,9 +8,11 @@ and where gates start (section 4), and they are computed as they stand there.
 import dataclasses
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar import schedules
 from keras_bar.budget import selection
 from keras_bar.budget.controls import CENTER
@@ -142,7 +144,7 @@ class BarrierControl(Penalty):
             gate.slope.assign(rate)
 
     def _rate(self, optimizer):
-        learning_rate = _learning_rate(optimizer)
+        learning_rate = self._learning_rate(optimizer)
         if learning_rate <= 0.0:
             return 1.0
         step = min(TRAVEL / self.budget.steps, FASTEST)
@@ -228,8 +230,10 @@ class BarrierControl(Penalty):
     def least_steps(self, optimizer):
         """Those in which an optimizer that normalises gradients, as Adam does,
         moves a gate from where it starts to where it closes."""
-        rate = _learning_rate(optimizer)
-        if rate <= 0.0:
+        rate = self._learning_rate(optimizer)
+        variable = self.gates[0].log_alpha
+        mover = keras_internals.optimizer_of(optimizer, variable)
+        if rate <= 0.0 or isinstance(mover, keras.optimizers.SGD):
             return 0
         farthest = max(
             float(np.median(ops.convert_to_numpy(gate.location() - CENTER)))
@@ -238,6 +242,8 @@ class BarrierControl(Penalty):
         )
         return math.ceil(max(farthest, 0.0) / rate)
 
-
-def _learning_rate(optimizer):
-    return float(ops.convert_to_numpy(optimizer.learning_rate))
+    def _learning_rate(self, optimizer):
+        """The largest with which the optimizer moves the gates."""
+        return keras_internals.learning_rate(
+            optimizer, self.gates[0].log_alpha, self.budget.steps
+        )

@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_bar import costs
 
-# As many layers are listed.
+# Maximum number of layers listed.
 LARGEST = 8
 
 

@@ -1,6 +1,7 @@
 """The callback that prunes a network to a budget while it trains."""
 
 import dataclasses
+import math
 import warnings
 
 import numpy as np
@@ -15,7 +16,7 @@ from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.deprecation import renamed_arguments
 from keras_bar.layers import HardConcreteGate
 
-# Of a channel that is opened when the gates are fixed: it shall not be dead.
+# Minimum factor of a reopened channel.
 LEAST_FACTOR = 1e-3
 
 
@@ -155,11 +156,13 @@ class BudgetRegularizer(GateRegularizer):
     def announce(self):
         budget, progress = self._control.budget, self._progress
         share = budget.target / budget.full_cost
-        settling = progress.total - progress.steps
-        return (
+        line = (
             f"Pruning to {share:.4g} of the {self.metric} in {progress.steps} "
-            f"steps; {max(settling, 0)} more to settle."
+            "steps"
         )
+        if 0 < progress.total - progress.steps < math.inf:
+            line += f"; {progress.total - progress.steps} more to settle"
+        return f"{line}."
 
     def check_model(self, cost_model, name):
         selection.target_cost(cost_model, self.metric, self.budget, name)

@@ -148,7 +148,7 @@ class ThresholdControl:
     SLOPES = (0.3, 1000.0)
     MEMORY = 0.99
     # In fewer steps the cost exceeds b(t) by up to 0.06 (100 steps) or 0.1 (75)
-    # of the full cost, in 200 by 0.03 (`tests/tiny.py`, Adam, 1/2).
+    # of the full cost, in 200 by 0.03 (`tests/helpers/tiny.py`, Adam, 1/2).
     LEAST_STEPS = 200
     # The cost lags behind what it follows; this share of the steps ahead.
     LEAD = 0.01
@@ -222,7 +222,7 @@ class ThresholdControl:
         logarithm, 0 on average over the network.
 
         Args:
-            log_prices: Dict from gate to scalar tensor.
+            log_costs: Dict from gate to scalar tensor.
             scale: Scalar tensor, the loss scale under which the importances
                 were observed; 0 if they have been seen before.
         """

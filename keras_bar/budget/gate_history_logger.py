@@ -12,7 +12,7 @@ from keras_bar import files
 from keras_bar.budget import validation
 from keras_bar.layers import ChannelGate
 
-# Of the probabilities, from 0 to 1.
+# Number of equal bins of the probabilities, from 0 to 1.
 BINS = 20
 
 

@@ -1,5 +1,6 @@
 """What all callbacks have in common that prune a network while it trains."""
 
+import contextlib
 from typing import Any
 
 import keras
@@ -200,7 +201,8 @@ class GateRegularizer(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            validation.check_loss(logs, epoch)
+            with self._disarmed_by_nan():
+                validation.check_loss(logs, epoch)
         self._settle_if_due()
         _ = self.model  # On JAX this brings the variables up to date.
         self._check_counting()
@@ -251,7 +253,8 @@ class GateRegularizer(keras.callbacks.Callback):
         # A control may choose what gates do in inference.
         self.model.test_function = None
         if self._progress.phase is Phase.TRACKING and total > done:
-            validation.check_length(steps, self._control.least_steps(optimizer))
+            least = self._control.least_steps(optimizer)
+            validation.check_length(steps, total, least)
             if self.params.get("verbose") and self.announce():
                 print(self.announce(), flush=True)
 
@@ -276,12 +279,23 @@ class GateRegularizer(keras.callbacks.Callback):
         return all(gate.is_fixed for gate in self._cost_model.gates)
 
     def _fix_gates(self):
-        validation.check_finite(self.model)
+        with self._disarmed_by_nan():
+            validation.check_finite(self.model)
         model = self._cost_model
         chosen = self.choose(model, self.alive(model))
         for gate, mask in chosen.items():
             gate.set_alive(mask, opened=self.opened(gate))
         self._progress.phase = Phase.SETTLING
+
+    @contextlib.contextmanager
+    def _disarmed_by_nan(self):
+        """Removes the control if training ends here, as Keras calls no hook."""
+        try:
+            yield
+        except FloatingPointError:
+            self._state.control = None
+            self.model.train_function = None
+            raise
 
     def _check_counting(self):
         """Raises a RuntimeError if the optimizer steps and the budget does not

@@ -123,9 +123,23 @@ def check_trainable(gates, state):
         )
 
 
-def check_length(steps, least):
-    """Warns if a schedule is too short to be followed."""
-    if steps < least:
+def check_length(steps, total, least):
+    """Warns if a schedule is too short to be followed, or too long for `fit`.
+
+    Args:
+        steps: Steps in which the budget moves.
+        total: All steps of `fit`; infinite where they are unknown.
+        least: How many steps the control needs.
+    """
+    if steps > total:
+        warnings.warn(
+            f"The budget moves within {steps} steps, of which `fit` has "
+            f"{total}. Expected no more `steps` than those of `fit`. The "
+            "training is too short for the budget to arrive: the weakest "
+            "channels will be closed when it ends.",
+            stacklevel=2,
+        )
+    elif steps < least:
         warnings.warn(
             f"The budget moves within {steps} steps, which is too short to "
             f"follow. Expected {least} steps or more: more epochs, smaller "

@@ -156,7 +156,7 @@ def check_finished(cost_model, masks, name):
     cost = cost_model.hard(masks)
     if not learning and (metric is None or cost[metric] <= budget):
         return
-    reason = "its gates were changed after it"
+    reason = "its cost is above the budget"
     if learning:
         reason = f"{learning} of {len(cost_model.gates)} gates still learn"
     raise ValueError(

@@ -8,6 +8,9 @@ from keras import ops
 # such as that of sharpness-aware minimization.
 SIGNAL = 1e-6
 
+# Where the metric and the budget are saved.
+_METRIC, _BUDGET = "limit_metric", "limit_budget"
+
 
 @keras.saving.register_keras_serializable("keras_bar")
 class BudgetState(keras.layers.Layer):
@@ -112,7 +115,11 @@ class BudgetState(keras.layers.Layer):
         """Number of optimizer steps since the start, integer scalar tensor."""
         step = ops.convert_to_tensor(self.step)
         _, even, odd = ops.unstack(ops.convert_to_tensor(self.signal), num=3)
-        taken = ops.where(ops.mod(step, 2) == 0, even > odd, odd > even)
+        # Taking a step clears the mark of the step before. Whoever moves all
+        # variables along their gradients, as sharpness-aware minimization does
+        # between two passes, changes the mark of the step under way alone.
+        other = ops.where(ops.mod(step, 2) == 0, odd, even)
+        taken = other <= 0.0
         return ops.where(step < 0, 0, step + ops.cast(taken, "int32"))
 
     def loss_scale(self):
@@ -128,6 +135,22 @@ class BudgetState(keras.layers.Layer):
         is_even = ops.cast(ops.mod(step, 2) == 0, "float32")
         signal_loss = ops.custom_gradient(_zero_with_signal)
         return signal_loss(ops.convert_to_tensor(self.signal), is_even)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.limit:
+            metric, budget = self.limit
+            store[_METRIC] = np.frombuffer(metric.encode(), "uint8")
+            store[_BUDGET] = np.array(budget, "float64")
+
+    def load_own_variables(self, store):
+        names = set(store.keys())
+        super().load_own_variables(
+            {x: store[x] for x in names - {_METRIC, _BUDGET}}
+        )
+        if _METRIC in names:
+            metric = np.array(store[_METRIC]).tobytes().decode()
+            self.limit = (metric, float(np.array(store[_BUDGET])))
 
     def compute_mask(self, inputs, previous_mask=None):
         return _first(previous_mask)

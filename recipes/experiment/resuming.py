@@ -17,6 +17,7 @@ from keras_bar.files import read_json
 from recipes.experiment import devices
 from recipes.experiment import hosts
 from recipes.experiment.backups import Backup
+from recipes.experiment.backups import DivergedError
 from recipes.experiment.backups import check_space
 from recipes.experiment.command import RecipeError
 from recipes.results import logs
@@ -138,15 +139,20 @@ class Run:
             callbacks.append(EpochLog(self.folder / f"{name}.json"))
         # What TensorBoard does is no part of the state.
         callbacks += [backup, *self._tensorboard(name)]
-        model.fit(
-            getattr(batches, "dataset", batches),
-            initial_epoch=backup.epoch,
-            epochs=epochs,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-            validation_data=validation,
-        )
+        try:
+            model.fit(
+                getattr(batches, "dataset", batches),
+                initial_epoch=backup.epoch,
+                epochs=epochs,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+                validation_data=validation,
+            )
+        except FloatingPointError as error:  # A regularizer saw it first.
+            raise DivergedError(
+                f"The training has diverged. {error}"
+            ) from error
 
     def _tensorboard(self, name):
         """Writes the same logs for TensorBoard, where it is installed."""

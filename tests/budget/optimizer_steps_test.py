@@ -59,11 +59,10 @@ class SharpnessAware(keras.Model):
     """SAM (Foret et al. 2021): the gradient of the step is that of weights
     which were moved uphill by `rho`."""
 
-    rho = 0.05
-
-    def __init__(self, network):
+    def __init__(self, network, rho):
         super().__init__()
         self.network = network
+        self.rho = rho
 
     def call(self, inputs, training=False):
         return self.network(inputs, training=training)
@@ -92,9 +91,10 @@ class SharpnessAware(keras.Model):
 
 
 @pytest.mark.skipif(backend != "tensorflow", reason="a step of TensorFlow's")
-def test_sharpness_aware_minimization_takes_one_step_per_batch():
+@pytest.mark.parametrize("rho", [0.05, 5.0])  # Below and above the norm.
+def test_sharpness_aware_minimization_takes_one_step_per_batch(rho):
     model = tiny.student()
-    aware = tiny.prepare(SharpnessAware(model))
+    aware = tiny.prepare(SharpnessAware(model, rho))
     tiny.fit(aware, BudgetRegularizer(0.4), epochs=3)
     assert tiny.steps_done(model) == 3 * tiny.BATCHES
     assert_finished(model, 0.4)
@@ -244,16 +244,47 @@ def test_weights_that_are_nan_fix_no_gate():
 # --- What is said before the first step -------------------------------------
 
 
-def test_the_length_of_the_schedule_is_said(capsys):
+def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
+    class Read(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            said.append(capsys.readouterr().out)
+
     def fit(verbose):
+        said.clear()
         options = {"steps_per_epoch": 5, "epochs": 2, "verbose": verbose}
         with pytest.warns(UserWarning, match="within 9 steps.*too short"):
-            tiny.fit(tiny.student(**QUICK), BudgetRegularizer(0.4), **options)
-        return capsys.readouterr().out
+            regularizer = BudgetRegularizer(0.4)
+            tiny.fit(tiny.student(**QUICK), regularizer, Read(), **options)
+        return said[0]
 
-    expected = "Pruning to 0.4 of the volume in 9 steps; 1 more to"
+    said: list = []
+    expected = "Pruning to 0.4 of the volume in 9 steps; 1 more to settle."
     assert expected in fit(verbose=2)
     assert not fit(verbose=0)
+
+
+def test_more_steps_than_fit_has_are_told_of():
+    regularizer = BudgetRegularizer(0.4, steps=1000)
+    with pytest.warns(UserWarning, match="1000 steps, of which `fit` has 5"):
+        tiny.fit(tiny.student(**QUICK), regularizer, steps_per_epoch=5)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_paper_reads_the_rate_of_schedules_and_of_combined_optimizers(combined):
+    decay = keras.optimizers.schedules.CosineDecay(
+        1e-6, 10, warmup_target=1e-3, warmup_steps=2
+    )
+    adam = keras.optimizers.Adam(1e-3 if combined else decay)
+    if combined:
+        adam = keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(
+                keras.optimizers.SGD(0.1), {".*log_alpha": adam}
+            )
+        )
+    model = tiny.student(optimizer=adam, **QUICK)
+    regularizer = BudgetRegularizer.paper(0.4, rate=1.0)
+    with pytest.warns(UserWarning, match="Expected 1[67][0-9][0-9] steps or"):
+        tiny.fit(model, regularizer, steps_per_epoch=5, epochs=2)
 
 
 @pytest.mark.parametrize("rate, steps", [(1.0, "16[01][0-9]"), (None, "8[01]")])

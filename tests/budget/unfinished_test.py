@@ -10,6 +10,7 @@ import keras_bar
 from keras_bar.__main__ import main
 from keras_bar.callbacks import AfterPruning
 from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
 from tests.helpers.budgets import Interrupt
 from tests.helpers.budgets import used
@@ -76,7 +77,7 @@ def test_gates_changed_after_the_pruning_are_refused():
     tiny.fit(model, BudgetRegularizer(0.25), epochs=0)
     for gate in tiny.gates(model):
         gate.set_alive(np.ones(tiny.WIDTH, bool))
-    with pytest.raises(ValueError, match="changed after it.*1 of the volume"):
+    with pytest.raises(ValueError, match="above the budget.*1 of the volume"):
         keras_bar.compact(model)
 
 
@@ -127,3 +128,24 @@ def test_best_finished_epoch_is_kept(tmp_path):
 def test_after_pruning_wants_a_callback(callback):
     with pytest.raises(ValueError, match="Expected a `keras.callbacks.Callb"):
         AfterPruning(callback)
+
+
+def test_a_callback_that_sees_no_finished_network_is_told_of(tmp_path):
+    path = tmp_path / "never.keras"
+    regularizer = BudgetRegularizer(0.25, steps=1.0)
+    kept = AfterPruning(checkpoint(path))
+    with pytest.warns(UserWarning, match="`ModelCheckpoint` saw no epoch"):
+        tiny.fit(tiny.student(**QUICK), regularizer, kept, steps_per_epoch=2)
+    assert not path.exists()
+
+
+def test_a_budget_is_saved_with_weights_alone(tmp_path):
+    model = tiny.student()
+    tiny.fit(model, BudgetRegularizer(0.25), epochs=0)
+    model.save_weights(tmp_path / "gated.weights.h5")
+    again = keras_bar.gate(tiny.network())
+    again.load_weights(tmp_path / "gated.weights.h5")
+    for gate in tiny.gates(again):
+        gate.set_alive(np.ones(tiny.WIDTH, bool))
+    with pytest.raises(ValueError, match="above the budget"):
+        keras_bar.compact(again)
