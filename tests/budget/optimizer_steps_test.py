@@ -251,6 +251,7 @@ def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
 
     def fit(verbose):
         said.clear()
+        capsys.readouterr()
         options = {"steps_per_epoch": 5, "epochs": 2, "verbose": verbose}
         with pytest.warns(UserWarning, match="within 9 steps.*too short"):
             regularizer = BudgetRegularizer(0.4)
