@@ -78,7 +78,7 @@ class PaperSettings:
     counted: str = "larger"
     rate: float | None = None
     inference: str = "mean"
-    push: float | None = 0.1
+    push: float | None = 0.5
     lead: float = 0.02
     sharpness: float = 1.0
 

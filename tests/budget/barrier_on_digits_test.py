@@ -79,7 +79,7 @@ def test_volume_follows_the_budget(pruned):
     assert np.all(volume[late] <= budget[late] + 1e-6)
     assert volume[-1] > 0.9 / 8
     # Most of the way it is near the budget, too, and comes down gradually.
-    assert np.all(np.diff(volume) > -0.25)
+    assert np.all(np.diff(volume) > -0.2)
 
 
 def test_pruned_network_works_before_fine_tuning(pruned):
