@@ -32,13 +32,7 @@ OTHERS = (
 # Public names without annotations. Nothing is to be added.
 WITHOUT = {
     "keras_bar.BudgetCheck",
-    "keras_bar.Cost",
     "keras_bar.check_budget",
-    "keras_bar.compact",
-    "keras_bar.explain",
-    "keras_bar.gate",
-    "keras_bar.hard_prune",
-    "keras_bar.measure_cost",
     "keras_bar.callbacks.AfterPruning",
     "keras_bar.callbacks.BudgetRegularizer",
     "keras_bar.callbacks.GateHistoryLogger",

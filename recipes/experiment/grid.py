@@ -84,12 +84,12 @@ def prepare(settings, folder, stack):
     try:
         methods.check_requirements(settings.methods)
         devices.start(settings.strategy)
-        role = getattr(settings, "role", None)
-        for place in dict.fromkeys([settings.output, folder]):
-            stack.enter_context(lock.held(place, role))
         devices.check(settings)
         check_same_on_all_hosts(settings)
         check_networks(settings)
+        role = getattr(settings, "role", None)
+        for place in dict.fromkeys([settings.output, folder]):
+            stack.enter_context(lock.held(place, role))
         data = load(settings)
         # One table holds one kind of training.
         kind = {

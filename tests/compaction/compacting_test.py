@@ -11,6 +11,7 @@ import pytest
 from keras import layers
 
 import keras_bar
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.layers import HardConcreteGate
 from tests.helpers import pruning
 from tests.helpers.block_networks import NETWORKS
@@ -279,3 +280,17 @@ def test_gates_in_odd_places():
     model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
     pruning.close_gates(pruning.randomize(model), share=0.4)
     pruning.assert_invariants(model)
+
+
+@pytest.mark.parametrize("connectivity", pruning.BOTH)
+def test_channels_are_analysed_once(connectivity, monkeypatch):
+    gated = pruning.close_gates(keras_bar.gate(long_stream(post=True)))
+    analyse, analysed = ChannelAnalysis.__init__, []
+
+    def count(analysis, graph):
+        analysed.append(graph.name)
+        analyse(analysis, graph)
+
+    monkeypatch.setattr(ChannelAnalysis, "__init__", count)
+    keras_bar.compact(gated, connectivity=connectivity)
+    assert analysed == [gated.name]

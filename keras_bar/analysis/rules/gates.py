@@ -1,5 +1,7 @@
 """Rules of gates."""
 
+import numpy as np
+
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.channelwise import Channelwise
@@ -41,6 +43,8 @@ class Gate(Channelwise):
 
     def constants(self, node, resolved):
         constants = resolved.constants[self.gated(node)]
+        if not np.any(constants):
+            return constants  # Saves the evaluation of the gate.
         return constants * to_numpy(self.gate(node).deterministic())
 
     def rebuild(self, node, builder):
