@@ -21,10 +21,10 @@ def held(folder, role=None):
     Raises:
         BlockingIOError: If another process is at work.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f".lock-{role or f'host{hosts.index()}'}").open(
-        "a+"
-    ) as file:
+    path = folder / f".lock-{role or f'host{hosts.index()}'}"
+    with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -37,4 +37,10 @@ def held(folder, role=None):
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            # A recipe that was refused leaves nothing behind.
+            if is_new and list(folder.iterdir()) == [path]:
+                path.unlink()
+                folder.rmdir()

@@ -199,7 +199,7 @@ def test_what_is_no_gate():
     def make(name, **_):
         return layers.Identity(name=name)
 
-    with pytest.raises(ValueError, match="to make a.*ChannelGate"):
+    with pytest.raises(ValueError, match="did not create a `ChannelGate`"):
         keras_bar.gate(tiny.network(), layer=make)
 
 

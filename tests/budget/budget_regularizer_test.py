@@ -296,7 +296,7 @@ def test_weights_restored_after_it_has_settled_are_pruned_again():
     """`EarlyStopping(restore_best_weights=True)` brings back the best epoch,
     which may be one from before the gates were fixed."""
     first = keras.callbacks.EarlyStopping(
-        "volume", mode="max", patience=99, restore_best_weights=True
+        "loss", mode="max", patience=99, restore_best_weights=True
     )
     model = tiny.student(**QUICK)
     regularizer = BudgetRegularizer(0.4, steps=0.5)

@@ -126,6 +126,9 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     gated = keras_bar.gate(
         teacher, layer=keras_bar.layers.MarkerGate, connectivity="regular"
     )
+    for layer in gated.layers:
+        if isinstance(layer, keras_bar.layers.MarkerGate):
+            layer.fix()
     monkeypatch.setattr(penalty, "find_strength", lambda *_: 1.0)
     monkeypatch.setattr(penalty, "shrink", lambda *_: gated)
     monkeypatch.setattr(penalty, "epochs_left", lambda *_: 0)

@@ -151,9 +151,13 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     for _ in range(2):  # It would diverge again, so it is not tried again.
         sweeps.run(pictures, tmp_path, "--trials", "1")
         assert len(cells) == 2
-    rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    rows = list(
+        csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
+    )
     assert [row["accuracy"] == "" for row in rows] == [False, True]
-    _, row = csv.DictReader((tmp_path / "sensitivity.csv").open())
+    _, row = csv.DictReader(
+        (tmp_path / "sensitivity.csv").read_text().splitlines()
+    )
     assert (row["trials"], row["diverged"]) == ("1", "1")
     assert row["accuracy"] == ""
     text = squeezed((tmp_path / "sensitivity.md").read_text())
