@@ -41,6 +41,7 @@ def held(folder, role=None):
             yield
         finally:
             # A recipe that was refused leaves nothing behind.
-            if is_new and list(folder.iterdir()) == [path]:
+            if list(folder.iterdir()) == [path]:
                 path.unlink()
-                folder.rmdir()
+                if is_new:
+                    folder.rmdir()
