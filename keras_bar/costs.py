@@ -1,4 +1,4 @@
-"""What a network costs: activation volume, FLOPs and parameters."""
+"""Cost of a network: activation volume, FLOPs and parameters."""
 
 import dataclasses
 import math

@@ -105,7 +105,6 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
         "y = own_layers.Twice()(keras.layers.Conv2D(3, 3)(x))\n"
         "keras.Model(x, y).save('own.keras')\n"
     )
-    # Made with the backend that is imported fastest.
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(SystemExit):
         run("cost", "own.keras")

@@ -18,7 +18,7 @@ from keras_bar.analysis.rules import rule_for
 
 @dataclasses.dataclass(frozen=True)
 class Channels:
-    """What a tensor carries along its channel axis.
+    """The channels of a tensor along its channel axis.
 
     Attributes:
         axis: Index of the channel axis, batch counted; None where it is

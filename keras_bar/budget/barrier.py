@@ -205,7 +205,7 @@ class BarrierControl(Penalty):
         the gates saw in the last step."""
         data, penalty = 0.0, 0.0
         for gate in self.gates:
-            # What is differentiated for it is the next observation.
+            # Its gradient is the next observation: nothing else may add to it.
             seen = ops.stop_gradient(ops.convert_to_tensor(gate.observation))
             # A loss scale that is too large is tried out and given up again.
             seen = ops.where(ops.isfinite(seen), seen, 0.0)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from keras import ops
 
-from keras_bar.budget import controls as control
+from keras_bar.budget import controls
 from keras_bar.budget import selection
 from keras_bar.budget import validation
 from keras_bar.budget.barrier import BarrierControl
@@ -174,7 +174,7 @@ class BudgetRegularizer(GateRegularizer):
             model.gates, HardConcreteGate, type(self).__name__
         )
         target = selection.in_units(model, self.metric, self.budget)
-        budget = control.Budget(
+        budget = controls.Budget(
             model, self.metric, target, steps, self.hardness
         )
         required = selection.required_gates(model, self.metric)
@@ -182,7 +182,7 @@ class BudgetRegularizer(GateRegularizer):
             return BarrierControl(
                 budget, PaperSettings.make(self.strength), required
             )
-        return control.ThresholdControl(
+        return controls.ThresholdControl(
             budget,
             self.initial_logit,
             self.undecided_fraction,

@@ -24,7 +24,7 @@ CENTER = hard_concrete.BETA * math.log(
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What is to be kept.
+    """The budget, and the network that it holds for.
 
     Attributes:
         cost_model: `CostModel` of the gated network.

@@ -1,4 +1,4 @@
-"""What a budget regularizer needs, and the errors where it is missing."""
+"""Checks of arguments, models and weights for budget regularizers."""
 
 import warnings
 

@@ -142,7 +142,7 @@ def agree(path, value):
 
 
 def run_on_chief_first(make):
-    """What a function returns, which the chief calls before the others do, so
+    """Calls a function on the chief first, then on the other hosts, so
     that they find what it has written."""
     if is_chief():
         made = make()

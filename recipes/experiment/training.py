@@ -14,7 +14,7 @@ from recipes.experiment.resuming import Run
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Words of the command line for what `compile` takes.
 JITS = {"auto": "auto", "on": True, "off": False}
-# What a sweep may draw; the others of `TrainingOptions` hold for a folder.
+# Options that a sweep may draw; all others hold for a folder.
 DRAWN = ("learning_rate", "weight_decay", "distillation_weight", "temperature")
 
 

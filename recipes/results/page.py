@@ -70,7 +70,7 @@ def write_page(folder, path):
 
 
 def describe(folder):
-    """What is in one folder: texts, tables of its report, figures, CSV."""
+    """Describes one folder: texts, tables of its report, figures, CSV."""
     reader = markdown_it.MarkdownIt("commonmark", {"html": False})
     reader.enable("table").disable(LINKS)
     with tempfile.TemporaryDirectory() as drawn:

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 import keras_bar
-from keras_bar.budget import controls as control
+from keras_bar.budget import controls
 from keras_bar.callbacks import BudgetRegularizer
 from tests.helpers import tiny
 from tests.helpers.budgets import QUICK
@@ -157,7 +157,7 @@ def test_control_needs_no_state_of_its_own():
     regularizer = BudgetRegularizer(0.5)
     regularizer.set_model(model)
     tracking = regularizer.make_control(steps=10)
-    assert isinstance(tracking, control.ThresholdControl)
+    assert isinstance(tracking, controls.ThresholdControl)
     before = dict(vars(tracking))
     tracking(model.get_layer("budget_state"))
     assert vars(tracking) == before
