@@ -1,9 +1,11 @@
 """Explains what was gated, what was not and why, and what compaction did."""
 
 import dataclasses
+import warnings
 
 import keras
 
+from keras_bar import gating
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.counting import listed
@@ -26,9 +28,10 @@ class Explanation:
         removed: Names of layers that compaction removed entirely.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
-        least: Dict from metric to the least cost to which a gated model can
-            be pruned, and the full cost: no budget can be smaller. Empty for
-            a model without gates.
+        least: Dict from metric to the least cost to which the model can be
+            pruned, and the full cost: no budget can be smaller. Empty where
+            nothing can be pruned, and for the result of `hard_prune` or
+            `compact`.
         uncounted: Dict from name to type of the layers without a rule, whose
             multiply-adds no cost counts.
     """
@@ -103,7 +106,17 @@ def explain(model: keras.Model) -> Explanation:
     """
     if hasattr(model, "explanation"):
         return model.explanation
-    return explanation_of(model, CostModel(ChannelAnalysis(trace.trace(model))))
+    cost_model = CostModel(ChannelAnalysis(trace.trace(model)))
+    found = explanation_of(model, cost_model)
+    if cost_model.gates or not found.gated:
+        return found
+    # The least cost depends on where the gates would be. What the copy lacks
+    # does not matter here.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        gated = trace.trace(gating.gate(model))
+    least = _least_costs(CostModel(ChannelAnalysis(gated)))
+    return dataclasses.replace(found, least=least)
 
 
 def explanation_of(model, cost_model):

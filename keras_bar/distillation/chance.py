@@ -13,21 +13,148 @@ EXAMPLES = 128
 BATCH = 32
 
 
-def warn_if_at_chance(distiller, given):
-    """Warns if a teacher's answers are no better than a constant one.
+class TeacherCheck(keras.metrics.Metric):
+    """Compares a teacher's answers with a constant one, the class frequencies.
 
-    The check leaves training unchanged, so it reads only arrays: it would use
-    up a generator, and change the order of a shuffled data set. Neither random
-    numbers nor the teacher's variables change.
+    A metric, so that the check sees the answers that a training computes
+    anyway, on any backend and for data that must not be read twice. It judges
+    an output if its labels are classes, or distributions over classes.
+
+    Args:
+        teacher: `keras.Model`.
+        student: `keras.Model` with outputs of the same shapes. If neither has
+            a graph of layers, nothing is judged.
+        name: String, name of the metric.
+    """
+
+    def __init__(self, teacher, student, name="teacher_check"):
+        super().__init__(name=name, dtype="float32")
+        outputs = (
+            getattr(teacher, "outputs", None)
+            or getattr(student, "outputs", None)
+            or []
+        )
+        kinds = probabilities.kinds_of(teacher)
+        kinds = kinds or len(outputs) * [probabilities.UNKNOWN]
+        self._names = list(getattr(teacher, "output_names", None) or [])
+        self._sums = [
+            self._add_sums(i, output.shape[-1] if output.shape else None, kind)
+            for i, (output, kind) in enumerate(zip(outputs, kinds, strict=True))
+        ]
+
+    def _add_sums(self, i, classes, kind):
+        """Variables of one output: sums over the examples of their classes, of
+        the cross-entropy and of what is no class; None if it has no classes."""
+        if not classes or classes < 2 or kind == probabilities.SIGMOID:
+            return None
+        shapes = {"classes": (classes,), "loss": (), "invalid": ()}
+        return {
+            name: self.add_variable(shape, "zeros", name=f"{name}_{i}")
+            for name, shape in shapes.items()
+        }
+
+    def update_state(self, labels, answers):
+        """Adds examples.
+
+        Args:
+            labels: Structure of tensors, the targets of the student.
+            answers: Structure of tensors, the teacher's outputs.
+        """
+        labels, answers = map(keras.tree.flatten, (labels, answers))
+        if not len(labels) == len(answers) == len(self._sums):
+            return
+        for y, answer, sums in zip(labels, answers, self._sums, strict=True):
+            targets = None if sums is None else _as_distributions(y, answer)
+            if targets is None:
+                continue
+            targets, valid = targets
+            loss = -ops.sum(ops.multiply(targets, _log_probabilities(answer)))
+            sums["classes"].assign_add(ops.sum(targets, axis=0))
+            sums["loss"].assign_add(loss)
+            sums["invalid"].assign_add(
+                ops.sum(1.0 - ops.cast(valid, "float32"))
+            )
+
+    def result(self):
+        """Number of examples seen, scalar."""
+        counts = [ops.sum(x["classes"]) for x in self._sums if x]
+        return ops.max(ops.stack(counts)) if counts else ops.zeros(())
+
+    def warn(self, stacklevel=2):
+        """Warns about outputs that are no better than class frequencies."""
+        for i, sums in enumerate(self._sums):
+            if sums is None:
+                continue
+            classes, loss, invalid = (
+                ops.convert_to_numpy(sums[x]).astype("float64")
+                for x in ("classes", "loss", "invalid")
+            )
+            count = round(classes.sum())
+            present = np.count_nonzero(classes > 0.5)
+            if invalid or 2 * present <= min(len(classes), count):
+                continue  # No classes, or too few of them to judge by.
+            # One example is added to each class, because the examples may lack
+            # it.
+            frequencies = (classes + 1) / (classes + 1).sum()
+            constant = -np.sum(classes * np.log(frequencies)) / count
+            if loss / count < constant:
+                continue
+            several = len(self._names) > 1
+            where = f" (output {self._names[i]!r})" if several else ""
+            warnings.warn(
+                f"The teacher is at chance{where}: for {count} of the "
+                "examples the cross-entropy of its answers is "
+                f"{loss / count:.3g}; a constant answer, the frequencies of "
+                f"the classes, has {constant:.3g}. Expected a trained teacher "
+                "with inputs like those of its training, and accurate in "
+                "inference (`teacher.evaluate`).",
+                stacklevel=stacklevel + 1,
+            )
+
+
+class TeacherWatch(keras.callbacks.Callback):
+    """Reads a distiller's `TeacherCheck` once it has seen enough examples."""
+
+    def __init__(self):
+        super().__init__()
+        self._next = 4
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Reading costs a transfer from the device: not after every batch.
+        if batch + 1 >= self._next:
+            self._next *= 4
+            self._read(EXAMPLES)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._read(1)
+
+    def _read(self, least):
+        if self.model.watches_teacher:
+            check = self.model.teacher_check
+            if ops.convert_to_numpy(check.result()) >= least:
+                self.model.watches_teacher = False
+                check.warn(stacklevel=3)
+
+
+def warn_if_at_chance(distiller, given):
+    """Warns if a teacher's answers for arrays are no better than a constant.
+
+    The check leaves training unchanged: neither random numbers nor the
+    teacher's variables change. Data in another form is not read: that would use
+    up a generator, and change the order of a shuffled data set.
 
     Args:
         distiller: `Distiller`.
         given: Dict of the arguments of `fit`.
+
+    Returns:
+        Whether examples were found.
     """
     for x, y in _candidates(given):
         chosen = _choose(x, y)
         if chosen is None:
             continue
+        check = distiller.teacher_check
         # The first step of training will report any error.
         try:
             y, _, answers, _ = distiller.part(
@@ -35,10 +162,14 @@ def warn_if_at_chance(distiller, given):
             )
             if answers is None:
                 answers = _ask(distiller.teacher, chosen[0])
+            check.reset_state()
+            check.update_state(y, answers)
         except Exception:
-            return
-        _compare(distiller.teacher, y, answers)
-        return
+            return True
+        check.warn(stacklevel=3)
+        check.reset_state()
+        return True
+    return False
 
 
 def _candidates(given):
@@ -89,73 +220,30 @@ def _ask(teacher, x):
     return keras.tree.map_structure(lambda *a: np.concatenate(a), *answers)
 
 
-def _compare(teacher, labels, answers):
-    """Warns about outputs that are no better than the class frequencies."""
-    names = getattr(teacher, "output_names", None)
-    kinds = probabilities.kinds_of(teacher)
-    labels, answers = map(keras.tree.flatten, (labels, answers))
-    if len(labels) != len(answers):
-        return
-    for i, (y, answer) in enumerate(zip(labels, answers, strict=True)):
-        answer = np.asarray(ops.convert_to_numpy(answer), "float64")
-        kind = kinds[i] if kinds else probabilities.UNKNOWN
-        targets = _as_distributions(np.asarray(ops.convert_to_numpy(y)), answer)
-        if targets is None or kind == probabilities.SIGMOID:
-            continue
-        loss = -np.mean(np.sum(targets * _logarithms(answer), axis=-1))
-        constant = -np.mean(np.sum(targets * _frequencies(targets), axis=-1))
-        if not loss < constant:
-            where = (
-                f" (output {names[i]!r})" if names and len(names) > 1 else ""
-            )
-            warnings.warn(
-                f"The teacher is at chance{where}: for {len(targets)} of the "
-                f"examples the cross-entropy of its answers is {loss:.3g}; a "
-                "constant answer, the frequencies of the classes, has "
-                f"{constant:.3g}. Expected a trained teacher with inputs "
-                "like those of its training, and accurate in inference "
-                "(`teacher.evaluate`).",
-                stacklevel=4,
-            )
-
-
 def _as_distributions(y, answer):
-    """Labels as distributions `(examples, classes)`, or None if they are not
-    classes, or have too few classes to judge the answers by."""
-    classes = answer.shape[-1]
-    if classes < 2:
-        return None
-    if y.shape == answer.shape:
-        targets = y.reshape(-1, classes).astype("float64")
-        if np.any(targets < 0) or not np.allclose(
-            targets.sum(-1), 1, atol=1e-3
-        ):
-            return None
-    elif y.shape in (answer.shape[:-1], (*answer.shape[:-1], 1)):
-        y = y.reshape(-1)
-        if np.any(y != np.round(y)) or y.min() < 0 or y.max() >= classes:
-            return None
-        targets = np.eye(classes)[y.astype(int)]
-    else:
-        return None
-    present = np.count_nonzero(targets.sum(axis=0))
-    return targets if 2 * present > min(classes, len(targets)) else None
+    """Labels as distributions `(examples, classes)`, and which of them are
+    valid, `(examples,)`; or None if their shape is not that of labels."""
+    y, answer = ops.convert_to_tensor(y), ops.convert_to_tensor(answer)
+    classes, places = answer.shape[-1], tuple(answer.shape[1:-1])
+    shape = tuple(y.shape[1:])
+    if shape == (*places, classes):
+        targets = ops.reshape(ops.cast(y, "float32"), (-1, classes))
+        distance = ops.abs(ops.sum(targets, axis=-1) - 1.0)
+        positive = ops.all(targets >= 0.0, axis=-1)
+        valid = ops.logical_and(positive, distance < probabilities.TOLERANCE)
+        return targets, valid
+    if shape in (places, (*places, 1)):
+        y = ops.reshape(ops.cast(y, "float32"), (-1,))
+        valid = ops.logical_and(y == ops.round(y), y >= 0.0)
+        valid = ops.logical_and(valid, y < classes)
+        return ops.one_hot(ops.cast(y, "int32"), classes), valid
+    return None
 
 
-def _logarithms(answer):
+def _log_probabilities(answer):
     """Logarithms of the probabilities, `(examples, classes)`."""
-    answer = answer.reshape(-1, answer.shape[-1])
-    sums = answer.sum(axis=-1)
-    if np.all(answer >= 0) and np.allclose(
-        sums, 1, atol=probabilities.HALF_TOLERANCE
-    ):
-        answer = np.log(np.maximum(answer, probabilities.SMALLEST))
-    answer = answer - answer.max(axis=-1, keepdims=True)
-    return answer - np.log(np.sum(np.exp(answer), axis=-1, keepdims=True))
-
-
-def _frequencies(targets):
-    """Logarithms of the class frequencies, with one example added to each class
-    because the chosen examples may lack it."""
-    counts = targets.sum(axis=0) + 1.0
-    return np.log(counts / counts.sum())
+    answer = ops.convert_to_tensor(answer)
+    are = probabilities.are_probabilities(answer)
+    answer = ops.reshape(ops.cast(answer, "float32"), (-1, answer.shape[-1]))
+    logarithms = ops.log(ops.maximum(answer, probabilities.SMALLEST))
+    return ops.log_softmax(ops.where(are, logarithms, answer), axis=-1)

@@ -42,9 +42,10 @@ class Distiller(keras.distillation.Distiller):
     intermediate features, which belong to no output, use the mean of an
     example's weights over outputs and places.
 
-    The first `fit` compares the teacher's answers for some training (or else
-    validation) examples with their classes, if both are arrays, and warns if a
-    constant answer would be as good.
+    The first `fit` compares some of the teacher's answers with the classes of
+    their examples, and warns if a constant answer would be as good: before
+    training if the training or the validation data are arrays, otherwise after
+    the first batches.
 
     Args:
         teacher: `keras.Model` to learn from. It is frozen.
@@ -103,7 +104,10 @@ class Distiller(keras.distillation.Distiller):
             probabilities.check_comparable(
                 loss, student, self._student_kinds, "student"
             )
-        self._chance_checked = False
+        self.teacher_check = chance.TeacherCheck(teacher, student)
+        # Whether the training compares the teacher's answers, and whether that
+        # or the check of arrays has begun before.
+        self.watches_teacher = self._chance_checked = False
         # A built distiller can be restored by `BackupAndRestore`, together with
         # its optimizer. It has no variables of its own to build.
         self.built = teacher.built and student.built
@@ -130,8 +134,33 @@ class Distiller(keras.distillation.Distiller):
             bound = inspect.signature(keras.Model.fit).bind(
                 self, *args, **kwargs
             )
-            chance.warn_if_at_chance(self, bound.arguments)
+            if not chance.warn_if_at_chance(self, bound.arguments):
+                return self._fit_watching(bound)
         return super().fit(*args, **kwargs)
+
+    def _fit_watching(self, bound):
+        """Fits, and compares the teacher's answers on the way."""
+        callbacks = bound.arguments.get("callbacks") or []
+        watch = chance.TeacherWatch()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(watch)
+        else:
+            bound.arguments["callbacks"] = [
+                *keras.tree.flatten(callbacks),
+                watch,
+            ]
+        self.watches_teacher = True
+        self.train_function = None  # The step is compiled with the check.
+        try:
+            return super().fit(*bound.args[1:], **bound.kwargs)
+        finally:
+            self.watches_teacher = False
+
+    def get_metrics_result(self):
+        """The metrics without the check, which counts for nobody else."""
+        result = super().get_metrics_result()
+        result.pop(self.teacher_check.name, None)
+        return result
 
     def call(self, inputs, training=None, **kwargs):
         extractor = self._student_feature_extractor
@@ -167,6 +196,8 @@ class Distiller(keras.distillation.Distiller):
                 if answers is None
                 else {"final_output": answers}
             )
+            if self.watches_teacher and training and y is not None:
+                self.teacher_check.update_state(y, teacher["final_output"])
             student = self._extract_all_student_features(x, y_pred)
             distilled = self._distillation_loss(teacher, student, answer_weight)
         share = self.student_loss_weight

@@ -296,25 +296,82 @@ def test_recorded_answers_are_looked_at(trained):
         assert len(warnings_of(distiller(teacher, kind), x, targets)) == count
 
 
-def test_validation_data_is_looked_at_instead(trained):
+@pytest.mark.parametrize("network, count", [("good", 0), ("broken", 1)])
+@pytest.mark.parametrize("validation", [None, "arrays"])
+def test_a_generator_is_read_once(trained, network, count, validation):
     teacher, x, y = trained
+    teacher = broken(teacher) if network == "broken" else teacher
+    model = distiller(teacher)
 
     def batches():
         """As many as are needed: one less would be missed."""
-        yield from [(x[:8], y[:8])] * 2
+        yield from [(x[:32], y[:32])] * 2
 
-    options = {"steps_per_epoch": 2}
-    for validation, count in ((None, 0), ((x, y), 1)):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        history = model.fit(
+            batches(),
+            steps_per_epoch=2,
+            validation_data=(x, y) if validation else None,
+            verbose=0,
+        )
+    found = [str(x.message) for x in found]
+    assert sum("at chance" in x for x in found) == count
+    examples = "128" if validation else "64"
+    assert sum(f"for {examples} of the examples" in x for x in found) == count
+    assert not any("ran out of data" in x for x in found)
+    assert int(model.optimizer.iterations.numpy()) == 2
+    # The check is no metric of the user's.
+    assert not any("check" in name for name in history.history)
+
+
+class Shuffled(keras.utils.PyDataset):
+    """Batches in a new order each time they are read."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+        self.random = np.random.default_rng(0)
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        rows = self.random.permutation(len(self.x))[:32]
+        return self.x[rows], self.y[rows]
+
+
+def test_the_first_batches_decide(trained):
+    """Data that changes when it is read: trained on as without the check."""
+    teacher, x, y = trained
+    assert not warnings_of(distiller(teacher), Shuffled(x, y), epochs=2)
+    found = []
+    for looked_at in (True, False):
+        keras.utils.set_random_seed(0)
         model = distiller(broken(teacher))
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            model.fit(
-                batches(), verbose=0, validation_data=validation, **options
-            )
-        found = [str(x.message) for x in found]
-        assert sum("at chance" in x for x in found) == count
-        assert not any("ran out of data" in x for x in found)
-        assert int(model.optimizer.iterations.numpy()) == 2
+        model._chance_checked = not looked_at
+        model.train_on_batch(x[:32], y[:32])  # The step is compiled before.
+        messages = warnings_of(
+            model, Shuffled(x, y), epochs=2, steps_per_epoch=8
+        )
+        assert len(messages) == looked_at
+        assert all("for 128 of the examples" in x for x in messages)
+        assert not warnings_of(model, Shuffled(x, y), epochs=1)
+        found.append(model.student.get_weights())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_targets_that_are_no_classes_are_not_judged(trained):
+    teacher, x, y = trained
+    targets = np.random.default_rng(0).normal(size=(256, 3)).astype("float32")
+    for given in (targets, 2 * np.eye(3)[y]):
+        model = distiller(broken(teacher))
+        model.compile("sgd", "mse", **QUICK)
+        assert not warnings_of(model, x, given)
+        model = distiller(broken(teacher))
+        model.compile("sgd", "mse", **QUICK)
+        assert not warnings_of(model, Shuffled(x, given), steps_per_epoch=8)
 
 
 def test_the_look_leaves_no_trace(trained):
