@@ -8,8 +8,10 @@ import keras
 import numpy as np
 
 BATCH = 64
-# Test images for the curves; at the end all of them count.
+# Images for the curves of every epoch; at the end all of a split count.
 VALIDATION = 2000
+# Of Fashion-MNIST: images that are neither trained nor tested on, to choose by.
+HELD_OUT = 5000
 # Mean and standard deviation of Fashion-MNIST's training images.
 MEAN, DEVIATION = 0.286, 0.353
 
@@ -20,6 +22,8 @@ class InMemoryData:
     integers `(n,)`. `TfdsData` has the same methods.
 
     Attributes:
+        x_validation, y_validation: What choices are made by; None where so few
+            images exist that those of the test have to do.
         shift: Integer; training images are shifted by up to so many pixels.
     """
 
@@ -29,6 +33,8 @@ class InMemoryData:
     y_test: np.ndarray
     shift: int = 0
     batch: int = BATCH
+    x_validation: np.ndarray | None = None
+    y_validation: np.ndarray | None = None
     # No image is a file of its own that could be broken.
     left_out = ()
 
@@ -39,6 +45,11 @@ class InMemoryData:
         return not self.shift
 
     @property
+    def has_validation(self):
+        """Whether images are held out to choose by."""
+        return self.x_validation is not None
+
+    @property
     def steps(self):
         """Batches per epoch; images that do not fill one are left out."""
         return len(self.x) // self.batch
@@ -46,8 +57,10 @@ class InMemoryData:
     @property
     def validation(self):
         """What `fit` validates on after every epoch."""
-        y = keras.tree.map_structure(lambda y: y[:VALIDATION], self.y_test)
-        return self.x_test[:VALIDATION], y
+        x, y = self.split("validation")
+        return x[:VALIDATION], keras.tree.map_structure(
+            lambda y: y[:VALIDATION], y
+        )
 
     def batches(self, seed):
         """What `fit` trains on; a seed is an integer or a sequence of them."""
@@ -62,13 +75,24 @@ class InMemoryData:
             return {"labels": y, "teacher": logits}
 
         x, y = self.validation
-        y, y_test = ask(self.x, self.y), ask(x, y)
-        return dataclasses.replace(self, y=y, x_test=x, y_test=y_test)
+        return dataclasses.replace(
+            self,
+            y=ask(self.x, self.y),
+            x_validation=x,
+            y_validation=ask(x, y),
+        )
+
+    def split(self, name):
+        """Images and targets for `"train"`, `"validation"` or `"test"`."""
+        if name == "train":
+            return self.x, self.y
+        if name == "validation" and self.has_validation:
+            return self.x_validation, self.y_validation
+        return self.x_test, self.y_test
 
     def accuracy(self, model, split="test"):
         """Fraction of a split's images that a network of logits gets right."""
-        train = split == "train"
-        x, y = (self.x, self.y) if train else (self.x_test, self.y_test)
+        x, y = self.split(split)
         logits = model.predict(x, batch_size=500, verbose=0)
         return float(np.mean(np.argmax(logits, -1) == y))
 
@@ -111,7 +135,7 @@ class Batches(keras.utils.PyDataset):
     def _draw(self):
         """The order of an epoch's images, and their shifts."""
         if self._drawn[0] != self.epoch:
-            rng = np.random.default_rng([self.seed, self.epoch])
+            rng = np.random.default_rng([*np.ravel(self.seed), self.epoch])
             order = rng.permutation(len(self.data.x))
             # By the width of the border on either side.
             shifts = rng.integers(0, 2 * self.data.shift + 1, (len(order), 2))
@@ -148,7 +172,8 @@ def load_digits(path, count, skip_broken):
 
 
 def load_fashion_mnist(path, count, skip_broken, tests=10_000):
-    """The first images to train with, and others to test with.
+    """The first images to train with, the last others to validate with, and
+    those to test with.
 
     Args:
         path: `.npz` with `images`, uint8 `(n, 28, 28)`, and `labels`, uint8
@@ -166,15 +191,17 @@ def load_fashion_mnist(path, count, skip_broken, tests=10_000):
                 f"file with --data. Received: {error}"
             ) from error
     else:
-        images, labels = _read(path, count + tests)
+        images, labels = _read(path, count + HELD_OUT + tests)
         x, x_test = np.split(images, [len(images) - tests])
         y, y_test = np.split(labels, [len(images) - tests])
-    _check_count(x, count)
+    _check_count(x[HELD_OUT:], count)
     return InMemoryData(
         _halved(x[:count]),
         y[:count].astype("int32"),
         _halved(x_test[:tests]),
         y_test[:tests].astype("int32"),
+        x_validation=_halved(x[-HELD_OUT:]),
+        y_validation=y[-HELD_OUT:].astype("int32"),
     )
 
 

@@ -52,6 +52,8 @@ class TfdsData:
 
     # Every epoch cuts and flips the images in another way.
     repeats = False
+    # The curves show the test images, and choose nothing.
+    has_validation = False
 
     def __init__(self, builder, count=None, batch=BATCH):
         self.builder, self.batch = builder, batch

@@ -24,13 +24,12 @@ NAMES = (
     "morphnet",
     "bar",
     "bar-flops",
+    "paper",
     "narrow",
 )
 # BAR with other settings of `BudgetRegularizer`: docs/small_budgets.md.
-PAPER = {"strength": 1e-5}
 ABLATIONS = {
-    "paper": PAPER,
-    "paper-strong": {**PAPER, "strength": 1e-3},
+    "frozen": {"frozen": True},
     "never-decided": {"undecided_fraction": (0.12, 0.12)},
     "half-open": {"initial_logit": 0.0},
     "no-price": {"cost_exponent": 0.0},

@@ -6,7 +6,9 @@ TITLE = "BAR"
 REQUIREMENTS = ()
 
 
-def run(experiment, teacher, metric=None, budget=None, **settings):
+def run(
+    experiment, teacher, metric=None, budget=None, frozen=False, **settings
+):
     """BAR with the defaults of `BudgetRegularizer`.
 
     Args:
@@ -14,6 +16,8 @@ def run(experiment, teacher, metric=None, budget=None, **settings):
         teacher: The full network.
         metric, budget: What is limited, and to what fraction; by default the
             experiment's metric, and what its factor leaves.
+        frozen: Whether the gates learn nothing, and the budget alone moves
+            them.
         **settings: Further arguments of `BudgetRegularizer`.
     """
     key = experiment.key
@@ -22,7 +26,7 @@ def run(experiment, teacher, metric=None, budget=None, **settings):
         budget, metric, log_all=True, **settings
     )
     gated = experiment.once(
-        "gated", lambda: prune(experiment, teacher, regularizer)
+        "gated", lambda: prune(experiment, teacher, regularizer, frozen)
     )
     history = experiment.history("prune")
     row = describe(history, metric, gated, experiment.data)
@@ -31,13 +35,16 @@ def run(experiment, teacher, metric=None, budget=None, **settings):
     return experiment.finetune(teacher, keras_bar.compact(gated)), row
 
 
-def prune(experiment, teacher, regularizer):
+def prune(experiment, teacher, regularizer, frozen):
     """The gated network, trained until it is within its budget."""
     student = keras_bar.gate(
         experiment.source(teacher),
         connectivity=experiment.options.connectivity,
         seed=experiment.key.seed,
     )
+    for layer in student.layers:
+        if frozen and isinstance(layer, keras_bar.layers.HardConcreteGate):
+            layer.log_alpha.trainable = False
     epochs = experiment.phases("gates").prune
     callbacks = [regularizer, *experiment.gate_log()]
     return experiment.distill(

@@ -25,9 +25,13 @@ def describe(key, teacher, small, data):
     what that costs."""
     full, cost = map(keras_bar.measure_cost, (teacher, small))
     accuracy, before = (data.accuracy(x) for x in (small, teacher))
+    held_out = {}
+    if data.has_validation:
+        held_out["accuracy_validation"] = data.accuracy(small, "validation")
     return {
         **{x: getattr(key, x) for x in SORTED[1:]},
         "accuracy": accuracy,
+        **held_out,
         "teacher": before,
         **{x: getattr(cost, x) / getattr(full, x) for x in METRICS},
         "full_volume": full.volume,
