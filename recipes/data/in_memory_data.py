@@ -171,7 +171,9 @@ def load_digits(path, count, skip_broken):
     return InMemoryData(x[:count], y[:count], x_test, y_test, shift=1)
 
 
-def load_fashion_mnist(path, count, skip_broken, tests=10_000):
+def load_fashion_mnist(
+    path, count, skip_broken, tests=10_000, held_out=HELD_OUT
+):
     """The first images to train with, the last others to validate with, and
     those to test with.
 
@@ -179,7 +181,7 @@ def load_fashion_mnist(path, count, skip_broken, tests=10_000):
         path: `.npz` with `images`, uint8 `(n, 28, 28)`, and `labels`, uint8
             `(n,)`, of which the last ones are for tests. By default Keras
             downloads the data set, or finds it downloaded.
-        count, tests: Integers.
+        count, tests, held_out: Integers, how many images of each kind.
         skip_broken: Not used.
     """
     if path is None:
@@ -191,17 +193,17 @@ def load_fashion_mnist(path, count, skip_broken, tests=10_000):
                 f"file with --data. Received: {error}"
             ) from error
     else:
-        images, labels = _read(path, count + HELD_OUT + tests)
+        images, labels = _read(path, count + held_out + tests)
         x, x_test = np.split(images, [len(images) - tests])
         y, y_test = np.split(labels, [len(images) - tests])
-    _check_count(x[HELD_OUT:], count)
+    _check_count(x[held_out:], count)
     return InMemoryData(
         _halved(x[:count]),
         y[:count].astype("int32"),
         _halved(x_test[:tests]),
         y_test[:tests].astype("int32"),
-        x_validation=_halved(x[-HELD_OUT:]),
-        y_validation=y[-HELD_OUT:].astype("int32"),
+        x_validation=_halved(x[-held_out:]),
+        y_validation=y[-held_out:].astype("int32"),
     )
 
 

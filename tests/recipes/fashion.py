@@ -32,7 +32,7 @@ def narrow():
     network = functools.partial(networks.wide_resnet, 10, 0.5, (14, 14, 1), 10)
     small = dataclasses.replace(
         full,
-        load=functools.partial(full.load, tests=100),
+        load=functools.partial(full.load, tests=100, held_out=44),
         networks={**full.networks, "wide_resnet": network},
     )
     with pytest.MonkeyPatch.context() as patch:

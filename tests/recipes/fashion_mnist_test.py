@@ -25,6 +25,9 @@ from tests.recipes.fashion import rows_of
 from tests.recipes.fashion import squeezed
 
 
+SPLITS = ("train", "validation", "test")
+
+
 def run(*arguments):
     fashion.run(fashion_mnist.main, *arguments)
 
@@ -51,7 +54,7 @@ def test_a_row_per_method_within_the_budget(finished):
 
 
 def test_compact_networks_are_those_of_the_row(finished, pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100, 44)
     for method, row in rows_of(finished).items():
         cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
         small = keras.models.load_model(cell / "compact.keras", compile=False)
@@ -196,17 +199,20 @@ def test_regular_and_mixed_stand_beside_the_supplement():
 
 
 def test_pictures_are_halved_and_normalised(pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100, 44)
     with np.load(pictures) as arrays:
         mean = arrays["images"][0, :2, :2].mean() / 255
     assert data.x.shape == (256, 14, 14, 1)
     assert len(data.x_test) == 100
+    # No image is in two of the three splits.
+    images = np.concatenate([data.split(x)[0] for x in SPLITS])
+    assert len(np.unique(images.reshape(400, -1), axis=0)) == 400
     normalised = (mean - in_memory_data.MEAN) / in_memory_data.DEVIATION
     assert data.x[0, 0, 0, 0] == pytest.approx(normalised, rel=1e-5)
 
 
 def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100)
+    data = load_fashion_mnist(pictures, 256, False, 100, 44)
     batches = Batches(data, [0])
     epochs = []
     for epoch in (0, 1, 0):
