@@ -24,7 +24,6 @@ from tests.recipes.fashion import lend_teacher
 from tests.recipes.fashion import rows_of
 from tests.recipes.fashion import squeezed
 
-
 SPLITS = ("train", "validation", "test")
 
 
