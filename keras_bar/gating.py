@@ -28,6 +28,7 @@ MOST_LISTED = 5
 def gate(
     model: keras.Model,
     *,
+    inputs=None,
     connectivity: str = "mixed",
     skip: str | Iterable[str] = (),
     seed: int | None = None,
@@ -42,8 +43,15 @@ def gate(
     nothing with it; nested models are unrolled into one. Frozen layers stay
     frozen, but a model that is frozen as a whole becomes trainable.
 
+    Subclassed layers and models are unrolled, too: their `call` runs once on
+    symbolic tensors. A layer whose graph does not compute what the layer
+    computes, such as one with variables of its own, stays whole, and
+    `keras_bar.explain` says why.
+
     Args:
-        model: Functional or built Sequential `keras.Model`.
+        model: Built `keras.Model`: Functional, Sequential or subclassed.
+        inputs: Structure of `keras.Input` for a subclassed model, the first
+            argument of its `call`; by default like those that it was built for.
         connectivity: `"mixed"`: every convolution has a gate of its own, so
             that the identity and the branch of a residual block may keep
             different channels. `"regular"`: all writers of a residual stream
@@ -73,7 +81,7 @@ def gate(
     check_connectivity(connectivity)
     _check_kind(layer)
     seed = _checked_seed(seed)
-    graph = trace.trace(model)
+    graph = trace.trace(model, inputs)
     analysis = ChannelAnalysis(graph)
     placements = place_gates(analysis, skip=_checked_skip(graph, skip))
     if connectivity == "regular":

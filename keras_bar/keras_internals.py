@@ -4,8 +4,12 @@
 them.
 """
 
+import collections
+import contextlib
+
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 # Steps of a schedule at which its learning rate is read.
 LOOKED_AT = 21
@@ -102,3 +106,45 @@ def learning_rate(optimizer, variable, steps):
         ]
         return max(rates)
     return float(keras.ops.convert_to_numpy(part.learning_rate))
+
+
+def sublayers(layer):
+    """List of all layers inside a layer, however deep."""
+    return layer._flatten_layers(include_self=False)
+
+
+def build_shapes(layer):
+    """Dict from names to the shapes for which a layer was built, or None."""
+    return layer._build_shapes_dict
+
+
+def nodes_in_order(model):
+    """The calls of a Functional model, each after those it reads from."""
+    by_depth = model._nodes_by_depth
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if not node.is_input
+    ]
+
+
+@contextlib.contextmanager
+def undisturbed(layer):
+    """A context in which a layer's `call` may run on symbolic tensors: neither
+    the automatic names of what the user makes later nor the inbound nodes of
+    the sublayers, `Layer.output` for one, differ afterwards. Names in the
+    context do not depend on what was made before."""
+    names = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute(
+        "object_name_uids", collections.defaultdict(int)
+    )
+    layers = [layer, *sublayers(layer)]
+    nodes = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layers]
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", names)
+        for x, inbound, outbound in nodes:
+            del x._inbound_nodes[inbound:]
+            del x._outbound_nodes[outbound:]

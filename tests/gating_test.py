@@ -36,10 +36,11 @@ class Hiding(layers.Layer):
         self.conv = layers.Conv2D(3, 1, name="hidden")
 
     def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
         self.conv.build(input_shape)
 
     def call(self, x):
-        return self.conv(x)
+        return self.scale * self.conv(x)
 
 
 class Subclassed(keras.Model):

@@ -43,8 +43,8 @@ def overridden_methods(model):
     ]
 
 
-def check_has_graph(model):
-    """Raises a ValueError unless a model has a graph of layers."""
+def check_is_network(model):
+    """Raises a ValueError unless this is a built model of layers."""
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Only a Keras model can be analysed. "
@@ -62,11 +62,4 @@ def check_has_graph(model):
             "This Sequential model has no graph of layers yet. "
             "Expected a built model: begin it with `keras.Input`, or call it "
             f"once on a batch. Received: {model.name!r}"
-        )
-    if not is_functional(model):
-        raise ValueError(
-            "This model has no graph of layers to analyse. "
-            "Expected a Functional or Sequential `keras.Model`; a subclassed "
-            "model hides its layers in Python code. "
-            f"Received: {model.name!r} (of type {type(model)})"
         )

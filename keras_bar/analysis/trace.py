@@ -13,6 +13,7 @@ from keras import tree
 
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
+from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors
@@ -27,7 +28,10 @@ class Value:
         dtype: String.
         producer: The `Node` that makes it, `None` for a model input.
         consumers: List of `Node`s that read it.
+        optional: Whether it is a model input that may be None.
     """
+
+    optional = False
 
     def __init__(self, tensor, producer):
         self.shape = tuple(tensor.shape)
@@ -46,7 +50,11 @@ class Node:
         inputs, outputs: The `Value`s among them, and those it returns.
         shared_calls: List of all `Node`s that call this very operation, in
             order.
+        opaque: Why the operation shows no graph of its own, a string; empty
+            where it has none to show.
     """
+
+    opaque = ""
 
     def __init__(self, op, name, args, kwargs):
         self.op = op
@@ -90,13 +98,16 @@ class Graph:
         self.nodes = []
         self.input_tensors = list(model.inputs)
         self.inputs = [Value(x, None) for x in model.inputs]
+        for value, x in zip(self.inputs, model.inputs, strict=True):
+            value.optional = x._keras_history.operation.optional
         self.output_names = naming.output_names(model.outputs)
-        self.overridden = kinds.overridden_methods(model)
+        self.overridden = []
         source = kinds.functional(model)
         # Operations of the model itself keep their names; those inside nested
         # models give way.
         self._names = {x.name for x in source.operations}
         self._shared_calls = {}
+        self._opaque = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
         # Mapped, not packed again: on PyTorch Keras would sort dict keys.
@@ -122,6 +133,9 @@ class Graph:
 
     def _append(self, keras_node, values, prefix, training):
         op = keras_node.operation
+        # A layer inside another one often has its name in front already.
+        repeats = bool(prefix) and op.name.startswith(prefix)
+        name = op.name if repeats else prefix + op.name
         args, kwargs = tree.map_structure(
             lambda x: (
                 values.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
@@ -135,7 +149,14 @@ class Graph:
         if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             outputs = self._unroll(
-                op, called_on, f"{prefix}{op.name}_", kwargs.get("training")
+                op, called_on, f"{name}_", kwargs.get("training")
+            )
+        elif inner := self._unrolled(op, args, kwargs):
+            called_on = [
+                x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
+            ]
+            outputs = self._unroll(
+                inner, called_on, f"{name}_", kwargs.get("training")
             )
         elif type(op) is keras.layers.Identity and len(keras_node.outputs) > 1:
             # Several outputs of one name; `replay` names them again.
@@ -146,8 +167,9 @@ class Graph:
                 args = tuple(tree.flatten(args)[:1])
             shared_calls = self._shared_calls.setdefault(id(op), [])
             first = not prefix and not shared_calls
-            name = op.name if first else self.fresh_name(prefix + op.name)
+            name = name if first else self.fresh_name(name)
             node = Node(op, name, args, kwargs)
+            node.opaque = self._opaque.get(id(op), "")
             node.shared_calls = shared_calls
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
@@ -156,6 +178,22 @@ class Graph:
             outputs = node.outputs
         for tensor, value in zip(keras_node.outputs, outputs, strict=True):
             values[id(tensor)] = value
+
+    def _unrolled(self, op, args, kwargs):
+        """The graph inside a layer of the user's, or None."""
+        if not unrolling.is_candidate(op):
+            return None
+        given = [x for x in tree.flatten((args, kwargs)) if _is_value(x)]
+        if any(x.optional for x in given):
+            self._opaque[id(op)] = "an input of it may be None"
+            return None
+        try:
+            return unrolling.unroll(
+                op, *tree.map_structure(_as_symbolic, (args, kwargs))
+            )
+        except unrolling.Opaque as error:
+            self._opaque[id(op)] = str(error)
+            return None
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""
@@ -183,20 +221,37 @@ class Graph:
         return self.inputs + [x for node in self.nodes for x in node.outputs]
 
 
-def trace(model):
+def trace(model, inputs=None):
     """Traces a model.
 
     Args:
-        model: A Functional or a built Sequential `keras.Model`.
+        model: A built `keras.Model`: Functional, Sequential or subclassed.
+        inputs: Structure of `keras.Input` for a subclassed model, by default
+            like those that it was built for.
 
     Returns:
         A `Graph`.
 
     Raises:
-        ValueError: If the model has no graph of layers.
+        ValueError: If the model has no graph of layers, and its `call` does not
+            show one.
     """
-    kinds.check_has_graph(model)
-    return Graph(model)
+    kinds.check_is_network(model)
+    overridden = kinds.overridden_methods(model)
+    if not kinds.is_functional(model):
+        try:
+            model = unrolling.unroll_model(model, inputs)
+        except unrolling.Opaque as error:
+            raise ValueError(
+                "This model has no graph of layers to analyse. Expected a "
+                "Functional or Sequential `keras.Model`, or a subclassed one "
+                "whose `call` works on symbolic tensors and computes nothing "
+                f"but what they show. Received: {model.name!r} (of type "
+                f"{type(model)}), but {error}"
+            ) from error
+    graph = Graph(model)
+    graph.overridden = overridden
+    return graph
 
 
 def replay(graph, rebuild, finish=None, name=None):
@@ -278,10 +333,13 @@ def _output_specs(node, keras_node):
     known = [tuple(x.shape) for x in called_on]
     if [x.shape for x in node.inputs] == known[: len(node.inputs)]:
         return keras_node.outputs
-    args, kwargs = tree.map_structure(
-        lambda x: (
-            keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
-        ),
-        (node.args, node.kwargs),
-    )
+    args, kwargs = tree.map_structure(_as_symbolic, (node.args, node.kwargs))
     return tree.flatten(node.op.compute_output_spec(*args, **kwargs))
+
+
+def _is_value(x):
+    return isinstance(x, Value)
+
+
+def _as_symbolic(x):
+    return keras.KerasTensor(x.shape, x.dtype) if _is_value(x) else x

@@ -21,8 +21,12 @@ class Pyramid(keras.layers.Layer):
         super().__init__(**kwargs)
         self.conv = keras.layers.Conv2D(4, 3, padding="same")
 
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+        self.conv.build(input_shape)
+
     def call(self, x):
-        return self.conv(x)
+        return self.scale * self.conv(x)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], 4)
@@ -59,13 +63,14 @@ UNCOUNTED = {
     "einsum_dense": lambda x: keras.layers.EinsumDense("abc,cd->abd", (5, 4))(
         x
     ),
-    "lambda": lambda x: keras.layers.Lambda(lambda y: y)(x),
+    "lambda": lambda x: keras.layers.Lambda(lambda y: y + (y.shape[0] or 1))(x),
     "recurrence": lambda x: keras.layers.LSTM(4, return_sequences=True)(x),
     "wrapper": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(4))(x),
     "matmul": lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))),
     "einsum": lambda x: keras.ops.einsum("abc,adc->abd", x, x),
 }
 COUNTED = {
+    "shown": lambda x: keras.layers.Lambda(lambda y: y + 1)(x),
     "dense": lambda x: keras.layers.Dense(4)(x),
     "layer_norm": lambda x: keras.layers.LayerNormalization(axis=(1, 2))(x),
     "group_norm": lambda x: keras.layers.GroupNormalization(2)(x),

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import ops
 
 import keras_bar
 from keras_bar import baselines
@@ -265,6 +266,9 @@ class Trained(keras.Model):
         return super().compute_loss(*args, **kwargs)
 
 
+HEAD = (layers.GlobalAveragePooling2D(), layers.Dense(2))
+
+
 class Called(keras.Sequential):
     def call(self, inputs, training=None, mask=None):
         return 2 * super().call(inputs, training=training)
@@ -297,7 +301,12 @@ def test_plain_models_are_copied_without_a_warning():
         keras_bar.compact(close_gates(keras_bar.gate(sequential())))
 
 
-def test_a_sequential_model_with_a_call_of_its_own_is_refused():
-    model = Called([keras.Input((6, 6, 3)), layers.Conv2D(4, 3)], name="odd")
-    with pytest.raises(ValueError, match="no graph of layers.*'odd'"):
-        keras_bar.gate(model)
+def test_a_sequential_model_with_a_call_of_its_own_keeps_it():
+    model = Called(
+        [keras.Input((6, 6, 3)), layers.Conv2D(4, 3), *HEAD], name="odd"
+    )
+    pruned = baselines.prune(model, baselines.weight_magnitude, 1.0)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    np.testing.assert_allclose(
+        *(ops.convert_to_numpy(m(x)) for m in (pruned, model)), rtol=1e-5
+    )

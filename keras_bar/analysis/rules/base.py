@@ -245,7 +245,8 @@ def registered(op):
 
 def unknown(node):
     """Why a node without a rule needs every channel."""
-    return f"no rule knows how {type(node.op).__name__} treats channels"
+    why = f"; {node.opaque}" if node.opaque else ""
+    return f"no rule knows how {type(node.op).__name__} treats channels{why}"
 
 
 def has_full_shape(value, node):

@@ -1,0 +1,323 @@
+"""Layers and models written in Python: what they call becomes visible."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar.analysis import trace
+from tests.helpers import tiny
+from tests.helpers.budgets import BudgetRegularizer
+
+pytestmark = pytest.mark.core
+
+
+class ConvNorm(layers.Layer):
+    def __init__(self, filters, active=True, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(
+            filters, 3, padding="same", use_bias=False, name="conv"
+        )
+        self.norm = layers.BatchNormalization(name="norm")
+        self.active = active
+
+    def call(self, x, training=None):
+        x = self.norm(self.conv(x), training=training)
+        return ops.relu(x) if self.active else x
+
+
+class Block(layers.Layer):
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.first = ConvNorm(filters, name="first")
+        self.drop = layers.Dropout(0.25, seed=3, name="drop")
+        self.second = ConvNorm(filters, active=False, name="second")
+
+    def call(self, x, training=None):
+        y = self.second(self.drop(self.first(x), training=training))
+        return ops.relu(x + y)
+
+
+class Network(keras.Model):
+    """A residual network in the manner of PyTorch."""
+
+    def __init__(self, name="network"):
+        super().__init__(name=name)
+        self.stem = ConvNorm(6, name="stem")
+        self.blocks = [Block(6, name=f"block{i}") for i in range(2)]
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(ops.mean(x, axis=(1, 2)))
+
+
+def functional():
+    """The same network, by hand."""
+
+    def conv_norm(x, name):
+        x = layers.Conv2D(
+            6, 3, padding="same", use_bias=False, name=f"{name}_conv"
+        )(x)
+        return layers.BatchNormalization(name=f"{name}_norm")(x)
+
+    inputs = keras.Input((6, 6, 2))
+    x = ops.relu(conv_norm(inputs, "stem"))
+    for i in range(2):
+        y = ops.relu(conv_norm(x, f"block{i}_first"))
+        y = layers.Dropout(0.25, seed=3, name=f"block{i}_drop")(y)
+        x = ops.relu(x + conv_norm(y, f"block{i}_second"))
+    x = layers.Dense(3, name="head")(ops.mean(x, axis=(1, 2)))
+    return keras.Model(inputs, x)
+
+
+def built(model, shape=(2, 6, 6, 2)):
+    model(np.zeros(shape, "float32"))
+    return model
+
+
+def copy_of(model):
+    """A Functional copy of a model, as `gate` makes it, without gates."""
+    graph = trace.trace(model)
+
+    def rebuild(node, tensors):
+        op = trace.clone(node.op, node.name)
+        outputs = trace.call(op, node, tensors)
+        trace.copy_state(node.op, op)
+        return outputs
+
+    return trace.replay(graph, rebuild)
+
+
+def test_costs_and_gates_are_those_of_the_functional_model():
+    model, same = built(Network()), functional()
+    assert keras_bar.measure_cost(model) == keras_bar.measure_cost(same)
+    assert keras_bar.explain(model) == keras_bar.explain(same)
+    names = [x.name for x in keras_bar.gate(model).layers if x.weights]
+    assert names == [x.name for x in keras_bar.gate(same).layers if x.weights]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_copy_computes_the_same(training):
+    keras.utils.set_random_seed(0)
+    model = built(Network())
+    copy = copy_of(model)
+    x, _ = tiny.data(8)
+    expected = ops.convert_to_numpy(model(x, training=training))
+    found = ops.convert_to_numpy(copy(x, training=training))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Batch statistics and seeds have moved alike.
+    for a, b in zip(model.variables, copy.variables, strict=True):
+        np.testing.assert_allclose(
+            *map(ops.convert_to_numpy, (a, b)), atol=1e-5
+        )
+
+
+def test_a_subclassed_model_is_pruned_to_a_plain_one(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = built(Network())
+    student = tiny.prepare(keras_bar.gate(model, seed=0))
+    x, y = tiny.data(64)
+    student.fit(
+        x,
+        y,
+        epochs=6,
+        batch_size=8,
+        verbose=0,
+        callbacks=[BudgetRegularizer(0.5, "flops")],
+    )
+    small = keras_bar.compact(student)
+    full = keras_bar.measure_cost(model).flops
+    assert keras_bar.measure_cost(small).flops <= full / 2
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras", compile=False)
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), small.predict(x, verbose=0)
+    )
+    assert type(loaded) is not Network
+
+
+def test_what_the_user_made_stays_as_it_is():
+    keras.backend.clear_session()
+    model = built(Network())
+    keras_bar.measure_cost(model)
+    inside = [x for x in model._flatten_layers() if x is not model]
+    assert not any(x._inbound_nodes or x._outbound_nodes for x in inside)
+    assert keras.layers.ReLU().name == "re_lu"
+    inputs = keras.Input((6, 6, 2))
+    assert model.stem.conv(inputs) is model.stem.conv.output
+
+
+class Joined(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(4, 1, name="conv")
+
+    def call(self, left, right, factor=1.0):
+        return self.conv(left) + factor * self.conv(right)
+
+
+class Two(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.joined = Joined(name="joined")
+
+    def call(self, inputs):
+        x = self.joined(inputs["left"], factor=2.0, right=inputs["right"])
+        return {"sum": x, "left": inputs["left"]}
+
+
+def test_dicts_and_several_arguments():
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    given = {"left": x, "right": 3 * x}
+    model = Two()
+    expected = model(given)
+    found = copy_of(model)(given)
+    assert set(found) == {"sum", "left"}
+    for name in found:
+        np.testing.assert_allclose(
+            *(ops.convert_to_numpy(y[name]) for y in (found, expected)),
+            atol=1e-6,
+        )
+
+
+def test_inputs_of_a_model_that_was_never_called():
+    model = Network()
+    with pytest.raises(ValueError, match="not built.*called once") as error:
+        keras_bar.gate(model)
+    assert "Expected" in str(error.value) and "Received" in str(error.value)
+    gated = keras_bar.gate(model, inputs=keras.Input((6, 6, 2)), seed=0)
+    assert gated.input_shape == (None, 6, 6, 2)
+
+
+def test_frozen_and_shared_layers():
+    class Twice(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.conv = layers.Conv2D(3, 3, padding="same", name="conv")
+
+        def call(self, x):
+            return self.conv(self.conv(x))
+
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, Twice(name="twice")(inputs))
+    model.get_layer("twice").conv.trainable = False
+    graph = trace.trace(model)
+    assert [node.calls for node in graph.nodes] == [2, 2]
+    assert not copy_of(model).trainable_variables
+
+
+def test_half_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input((6, 6, 2))
+        model = keras.Model(inputs, Block(2, name="block")(inputs))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    graph = trace.trace(model)
+    assert not any(isinstance(node.op, Block) for node in graph.nodes)
+    x, _ = tiny.data(4)
+    np.testing.assert_array_equal(
+        *(
+            ops.convert_to_numpy(ops.cast(m(x), "float32"))
+            for m in (copy_of(model), model)
+        )
+    )
+
+
+def test_a_lambda_of_operations():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.Lambda(lambda x: 2 * ops.relu(x), name="lambda")(x)
+    model = keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x))
+    assert keras_bar.explain(model).gated == ["conv"]
+
+
+# --- What stays whole ------------------------------------------------------
+
+
+class Stochastic(layers.Layer):
+    def call(self, x, training=None):
+        return 2 * x if training else x
+
+
+class Sized(layers.Layer):
+    def call(self, x):
+        return x + ops.zeros((ops.shape(x)[0], 1, 1, 1))
+
+
+class Scaled(layers.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones")
+
+    def call(self, x):
+        return x * self.gamma
+
+
+class Branching(layers.Layer):
+    def call(self, x):
+        return x if ops.max(x) > 0 else -x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+class Lying(layers.Layer):
+    def call(self, x):
+        return x if isinstance(x, keras.KerasTensor) else 2 * x
+
+
+class Losing(layers.Layer):
+    def call(self, x):
+        self.add_loss(ops.mean(x))
+        return ops.relu(x)
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        (Stochastic, "takes another way in training"),
+        (Sized, "does not run on symbolic tensors"),
+        (Scaled, "a variable of its own, 'variable'"),
+        (Branching, "does not run on symbolic tensors"),
+        (Lying, "computes something else than on numbers, in inference"),
+        (Losing, "does not run on symbolic tensors"),
+    ],
+)
+def test_layers_that_stay_whole(kind, reason):
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = kind(name="whole")(x)
+    model = keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x))
+    (why,) = [
+        y for x, y in keras_bar.explain(model).ungated.items() if x == "conv"
+    ]
+    assert kind.__name__ in why and reason in why
+    assert not model.get_layer("whole").losses
+    # It is rebuilt as it is.
+    x, _ = tiny.data(4)
+    np.testing.assert_allclose(
+        *(ops.convert_to_numpy(m(x)) for m in (copy_of(model), model)),
+        atol=1e-6,
+    )
+
+
+def test_an_activity_regularizer_stays():
+    inputs = keras.Input((6, 6, 2))
+    block = ConvNorm(4, activity_regularizer="l2", name="block")
+    (node,) = trace.trace(keras.Model(inputs, block(inputs))).nodes
+    assert node.op is block and "activity regularizer" in node.opaque
+
+
+def test_a_model_that_cannot_be_unrolled_is_refused():
+    class Odd(keras.Model):
+        def call(self, x):
+            return Branching.call(self, x)
+
+    with pytest.raises(ValueError, match="no graph of layers.*'odd'") as error:
+        keras_bar.gate(built(Odd(name="odd")))
+    assert "symbolic tensors" in str(error.value)
