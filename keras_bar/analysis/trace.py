@@ -6,6 +6,7 @@ lets the caller decide what each operation becomes.
 """
 
 import inspect
+import sys
 import warnings
 
 import keras
@@ -18,6 +19,10 @@ from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.layers import BudgetState
+
+# The recursion limit for models deeper than Python's usual limit: enough for
+# some 10,000 layers in a row.
+DEEPEST = 20_000
 
 
 class Value:
@@ -298,11 +303,33 @@ def replay(graph, rebuild, finish=None, name=None):
     )
     final = dict(zip(final, named, strict=True))
     graph._names = known_names  # Another new model may use the same names.
-    return keras.Model(
+    return _model(
         tree.map_structure(lambda x: tensors[x], graph.input_struct),
         tree.map_structure(lambda x: final[x], graph.output_struct),
-        name=name or graph.name,
+        name or graph.name,
     )
+
+
+def _model(inputs, outputs, name):
+    """A Functional model, however deep it is: Keras follows a graph from its
+    outputs to its inputs by recursion."""
+    before = sys.getrecursionlimit()
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    except RecursionError:
+        sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        model = keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(before)
+    warnings.warn(
+        f"The new model made of {name!r} is too deep for Keras to load or "
+        "clone within Python's recursion limit. Expected, before you do that, "
+        f"`sys.setrecursionlimit({DEEPEST})`. Received: {before}, for "
+        f"{len(model.operations)} operations",
+        stacklevel=5,
+    )
+    return model
 
 
 def call(op, node, tensors):

@@ -1,3 +1,6 @@
+import inspect
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -297,3 +300,20 @@ def test_models_without_a_graph(model, received):
 def test_a_distiller_is_told_from_its_student(function):
     with pytest.raises(ValueError, match="pass `distiller.student`"):
         function(distiller())
+
+
+def test_a_model_deeper_than_pythons_recursion():
+    """Gates and mixed additions deepen models that are just within it."""
+    x = inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 3, name="conv")(x)
+    for _ in range(400):
+        x = layers.ReLU()(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 300)
+    try:
+        with pytest.warns(UserWarning, match="setrecursionlimit.20000."):
+            gated = keras_bar.gate(model)
+    finally:
+        sys.setrecursionlimit(before)
+    assert len(gated.operations) == len(model.operations) + 2
