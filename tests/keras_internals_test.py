@@ -39,3 +39,27 @@ def test_names_that_are_used_exist():
     keras_internals.average_overwritten_variables(optimizer, [])
     assert not any(x is None for x in averages)
     assert len(optimizer.variables) == known  # As many as a saved one has.
+
+
+@pytest.mark.core
+def test_names_that_look_inside_layers_exist():
+    model = tiny.network()
+    for name in (
+        "_build_shapes_dict",
+        "_flatten_layers",
+        "_inbound_nodes",
+        "_outbound_nodes",
+        "_nodes_by_depth",
+    ):
+        assert hasattr(model, name), moved(name)
+    first = keras_internals.nodes_in_order(model)[0]
+    assert first.operation is model.layers[1]
+    assert keras_internals.build_shapes(model.layers[1]), moved("the shapes")
+    with keras_internals.undisturbed(model):
+        keras.layers.ReLU()
+    fresh = keras.layers.Softmax(), keras.layers.Softmax()
+    with keras_internals.undisturbed(model):
+        assert keras.layers.Softmax().name == "softmax"
+    names = [x.name for x in (*fresh, keras.layers.Softmax())]
+    ends = [int(x.removeprefix("softmax").strip("_") or 0) for x in names]
+    assert ends == [ends[0], ends[0] + 1, ends[0] + 2]

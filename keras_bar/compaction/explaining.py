@@ -114,7 +114,10 @@ def explain(model: keras.Model) -> Explanation:
     # does not matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        gated = trace.trace(gating.gate(model))
+        try:
+            gated = trace.trace(gating.gate(model))
+        except ValueError:  # `gate` says why, once it is asked to.
+            return found
     least = _least_costs(CostModel(ChannelAnalysis(gated)))
     return dataclasses.replace(found, least=least)
 
