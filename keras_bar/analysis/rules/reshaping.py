@@ -14,6 +14,8 @@ class Flatten(Rule):
 
     layers = "Flatten"
 
+    flattens = True
+
     def refuse(self, node, analysis):
         if (
             analysis.removable(node.inputs[0])
