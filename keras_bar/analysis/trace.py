@@ -11,6 +11,7 @@ import warnings
 import keras
 from keras import tree
 
+from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
 from keras_bar.analysis.cloning import clone as clone
@@ -104,7 +105,7 @@ class Graph:
         known |= zip(map(id, model.outputs), outputs, strict=True)
         self.input_struct, self.output_struct = tree.map_structure(
             lambda x: known[id(x)],
-            (source._inputs_struct, source._outputs_struct),
+            keras_internals.structures(source),
         )
 
     def _unroll(self, model, inputs, prefix, training):
@@ -113,7 +114,7 @@ class Graph:
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
-        by_depth = model._nodes_by_depth
+        by_depth = keras_internals.nodes_by_depth(model)
         for depth in sorted(by_depth, reverse=True):
             for node in by_depth[depth]:
                 if not node.is_input:
@@ -226,7 +227,7 @@ def replay(graph, rebuild, finish=None, name=None):
     known_names = set(graph._names)
     tensors = {}
     for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
-        tensors[value] = clone(tensor._keras_history.operation).output
+        tensors[value] = clone(keras_internals.maker_of(tensor)).output
     for node in graph.nodes:
         outputs = rebuild(node, tensors)
         for value, tensor in zip(node.outputs, outputs, strict=True):

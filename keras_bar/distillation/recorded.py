@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar.distillation.distiller import Distiller
 
 
@@ -59,7 +60,7 @@ class RecordedDistiller(Distiller):
     def __init__(self, teacher, student, distillation_losses, **kwargs):
         super().__init__(teacher, student, distillation_losses, **kwargs)
         self._class_weights = None
-        if self._teacher_feature_extractor is not None:
+        if keras_internals.teacher_extractor(self) is not None:
             names = [
                 loss.teacher_layer_name
                 for loss in self.distillation_losses
