@@ -42,7 +42,7 @@ class BudgetCheck:
     target: float
     least: float
     full: float
-    largest: list = dataclasses.field(repr=False)
+    largest: list[costs.LayerCost] = dataclasses.field(repr=False)
 
     @classmethod
     def make(cls, cost_model, metric, target, masks):

@@ -95,16 +95,16 @@ class BudgetRegularizer(GateRegularizer):
     )
     def __init__(
         self,
-        budget,
-        metric="volume",
+        budget: float,
+        metric: str = "volume",
         *,
-        steps=0.9,
-        hardness=10.0,
-        strength=None,
-        undecided_fraction=(0.12, 0.02),
-        initial_logit=3.0,
-        cost_exponent=1.5,
-        log_all=False,
+        steps: int | float = 0.9,
+        hardness: float = 10.0,
+        strength: float | PaperSettings | None = None,
+        undecided_fraction: tuple[float, float] = (0.12, 0.02),
+        initial_logit: float = 3.0,
+        cost_exponent: float = 1.5,
+        log_all: bool = False,
     ):
         super().__init__(steps, log_all)
         selection.check_budget_argument(budget, metric)
@@ -121,7 +121,13 @@ class BudgetRegularizer(GateRegularizer):
         self.cost_exponent = cost_exponent
 
     @classmethod
-    def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
+    def paper(
+        cls,
+        budget: float,
+        metric: str = "volume",
+        strength: float = 1e-5,
+        **kwargs,
+    ) -> "BudgetRegularizer":
         """The control of the paper: its barrier penalty in the loss.
 
         Args:

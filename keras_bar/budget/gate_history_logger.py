@@ -49,7 +49,7 @@ class GateHistoryLogger(keras.callbacks.Callback):
     8
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         super().__init__()
         self.path = _checked(path)
         self.epochs = files.read_json(self.path)

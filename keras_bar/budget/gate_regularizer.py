@@ -62,7 +62,7 @@ class GateRegularizer(keras.callbacks.Callback):
     True
     """
 
-    def __init__(self, steps, log_all=False):
+    def __init__(self, steps: int | float | None, log_all: bool = False):
         super().__init__()
         if steps is not None:
             validation.check_steps(steps)

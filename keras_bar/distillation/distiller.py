@@ -81,7 +81,13 @@ class Distiller(keras.distillation.Distiller):
     >>> history = distiller.fit(x, y, class_weight={0: 1.0, 1: 5.0}, verbose=0)
     """
 
-    def __init__(self, teacher, student, distillation_losses, **kwargs):
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: keras.distillation.DistillationLoss | list,
+        **kwargs,
+    ):
         distiller_checks.check_networks(teacher, student)
         distillation_losses = keras.tree.map_structure(
             losses.mend, distillation_losses
@@ -148,7 +154,7 @@ class Distiller(keras.distillation.Distiller):
         features = self.__dict__.pop("_features_of_call", {})
         if features.get("final_output") is y_pred:
             return features
-        return self._student_feature_extractor(x, training=False)
+        return extractor(x, training=False)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True

@@ -57,7 +57,13 @@ class RecordedDistiller(Distiller):
     >>> history = distiller.fit(x, {"labels": y, "teacher": answers}, verbose=0)
     """
 
-    def __init__(self, teacher, student, distillation_losses, **kwargs):
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: keras.distillation.DistillationLoss | list,
+        **kwargs,
+    ):
         super().__init__(teacher, student, distillation_losses, **kwargs)
         self._class_weights = None
         if keras_internals.teacher_extractor(self) is not None:

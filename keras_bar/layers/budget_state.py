@@ -58,10 +58,10 @@ class BudgetState(keras.layers.Layer):
     True
     """
 
-    def __init__(self, limit=None, **kwargs):
+    def __init__(self, limit: tuple[str, float] | None = None, **kwargs):
         # The input keeps its dtype.
         super().__init__(autocast=False, **kwargs)
-        self.limit = limit and tuple(limit)
+        self.limit = (limit[0], limit[1]) if limit else None
         self.control = None
         self.owner = None
         self.supports_masking = True
