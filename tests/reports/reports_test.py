@@ -139,7 +139,7 @@ def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
 def test_accuracies_per_method(drawn, tmp_path):
     points = {f: [0.79, 0.8, 0.81] for f in (2.0, 16.0, 4.0)}
     panel = reports.Panel(
-        "pictures",
+        "images",
         [
             reports.Curve("BAR", points),
             reports.Curve("own", {4.0: [0.6]}, published=True),
