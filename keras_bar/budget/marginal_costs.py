@@ -1,4 +1,4 @@
-"""What channels cost while the budget moves."""
+"""Marginal costs of channels while the budget moves."""
 
 import functools
 
@@ -53,7 +53,7 @@ class MarginalCosts:
             Dict from gate to a scalar float32 tensor.
         """
         costs, marginal_costs = self._known
-        # Where nothing can be narrower, all costs are the same.
+        # All costs are the same if the network cannot become narrower.
         steps = np.maximum(np.diff(costs), 1e-6)
         done = ops.subtract(ops.log(share), costs[:-1])
         done = ops.clip(ops.divide(done, steps), 0.0, 1.0)
