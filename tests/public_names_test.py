@@ -70,6 +70,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:The training was too short")
+@pytest.mark.usefixtures("without_xla")
 def test_example(name, folder):
     if name.startswith("keras_bar.datasets"):
         archives.write("mio_tcd", folder / "data", 18, 2)
