@@ -1,5 +1,4 @@
 import pathlib
-import subprocess
 import sys
 
 import keras
@@ -121,13 +120,6 @@ def test_blocks_are_found_from_names():
     )
     assert labels == ["stem_conv", "conv1", "conv2", "b2_conv1", "last"]
     assert blocks == [("b1", 1, 2)]
-
-
-def test_package_is_imported_without_matplotlib():
-    code = (
-        "import sys; sys.modules['matplotlib'] = None; import keras_bar.reports"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
