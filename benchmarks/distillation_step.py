@@ -2,7 +2,7 @@
 
 A `Distiller` asks the teacher in every step, a `RecordedDistiller` is given the
 answers; students as large as the teacher and uniformly narrowed ones. They take
-turns of some batches, on random pictures in the layout of `fashion_mnist.py`.
+turns of some batches, on random images in the layout of `fashion_mnist.py`.
 
     python benchmarks/distillation_step.py
     KERAS_BACKEND=jax python benchmarks/distillation_step.py

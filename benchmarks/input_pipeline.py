@@ -1,9 +1,9 @@
-"""How many times faster the pipeline delivers pictures than a training takes
+"""How many times faster the pipeline delivers images than a training takes
 them.
 
 Takes turns: a batch of the recipes' pipeline, augmented and normalised, and a
 training step of the network that it is for, on the same processors. The target
-is 20 times. Pictures are made up, in the true layout of the data sets: CIFAR-10
+is 20 times. Images are made up, in the true layout of the data sets: CIFAR-10
 for WideResNet-26-12, which is kept in memory, and Mio-TCD for ResNet-50, which
 is decoded from files, as the real one is, which does not fit.
 
@@ -30,7 +30,7 @@ from recipes.data import tfds_data
 from recipes.experiment import training
 from tests.helpers import archives
 
-# Training pictures per class.
+# Training images per class.
 COUNTS = {"cifar10": 200, "mio_tcd": 100}
 PIPELINE, STEP = "a batch of the pipeline", "a training step"
 

@@ -1,6 +1,6 @@
 """What gates and a budget add to a training step.
 
-Trains a Wide ResNet on random pictures with `fit`: without gates, with gates,
+Trains a Wide ResNet on random images with `fit`: without gates, with gates,
 and with gates and a `BudgetRegularizer`, which take turns batch by batch. The
 target is at most 1.08 times the step without gates.
 

@@ -108,11 +108,6 @@ def learning_rate(optimizer, variable, steps):
     return float(keras.ops.convert_to_numpy(part.learning_rate))
 
 
-def sublayers(layer):
-    """List of all layers inside a layer, however deep."""
-    return layer._flatten_layers(include_self=False)
-
-
 def build_shapes(layer):
     """Dict from names to the shapes for which a layer was built, or None."""
     return layer._build_shapes_dict
@@ -139,7 +134,7 @@ def undisturbed(layer):
     global_state.set_global_attribute(
         "object_name_uids", collections.defaultdict(int)
     )
-    layers = [layer, *sublayers(layer)]
+    layers = [layer, *layers_inside(layer)]
     nodes = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layers]
     try:
         yield
@@ -148,3 +143,85 @@ def undisturbed(layer):
         for x, inbound, outbound in nodes:
             del x._inbound_nodes[inbound:]
             del x._outbound_nodes[outbound:]
+
+
+def teacher_extractor(distiller):
+    """The model of the teacher's features that losses read, or None."""
+    return distiller._teacher_feature_extractor
+
+
+def student_extractor(distiller):
+    """The model of the student's features that losses read, or None."""
+    return distiller._student_feature_extractor
+
+
+def teacher_features(distiller, x):
+    """Dict from layer name to the teacher's features in inference; its outputs
+    are at `"final_output"`."""
+    return distiller._extract_all_teacher_features(x)
+
+
+def compiled_loss(model, y, y_pred, sample_weight):
+    """The loss given to `compile`, scalar tensor, without added losses."""
+    return model._compile_loss(y, y_pred, sample_weight)
+
+
+def added_loss(model, loss):
+    """A loss added by a layer, scaled for the replicas of `tf.distribute`."""
+    return model._aggregate_additional_loss(loss)
+
+
+def maker_of(tensor):
+    """The operation, or layer, whose output a symbolic tensor is."""
+    return tensor._keras_history.operation
+
+
+def read_by_maker(tensor):
+    """List of the symbolic tensors of which a symbolic tensor was made."""
+    made = tensor._keras_history
+    return made.operation._inbound_nodes[made.node_index].input_tensors
+
+
+def arguments_of_calls(op):
+    """List of the arguments of all symbolic calls of an operation, flat."""
+    return [
+        keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        for node in op._inbound_nodes
+    ]
+
+
+def first_arguments(op):
+    """Pair of the arguments, list and dict, of an operation's first call."""
+    arguments = op._inbound_nodes[0].arguments
+    return arguments.args, arguments.kwargs
+
+
+def graph_of(sequential):
+    """The Functional model of a `keras.Sequential`; None if it is not built."""
+    return getattr(sequential, "_functional", None)
+
+
+def nodes_by_depth(model):
+    """Dict from depth, 0 at the outputs, to the nodes of a Functional model."""
+    return model._nodes_by_depth
+
+
+def structures(model):
+    """Pair of the inputs and the outputs of a Functional model, nested."""
+    return model._inputs_struct, model._outputs_struct
+
+
+def layers_inside(layer):
+    """List of all layers that a layer contains, at any depth."""
+    return layer._flatten_layers(include_self=False)
+
+
+def has_layers(layer):
+    """Whether a layer contains other layers."""
+    return bool(layer._layers)
+
+
+def normalized_axes(normalization):
+    """The axes along which a `keras.layers.Normalization` keeps statistics of
+    their own, a tuple."""
+    return normalization._keep_axis

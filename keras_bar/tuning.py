@@ -20,6 +20,7 @@ except ImportError as error:
         f"Received: {error}"
     ) from error
 
+from keras_bar.budget.callback_wrapper import CallbackWrapper
 from keras_bar.callbacks import BudgetRegularizer
 
 
@@ -256,21 +257,13 @@ def _copy(source, target):
             y.assign(keras.ops.convert_to_numpy(x))
 
 
-class _AtTheEnd(keras.callbacks.Callback):
+class _AtTheEnd(CallbackWrapper):
     """Passes only the last epoch to a callback, after training."""
 
-    def __init__(self, callback):
-        super().__init__()
-        self._callback = callback
-        self._last = None
+    _last: tuple | None = None
 
-    def set_model(self, model):
-        super().set_model(model)
-        self._callback.set_model(model)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._last = epoch, logs
-
-    def on_train_end(self, logs=None):
-        if self._last:
-            self._callback.on_epoch_end(*self._last)
+    def run(self, hook, *args):
+        if hook == "on_epoch_end":
+            self._last = args
+        elif hook == "on_train_end" and self._last:
+            self.callback.on_epoch_end(*self._last)

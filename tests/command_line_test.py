@@ -1,5 +1,6 @@
 """`python -m keras_bar`, from files to text, JSON, files and exit codes."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -99,13 +100,14 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    program = (
-        "import keras, own_layers\n"
-        "x = keras.Input((8, 8, 1))\n"
-        "y = own_layers.Twice()(keras.layers.Conv2D(3, 3)(x))\n"
-        "keras.Model(x, y).save('own.keras')\n"
+    x = keras.Input((8, 8, 1))
+    y = importlib.import_module("own_layers").Twice()(
+        keras.layers.Conv2D(3, 3)(x)
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    keras.Model(x, y).save("own.keras")
+    # As in a process that has not imported the layer.
+    del sys.modules["own_layers"]
+    del keras.saving.get_custom_objects()["own>Twice"]
     with pytest.raises(SystemExit):
         run("cost", "own.keras")
     error = capsys.readouterr().err
@@ -162,10 +164,21 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     assert "/proc/x.keras" in capsys.readouterr().err
 
 
-def test_as_a_program(folder):
+# `python -m keras_bar`, in a process that has imported the reports as if
+# matplotlib were not installed.
+PROGRAM = """
+import runpy
+import sys
+sys.modules["matplotlib"] = None
+import keras_bar.reports
+runpy.run_module("keras_bar", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_as_a_program_without_matplotlib(folder):
     """Nothing but the JSON on the standard output."""
     process = subprocess.run(
-        [sys.executable, "-m", "keras_bar", "cost", "full.keras", "--json"],
+        [sys.executable, "-c", PROGRAM, "cost", "full.keras", "--json"],
         cwd=folder,
         env={
             **os.environ,

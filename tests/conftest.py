@@ -1,7 +1,11 @@
 """How the tests share the cores."""
 
+import atexit
 import gc
 import os
+import tempfile
+
+import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that share two cores: a second thread in each would only wait.
@@ -15,6 +19,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     ):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # Short trainings take longer to compile than to run. Read when JAX starts.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        # Many tests compile the same networks, in all processes of a run.
+        _cache = tempfile.TemporaryDirectory(prefix="jax_cache_")
+        atexit.register(_cache.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # The files that take longest. Begun last, one would keep a single process busy
 # when all others are done.
@@ -35,3 +50,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONG)
     # What has been imported by now stays: no collection needs to look at it.
     gc.freeze()
+
+
+@pytest.fixture
+def without_xla(monkeypatch):
+    """Models whose `compile` says nothing of XLA are not compiled by it, which
+    takes longer than the few steps of an example."""
+    from tests.helpers import without_xla
+
+    without_xla.install(monkeypatch.setattr)

@@ -297,9 +297,9 @@ def test_many_vectors_at_once(residual, metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_marginal_costs_in_the_full_network_are_what_closing_saves(metric):
     model = cost_model(keras_bar.gate(tiny.network()))
-    cost, prices = model.marginal_costs(metric, 1.0)
+    cost, marginal = model.marginal_costs(metric, 1.0)
     assert cost == model.full[metric]
-    assert prices == pytest.approx(model.savings(metric))
+    assert marginal == pytest.approx(model.savings(metric))
 
 
 @core
@@ -313,11 +313,11 @@ def test_marginal_costs_are_the_slopes_of_the_cost(metric):
         return model.soft(metric, parts)
 
     together = np.tile(p, 2)
-    cost, prices = model.marginal_costs(metric, 0.7)
+    cost, marginal = model.marginal_costs(metric, 0.7)
     assert cost == pytest.approx(float(soft(ops.convert_to_tensor(together))))
     slopes = np.reshape(gradient(soft, together), (2, 6))
     expected = np.mean(slopes[:, 1:], axis=1)  # But for what is certain.
-    assert list(prices.values()) == pytest.approx(expected, rel=1e-3)
+    assert list(marginal.values()) == pytest.approx(expected, rel=1e-3)
 
 
 @core
@@ -331,10 +331,10 @@ def test_marginal_costs_by_hand():
     model = cost_model(keras_bar.gate(keras.Model(inputs, outputs)))
     q, taps = 0.25, 2 * 36 * 9
     a, b, c = 1 + 7 * q, 1 + 3 * q, 1 + q
-    cost, prices = model.marginal_costs("flops", q)
+    cost, marginal = model.marginal_costs("flops", q)
     assert cost == pytest.approx(taps * (2 * a + a * b + b * c) + 2 * 3 * c)
     expected = [taps * (2 + b), taps * (a + c), taps * b + 2 * 3]
-    assert list(prices.values()) == pytest.approx(expected, rel=1e-6)
+    assert list(marginal.values()) == pytest.approx(expected, rel=1e-6)
     assert model.marginal_costs("volume", q)[1] == pytest.approx(
         dict.fromkeys(model.gates, 36.0)
     )

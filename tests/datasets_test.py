@@ -51,7 +51,7 @@ del _BuilderTest  # Not a test by itself.
 
 
 def read(builder, split):
-    """Labels and pictures of a split, in the order they are stored."""
+    """Labels and images of a split, in the order they are stored."""
     rows = tfds.as_numpy(builder.as_dataset(split=split, shuffle_files=False))
     return [(int(row["label"]), row["image"]) for row in rows]
 
@@ -60,7 +60,7 @@ def counts(builder, split):
     return np.bincount([label for label, _ in read(builder, split)]).tolist()
 
 
-def break_picture(path):
+def break_image(path):
     """Cuts a file, as a broken download does."""
     path.write_bytes(path.read_bytes()[:200])
 
@@ -86,7 +86,7 @@ def test_folders_and_archives_are_found(tmp_path):
     assert len(read(datasets.prepare("tiny_imagenet", root.parent), "train"))
 
 
-def test_pictures_are_decoded_as_they_are(tmp_path):
+def test_images_are_decoded_as_they_are(tmp_path):
     root = archives.write("tiny_imagenet", tmp_path, 1, 1)
     builder = datasets.prepare("tiny_imagenet", tmp_path)
     lines = (root / "val" / "val_annotations.txt").read_text().splitlines()
@@ -94,12 +94,12 @@ def test_pictures_are_decoded_as_they_are(tmp_path):
     expected = {}
     for line in lines:
         name, number, *_ = line.split("\t")
-        picture = Image.open(root / "val" / "images" / name).convert("RGB")
-        expected[labels.index(number)] = np.asarray(picture, "int16")
-    for label, picture in read(builder, "test"):
-        assert picture.shape == (64, 64, 3)
+        image = Image.open(root / "val" / "images" / name).convert("RGB")
+        expected[labels.index(number)] = np.asarray(image, "int16")
+    for label, image in read(builder, "test"):
+        assert image.shape == (64, 64, 3)
         # Decoded by another library.
-        assert np.abs(picture - expected[label]).mean() < 2
+        assert np.abs(image - expected[label]).mean() < 2
 
 
 def test_a_tenth_of_every_class_is_held_out(tmp_path):
@@ -112,21 +112,21 @@ def test_a_tenth_of_every_class_is_held_out(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_broken_pictures_are_refused_or_left_out(lost, tmp_path):
+def test_broken_images_are_refused_or_left_out(lost, tmp_path):
     root = archives.write("tiny_imagenet", tmp_path, 2, 2)
     broken = root / "val" / "images" / "val_3.JPEG"
     if lost:
         broken.unlink()
     else:
-        break_picture(broken)
+        break_image(broken)
     gone = root / "train" / archives.WORDNET[5] / "images"
-    for picture in sorted(gone.iterdir()):
-        picture.unlink()
+    for image in sorted(gone.iterdir()):
+        image.unlink()
     with pytest.raises(ValueError, match=r"Received 2 .*_0.JPEG, .*_1.JPEG"):
         datasets.prepare("tiny_imagenet", tmp_path)
     again = archives.write("tiny_imagenet", tmp_path / "again", 2, 2)
-    for picture in (again / gone.relative_to(root)).iterdir():
-        shutil.copy(picture, gone)
+    for image in (again / gone.relative_to(root)).iterdir():
+        shutil.copy(image, gone)
     with pytest.raises(ValueError, match=r"Received 1 .* val_3.JPEG"):
         datasets.prepare("tiny_imagenet", tmp_path)
     builder = datasets.prepare("tiny_imagenet", tmp_path, skip_broken=True)
@@ -161,10 +161,10 @@ def test_extracted_cifar(name, classes, tmp_path):
     assert counts(builder, "test") == [2] * classes
     rng = np.random.default_rng(0)
     first = rng.permutation(np.repeat(np.arange(classes), 3))[0]
-    picture = archives.make_image(rng, first, classes, (32, 32))
+    image = archives.make_image(rng, first, classes, (32, 32))
     # Somewhere among them: they are shuffled when they are prepared.
     found = [x for label, x in read(builder, "train") if label == first]
-    assert sum(np.array_equal(picture, x) for x in found) == 1
+    assert sum(np.array_equal(image, x) for x in found) == 1
     shutil.rmtree(root)
     assert counts(datasets.prepare(name, tmp_path), "test") == [2] * classes
     with pytest.raises(ValueError, match="not files of their own"):
@@ -174,7 +174,7 @@ def test_extracted_cifar(name, classes, tmp_path):
 def test_wrong_sources(tmp_path):
     with pytest.raises(ValueError, match="Expected one of"):
         datasets.prepare("mnist", tmp_path)
-    (tmp_path / "tiny-imagenet-200" / "pictures").mkdir(parents=True)
+    (tmp_path / "tiny-imagenet-200" / "other").mkdir(parents=True)
     with pytest.raises(
         ValueError, match="Expected a folder that holds wnids.txt"
     ):
@@ -187,21 +187,21 @@ def test_wrong_sources(tmp_path):
 
 def test_a_cut_file_of_cifar(tmp_path):
     root = archives.write("cifar10", tmp_path, 2, 1)
-    break_picture(root / "data_batch_3.bin")
+    break_image(root / "data_batch_3.bin")
     with pytest.raises(ValueError, match="data_batch_3.bin is missing or cut"):
         datasets.prepare("cifar10", tmp_path)
 
 
 def test_a_whole_archive_in_place_of_a_broken_one(tmp_path):
     root = archives.write("mio_tcd", tmp_path / "made", 9, 1)
-    picture = next((root / "train" / "car").iterdir())
-    whole = picture.read_bytes()
-    break_picture(picture)
+    image = next((root / "train" / "car").iterdir())
+    whole = image.read_bytes()
+    break_image(image)
     archive = tmp_path / root.name
     shutil.make_archive(archive, "tar", root.parent, root.name)
-    with pytest.raises(ValueError, match=picture.name):
+    with pytest.raises(ValueError, match=image.name):
         datasets.prepare("mio_tcd", tmp_path)
-    picture.write_bytes(whole)
+    image.write_bytes(whole)
     shutil.make_archive(archive, "tar", root.parent, root.name)
     # By its own name, too.
     builder = datasets.prepare("mio_tcd", tmp_path / f"{root.name}.tar")

@@ -29,21 +29,6 @@ OTHERS = (
     "keras_bar.reports.paper",
     "keras_bar.tuning",
 )
-# Public names without annotations. Nothing is to be added.
-WITHOUT = {
-    "keras_bar.BudgetCheck",
-    "keras_bar.check_budget",
-    "keras_bar.callbacks.AfterPruning",
-    "keras_bar.callbacks.BudgetRegularizer",
-    "keras_bar.callbacks.GateHistoryLogger",
-    "keras_bar.callbacks.GateRegularizer",
-    "keras_bar.distillation.Distiller",
-    "keras_bar.distillation.FeatureDistillation",
-    "keras_bar.distillation.LogitsDistillation",
-    "keras_bar.distillation.RecordedDistiller",
-    "keras_bar.layers.BudgetState",
-    "keras_bar.layers.MixedResidual",
-}
 
 
 def public_names(modules):
@@ -85,6 +70,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:The training was too short")
+@pytest.mark.usefixtures("without_xla")
 def test_example(name, folder):
     if name.startswith("keras_bar.datasets"):
         archives.write("mio_tcd", folder / "data", 18, 2)
@@ -105,8 +91,6 @@ def test_example(name, folder):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_annotations(name):
-    if name in WITHOUT:
-        pytest.skip("has no annotations yet")
     value = find(name)
     function = value.__init__ if inspect.isclass(value) else value
     signature = inspect.signature(function)

@@ -254,6 +254,7 @@ def test_intervals_are_those_of_the_supplement(intervals):
         BudgetRegularizer(BUDGET, **settings)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     """As it is written, but shorter."""
     monkeypatch.chdir(tmp_path)

@@ -17,6 +17,8 @@ that works elementwise, or only moves numbers, multiply no matrices.
 
 import keras
 
+from keras_bar import keras_internals
+
 # Keras layers that multiply matrices and have no rule, kernel or sublayer.
 _MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
 # Keras layers whose weights are looked up, or scale elementwise.
@@ -79,7 +81,11 @@ def may_multiply(op):
     if kind in _WEIGHTED_LAYERS.split():
         return False
     has_kernel = any(len(weight.shape) > 1 for weight in op.weights)
-    return kind in _MULTIPLYING_LAYERS.split() or has_kernel or bool(op._layers)
+    return (
+        kind in _MULTIPLYING_LAYERS.split()
+        or has_kernel
+        or keras_internals.has_layers(op)
+    )
 
 
 def is_known(op):

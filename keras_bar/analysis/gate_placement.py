@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.rules.kernels import following_norm
@@ -141,6 +142,6 @@ def _hidden(node):
     reason = f"it is inside {node.name!r}, which no rule knows"
     return [
         Placement(f"{node.name}/{layer.name}", reason=reason)
-        for layer in node.op._flatten_layers(include_self=False)
+        for layer in keras_internals.layers_inside(node.op)
         if _is_convolution(layer)
     ]

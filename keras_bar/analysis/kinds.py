@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_bar import keras_internals
+
 # Methods that define how a model is trained, evaluated or run.
 _METHODS = (
     "train_step",
@@ -22,13 +24,13 @@ def is_functional(op):
     if not isinstance(op, keras.Model):
         return False
     plain = ("Functional.call", "Sequential.call")
-    built = not is_sequential(op) or getattr(op, "_functional", None)
+    built = not is_sequential(op) or keras_internals.graph_of(op)
     return bool(built) and type(op).call.__qualname__ in plain
 
 
 def functional(model):
     """The Functional model that holds the graph of a model."""
-    return model._functional if is_sequential(model) else model
+    return keras_internals.graph_of(model) if is_sequential(model) else model
 
 
 def overridden_methods(model):

@@ -2,10 +2,12 @@
 
 import keras
 
+from keras_bar import keras_internals
+
 
 def output_names(outputs):
     """The names that Keras gives to tensors as outputs of a model."""
-    return [x._keras_history.operation.name for x in outputs]
+    return [keras_internals.maker_of(x).name for x in outputs]
 
 
 def name_outputs(inputs, outputs, names, fresh_name):

@@ -12,6 +12,7 @@ import warnings
 import keras
 from keras import tree
 
+from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
 from keras_bar.analysis import unrolling
@@ -104,7 +105,7 @@ class Graph:
         self.input_tensors = list(model.inputs)
         self.inputs = [Value(x, None) for x in model.inputs]
         for value, x in zip(self.inputs, model.inputs, strict=True):
-            value.optional = x._keras_history.operation.optional
+            value.optional = keras_internals.maker_of(x).optional
         self.output_names = naming.output_names(model.outputs)
         self.overridden = []
         source = kinds.functional(model)
@@ -120,7 +121,7 @@ class Graph:
         known |= zip(map(id, model.outputs), outputs, strict=True)
         self.input_struct, self.output_struct = tree.map_structure(
             lambda x: known[id(x)],
-            (source._inputs_struct, source._outputs_struct),
+            keras_internals.structures(source),
         )
 
     def _unroll(self, model, inputs, prefix, training):
@@ -129,7 +130,7 @@ class Graph:
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
-        by_depth = model._nodes_by_depth
+        by_depth = keras_internals.nodes_by_depth(model)
         for depth in sorted(by_depth, reverse=True):
             for node in by_depth[depth]:
                 if not node.is_input:
@@ -286,7 +287,7 @@ def replay(graph, rebuild, finish=None, name=None):
     known_names = set(graph._names)
     tensors = {}
     for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
-        tensors[value] = clone(tensor._keras_history.operation).output
+        tensors[value] = clone(keras_internals.maker_of(tensor)).output
     for node in graph.nodes:
         outputs = rebuild(node, tensors)
         for value, tensor in zip(node.outputs, outputs, strict=True):

@@ -138,7 +138,7 @@ def _refuse_state(layer):
     """Raises `Opaque` for what a graph of sublayers would leave out."""
     inside = {
         id(x)
-        for sublayer in keras_internals.sublayers(layer)
+        for sublayer in keras_internals.layers_inside(layer)
         for x in sublayer.variables
     }
     own = [x for x in layer.variables if id(x) not in inside]
@@ -186,9 +186,7 @@ def _trace(layer, args, kwargs, training):
         except ValueError as error:
             raise Opaque("its outputs do not follow from its inputs") from error
     for operation in inner.operations:
-        for node in operation._inbound_nodes:
-            arguments = node.arguments
-            leaves = tree.flatten((arguments.args, arguments.kwargs))
+        for leaves in keras_internals.arguments_of_calls(operation):
             if any(isinstance(x, keras.Variable) for x in leaves):
                 raise Opaque("its `call` computes with variables")
     return inner
@@ -213,7 +211,7 @@ def _cast(tensor, layer):
 def _skeleton(model, layer):
     """What a model computes, comparable: its operations and arguments."""
     order: dict = {}
-    known = {id(x) for x in keras_internals.sublayers(layer)}
+    known = {id(x) for x in keras_internals.layers_inside(layer)}
 
     def plain(x):
         if isinstance(x, keras.KerasTensor):

@@ -9,7 +9,6 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.analysis.gate_placement import whole_groups
-from keras_bar.analysis.rules import channel_selection
 from keras_bar.budget import selection
 from keras_bar.compaction.building import is_remnant
 from keras_bar.costs import CostModel
@@ -94,12 +93,7 @@ def _free_widths(graph):
     """Dict from the `Node` of each free convolution to its channels."""
     analysis = ChannelAnalysis(graph)
     for node, rule in analysis.rules.items():
-        if isinstance(
-            rule,
-            channel_selection.Mixed
-            | channel_selection.Selection
-            | channel_selection.ChannelPad,
-        ):
+        if rule.moves_channels:
             raise ValueError(
                 "Layers that pick channels by number cannot be widened. "
                 "Expected a model with ordinary additions, such as one "

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
 from keras_bar.baselines.criteria import ChannelGroup
 from keras_bar.layers import BudgetState
 
@@ -265,10 +264,7 @@ def apply_merge(merge, around, kept, analysis):
         analysis: `ChannelAnalysis` of the gated model, whose weights change.
     """
     # The channels of a depthwise convolution are tied to those it reads.
-    bound = any(
-        isinstance(analysis.rules[x], DepthwiseConvolution)
-        for x in around.writers
-    )
+    bound = any(analysis.rules[x].filters_each_channel for x in around.writers)
     if merge.writers is not None and not bound:
         for node in around.writers:
             rule, layer = analysis.rules[node], node.op
@@ -293,7 +289,7 @@ def _per_channel(node, analysis):
     if isinstance(node.op, BudgetState):
         return  # Its state is not a weight of the network.
     channels, rank = analysis.channels[node.output], len(node.output.shape)
-    depthwise = isinstance(analysis.rules[node], DepthwiseConvolution)
+    depthwise = analysis.rules[node].filters_each_channel
     for weight in node.op.weights:
         if depthwise and len(weight.shape) > 1:
             # (..., channels, 1), or (..., 1, channels) if it is grouped.

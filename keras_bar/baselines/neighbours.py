@@ -8,15 +8,8 @@ from keras import ops
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
-from keras_bar.analysis.rules import multi_input
+from keras_bar.analysis.rules.base import has_full_shape
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.channelwise import Channelwise
-from keras_bar.analysis.rules.convolutions import DepthwiseConvolution
-from keras_bar.analysis.rules.convolutions import SeparableConvolution
-from keras_bar.analysis.rules.gates import Gate
-from keras_bar.analysis.rules.kernels import Kernel
-from keras_bar.analysis.rules.kernels import Mixing
-from keras_bar.analysis.rules.reshaping import Flatten
 
 # Batch size for the observation of activations.
 BATCH = 64
@@ -73,8 +66,8 @@ def find_neighbours(cost_model):
     analysis = cost_model.analysis
     gated: dict = {gate: [] for gate in cost_model.gates}
     for node, rule in analysis.rules.items():
-        if isinstance(rule, Gate):
-            gated[rule.gate(node)].append(node)
+        if (gate := rule.gate(node)) is not None:
+            gated[gate].append(node)
     groups = ResidualGroups(analysis)
     search = _Search(analysis, groups, groups.sources())
     return {gate: search.around(x) for gate, x in gated.items()}
@@ -108,12 +101,12 @@ class _Search:
             for node in set(value.consumers) - seen:
                 seen.add(node)
                 rule = self._analysis.rules[node]
-                if _reads_linearly(rule):
+                if rule.reads_linearly:
                     size = value.shape[rule.axis(node, value)]
                     one_each = np.arange(size)[:, None]
                     found = one_each if rows is None else rows
                     readers.append(Reader(node, value, found))
-                elif isinstance(rule, Flatten) and rows is None:
+                elif rule.flattens and rows is None:
                     flat = self._flattened_rows(node, value)
                     passed[node] = flat
                     stack.append((node.output, flat))
@@ -134,20 +127,20 @@ class _Search:
 
     def _passes(self, node, rule, gate_nodes):
         """Whether channel i of the output depends only on channel i."""
-        if isinstance(rule, DepthwiseConvolution):
+        if rule.filters_each_channel:
             return rule.copies(node.op) == 1
-        if isinstance(rule, multi_input.Sum):
+        if rule.adds_inputs:
             # No other gate may write to the sum.
             group = self._groups.of(node.output)
-            full = all(multi_input.has_full_shape(x, node) for x in node.inputs)
+            full = all(has_full_shape(x, node) for x in node.inputs)
             return full and set(self._sources[group]) <= set(gate_nodes)
-        return isinstance(rule, Channelwise) and not isinstance(rule, Gate)
+        return rule.passes_channels and rule.gate(node) is None
 
     def _written(self, node):
         """The layer with a kernel before a gate, and the layers in between."""
         between = []
         node = self._analysis.rules[node].gated(node).producer
-        while not isinstance(self._analysis.rules[node], Kernel):
+        while not self._analysis.rules[node].has_kernel:
             between.append(node)
             node = node.inputs[0].producer
         return node, between
@@ -178,13 +171,6 @@ class _Search:
         rule = self._analysis.rules[node]
         of, resolved = rule.features(node, channels, everything)
         return np.stack([resolved[of == i] for i in everything])
-
-
-def _reads_linearly(rule):
-    """Whether the output is a sum over input channels. (A separable convolution
-    first applies another kernel to each channel.)"""
-    separable = isinstance(rule, SeparableConvolution)
-    return isinstance(rule, Mixing) and not separable
 
 
 def _has_weights(node):

@@ -1,31 +1,32 @@
-"""Lets callbacks of Keras see finished networks alone."""
+"""Callbacks that see only finished networks."""
 
 import warnings
 
 import keras
 
 from keras_bar.budget import validation
+from keras_bar.budget.callback_wrapper import CallbackWrapper
 from keras_bar.layers import ChannelGate
 
 
-class AfterPruning(keras.callbacks.Callback):
-    """Runs a callback from when every gate is fixed.
+class AfterPruning(CallbackWrapper):
+    """Runs a callback once every gate is fixed.
 
-    While a network is being pruned its early epochs are the most accurate, and
-    the furthest from the budget, so that a callback which keeps or restores the
-    best epoch, or stops when there is none better, would take an unfinished
-    network for the best one. Wrapped, it sees the epochs of the finished
-    network alone.
+    While a network is pruned, its early epochs are the most accurate and the
+    furthest from the budget. A callback that keeps or restores the best epoch,
+    or stops when accuracy no longer improves, would choose an unfinished
+    network. A wrapped callback sees only the epochs of the finished network.
 
     Args:
         callback: `keras.callbacks.Callback`, such as `ModelCheckpoint`,
             `EarlyStopping` or `ReduceLROnPlateau`.
 
     The gates have to be fixed before `fit` ends: with `steps=1.0` the callback
-    sees nothing, and a warning says so.
+    sees no epoch, and a warning is issued.
 
     Raises:
-        ValueError: If `callback` is none; in `fit`, if the model has no gates.
+        ValueError: If `callback` is not a callback; in `fit`, if the model has
+            no gates.
 
     Example:
 
@@ -40,40 +41,25 @@ class AfterPruning(keras.callbacks.Callback):
     >>> callbacks = [budget, best]  # For `fit`.
     """
 
-    def __init__(self, callback):
-        super().__init__()
+    def __init__(self, callback: keras.callbacks.Callback):
         if not isinstance(callback, keras.callbacks.Callback):
             raise ValueError(
                 "There is nothing to run. Expected a "
                 "`keras.callbacks.Callback`. "
                 f"Received: callback={callback!r} (of type {type(callback)})"
             )
-        self.callback = callback
-        self._gates = []
+        super().__init__(callback)
+        self._gates: list[ChannelGate] = []
         self._pruned = self._has_run = False
-
-    def set_params(self, params):
-        super().set_params(params)
-        self.callback.set_params(params)
 
     def set_model(self, model):
         super().set_model(model)
-        self.callback.set_model(model)
         gated = validation.find_gated(model)
         self._gates = [x for x in gated.layers if isinstance(x, ChannelGate)]
         self._pruned = self._has_run = False
 
     def on_train_begin(self, logs=None):
         self.callback.on_train_begin(logs)
-
-    @property
-    def async_safe(self):
-        """Whether Keras may go on while the callback sees a batch."""
-        hooks = ("on_train_batch_end", "on_test_batch_end")
-        base = keras.callbacks.Callback
-        return getattr(self.callback, "async_safe", False) or all(
-            getattr(type(self.callback), x) is getattr(base, x) for x in hooks
-        )
 
     def on_train_end(self, logs=None):
         if not self._has_run:
@@ -88,38 +74,20 @@ class AfterPruning(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._look()
-        self._run("on_epoch_begin", epoch, logs)
+        self.run("on_epoch_begin", epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
         began_unpruned = not self._pruned
         self._look()
         if began_unpruned:  # The gates were fixed within this epoch.
-            self._run("on_epoch_begin", epoch, None)
-        self._run("on_epoch_end", epoch, logs)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self._run("on_train_batch_begin", batch, logs)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._run("on_train_batch_end", batch, logs)
-
-    def on_test_begin(self, logs=None):
-        self._run("on_test_begin", logs)
-
-    def on_test_end(self, logs=None):
-        self._run("on_test_end", logs)
-
-    def on_test_batch_begin(self, batch, logs=None):
-        self._run("on_test_batch_begin", batch, logs)
-
-    def on_test_batch_end(self, batch, logs=None):
-        self._run("on_test_batch_end", batch, logs)
+            self.run("on_epoch_begin", epoch, None)
+        self.run("on_epoch_end", epoch, logs)
 
     def _look(self):
         _ = self.model  # On JAX this brings the variables up to date.
         self._pruned = all(gate.is_fixed for gate in self._gates)
 
-    def _run(self, hook, *args):
+    def run(self, hook, *args):
         if self._pruned:
             self._has_run = True
-            getattr(self.callback, hook)(*args)
+            super().run(hook, *args)

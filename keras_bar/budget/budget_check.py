@@ -1,4 +1,4 @@
-"""Whether a network can be pruned to a budget, and what keeps it from that."""
+"""The check whether a network can be pruned to a budget."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ class BudgetCheck:
 
     Attributes:
         possible: Whether a connected network within the budget exists.
-        metric: `"volume"`, `"flops"` or `"params"`, the unit of what follows.
+        metric: `"volume"`, `"flops"` or `"params"`, the unit of the costs.
         target: The budget.
         least: Cost of the smallest connected network found.
         full: Cost of the unpruned network.
@@ -42,11 +42,11 @@ class BudgetCheck:
     target: float
     least: float
     full: float
-    largest: list = dataclasses.field(repr=False)
+    largest: list[costs.LayerCost] = dataclasses.field(repr=False)
 
     @classmethod
     def make(cls, cost_model, metric, target, masks):
-        """The check of a cost model.
+        """Checks a budget against a cost model.
 
         Args:
             cost_model: `CostModel`.
@@ -92,8 +92,8 @@ class BudgetCheck:
             rows.append((x.name, x.kind, channels, f"{cost:,}", share))
         rows.append(("all layers", "", "", f"{self.least:,}", "100.0%"))
         return (
-            f"What the smallest network's {self.metric} consists of, the "
-            f"largest layers first:\n{costs.table(rows)}"
+            f"The {self.metric} of the smallest network by layer, the "
+            f"largest first:\n{costs.table(rows)}"
         )
 
     def _of_full(self, cost):

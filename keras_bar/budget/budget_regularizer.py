@@ -26,15 +26,15 @@ class BudgetRegularizer(GateRegularizer):
     The budget moves from the full cost to its final value along a sigmoidal
     transition (supplement, section 1), and the gates are made to follow it in
     the compiled training step. When it has arrived, all gates are fixed, the
-    model is within the budget and connected, and the rest of `fit` trains just
-    what is left. `keras_bar.compact` builds the small network.
+    model is within the budget and connected, and the rest of `fit` trains the
+    remaining network. `keras_bar.compact` builds the small network.
 
-    Logs of every epoch: the metric, such as `volume`, of the network if it were
-    compacted now, and `budget`, the moving budget, both as fractions of the
-    full cost. With `log_all=True` also the other two of `volume`, `flops` and
-    `params`; `expected`, the expected cost under the noise; and `threshold`, by
-    which the gates are pushed, or `penalty`, the loss that is added. Callbacks
-    that read them come after this one in the list.
+    The logs of every epoch hold the metric, such as `volume`, of the network if
+    it were compacted now, and `budget`, the moving budget, both as fractions of
+    the full cost. With `log_all=True` they also hold the other two of `volume`,
+    `flops` and `params`; `expected`, the expected cost under the noise; and
+    `threshold`, by which the gates are pushed, or `penalty`, the added loss.
+    Callbacks that read them come after this one in the list.
 
     Only networks whose gates are fixed are pruned. To keep the best of them,
     wrap Keras's callbacks in `keras_bar.callbacks.AfterPruning`.
@@ -45,7 +45,7 @@ class BudgetRegularizer(GateRegularizer):
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
         steps: Integer, steps of the optimizer over which the budget moves; or
             float in (0, 1], the fraction of all steps of `fit`. In the steps
-            after them the network settles: which channels live is decided.
+            after them the network settles, with its channels decided.
         hardness: Float, hardness `d` of the transition; 0 is the line.
         strength: None, or the factor lambda of the paper's penalty, or
             `keras_bar.callbacks.PaperSettings` with it; see `paper`. By default
@@ -95,16 +95,16 @@ class BudgetRegularizer(GateRegularizer):
     )
     def __init__(
         self,
-        budget,
-        metric="volume",
+        budget: float,
+        metric: str = "volume",
         *,
-        steps=0.9,
-        hardness=10.0,
-        strength=None,
-        undecided_fraction=(0.12, 0.02),
-        initial_logit=3.0,
-        cost_exponent=1.5,
-        log_all=False,
+        steps: int | float = 0.9,
+        hardness: float = 10.0,
+        strength: float | PaperSettings | None = None,
+        undecided_fraction: tuple[float, float] = (0.12, 0.02),
+        initial_logit: float = 3.0,
+        cost_exponent: float = 1.5,
+        log_all: bool = False,
     ):
         super().__init__(steps, log_all)
         selection.check_budget_argument(budget, metric)
@@ -121,13 +121,19 @@ class BudgetRegularizer(GateRegularizer):
         self.cost_exponent = cost_exponent
 
     @classmethod
-    def paper(cls, budget, metric="volume", strength=1e-5, **kwargs):
+    def paper(
+        cls,
+        budget: float,
+        metric: str = "volume",
+        strength: float = 1e-5,
+        **kwargs,
+    ) -> "BudgetRegularizer":
         """The control of the paper: its barrier penalty in the loss.
 
         Args:
             budget, metric: As of the class.
             strength: Float, the factor lambda.
-            **kwargs: What the paper leaves open, the arguments of
+            **kwargs: Settings that the paper leaves open, the arguments of
                 `keras_bar.callbacks.PaperSettings`; and further arguments of
                 the class.
 
@@ -229,6 +235,6 @@ class BudgetRegularizer(GateRegularizer):
     def opened(self, gate):
         if self._progress.settles:  # It is trained with from now on.
             return 1.0
-        # What batch normalization saw of a channel that is opened now is its
-        # mean under the noise; at 1 it could drown the others.
+        # Batch normalization saw the mean of a reopened channel under the
+        # noise; at 1 the channel could drown the others.
         return np.fmax(gate.mean(), LEAST_FACTOR)

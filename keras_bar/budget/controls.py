@@ -112,11 +112,11 @@ class ThresholdControl:
     decay is: Adam normalises the size of every gradient away, and a penalty
     inside of it moves all gates alike and too late. Every channel has a score,
 
-        log_alpha + 1/2 log(importance / price^cost_exponent),
+        log_alpha + 1/2 log(importance / marginal_cost^cost_exponent),
 
     where the importance estimates the loss expected from closing it (see
-    `layers.hard_concrete_gate.multiply_observed`) and the price is the marginal
-    cost of the channel in a network narrowed to the moving budget
+    `layers.hard_concrete_gate.multiply_observed`) and the marginal cost of the
+    channel is that in a network narrowed to the moving budget
     (`MarginalCosts`), so that channels rank by benefit per cost. The location
     is `slope * (score - threshold)` around the point where it closes. Each step
 
@@ -202,7 +202,7 @@ class ThresholdControl:
         slope = ops.where(is_new, slope, before)
         hard = budget.hard_cost() / budget.full_cost
         gap = self._gap(share, hard, step)
-        # d share / d threshold = -slope * sum(price p (1 - p))
+        # d share / d threshold = -slope * sum(marginal_cost p (1 - p))
         newton = gap / (slope * undecided / 4.0)
         # Once the budget has arrived the gates are fixed, and do not follow.
         moves = ops.logical_and(is_new, step < budget.steps)

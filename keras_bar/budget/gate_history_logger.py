@@ -1,4 +1,4 @@
-"""Writes down how open the gates are, epoch by epoch."""
+"""The history of the gates, epoch by epoch."""
 
 import json
 import os
@@ -28,8 +28,8 @@ class GateHistoryLogger(keras.callbacks.Callback):
         path: Path of the file. Its folder must exist.
 
     Raises:
-        ValueError: If the file cannot be written, or is there and no such
-            journal; and in `fit`, if the model has no gates.
+        ValueError: If the file cannot be written, or exists and is not a
+            history of gates; in `fit`, if the model has no gates.
 
     Example:
 
@@ -49,15 +49,15 @@ class GateHistoryLogger(keras.callbacks.Callback):
     8
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         super().__init__()
         self.path = _checked(path)
         self.epochs = files.read_json(self.path)
         if not all(x.isdecimal() for x in self.epochs):
             raise files.DamagedFileError(
-                f"{self.path} is no journal of gates, to which this one could "
-                "be added. Expected numbers of epochs as its keys, or a file "
-                f"that is not there yet. Received: {[*self.epochs][:3]}"
+                f"{self.path} is not a history of gates and cannot be "
+                "continued. Expected numbers of epochs as its keys, or a path "
+                f"without a file. Received: {[*self.epochs][:3]}"
             )
 
     def set_model(self, model):
@@ -81,7 +81,7 @@ class GateHistoryLogger(keras.callbacks.Callback):
 def _checked(path):
     if not isinstance(path, str | os.PathLike):
         raise ValueError(
-            "Invalid file of a journal. Expected its path. "
+            "Invalid file of a history. Expected its path. "
             f"Received: path={path!r}"
         )
     files.check_writable(path)

@@ -1,4 +1,4 @@
-"""What all callbacks have in common that prune a network while it trains."""
+"""The base class of callbacks that prune a network while it trains."""
 
 import contextlib
 from typing import Any
@@ -39,8 +39,7 @@ class GateRegularizer(keras.callbacks.Callback):
 
     Example:
 
-    What all of its kind have in common: the logs, and gates that are fixed when
-    `fit` ends.
+    All subclasses write logs, and fix the gates when `fit` ends.
 
     >>> model = keras.Sequential([
     ...     keras.Input((8, 8, 1)),
@@ -62,7 +61,7 @@ class GateRegularizer(keras.callbacks.Callback):
     True
     """
 
-    def __init__(self, steps, log_all=False):
+    def __init__(self, steps: int | float | None, log_all: bool = False):
         super().__init__()
         if steps is not None:
             validation.check_steps(steps)
@@ -97,7 +96,7 @@ class GateRegularizer(keras.callbacks.Callback):
         raise NotImplementedError
 
     def check_model(self, cost_model, name):
-        """Raises a ValueError if this model cannot be pruned so."""
+        """Raises a ValueError if this regularizer cannot prune the model."""
 
     def limit(self):
         """Metric and cost that the network is pruned to, or None."""
@@ -125,8 +124,8 @@ class GateRegularizer(keras.callbacks.Callback):
         return 1.0
 
     def is_finished(self, cost_model):
-        """Whether fixed gates are what this regularizer wants, as where a
-        training is resumed that was interrupted after they were fixed."""
+        """Whether fixed gates meet this regularizer's goal, so that a training
+        that was interrupted after they were fixed can be resumed."""
         return False
 
     def measure(self, cost_model):
@@ -134,7 +133,7 @@ class GateRegularizer(keras.callbacks.Callback):
         return {}
 
     def announce(self):
-        """A line that is printed before the first step, or None."""
+        """The line to print before the first step, or None."""
         return None
 
     def set_model(self, model):
@@ -184,7 +183,7 @@ class GateRegularizer(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._undo_outside_of_fit()
-        self._settle_if_due()  # Validation shall see what is left.
+        self._settle_if_due()  # Validation shall see the remaining network.
 
     def on_predict_begin(self, logs=None):
         self._undo_outside_of_fit()
@@ -194,8 +193,8 @@ class GateRegularizer(keras.callbacks.Callback):
             self._begin(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Not at the end of a batch: a callback that asks for that makes Keras
-        # wait for the logs of every batch.
+        # Not at the end of a batch: Keras waits for the logs of every batch if
+        # a callback has that hook.
         self._settle_if_due()
         self._progress.advance()
 
@@ -298,13 +297,13 @@ class GateRegularizer(keras.callbacks.Callback):
             raise
 
     def _check_counting(self):
-        """Raises a RuntimeError if the optimizer steps and the budget does not
-        learn of it."""
+        """Raises a RuntimeError if the optimizer takes steps that the budget
+        does not count."""
         iterations = int(ops.convert_to_numpy(self.model.optimizer.iterations))
         stepped = iterations > self._first_iteration
         if stepped and not self._steps_done():
             raise RuntimeError(
-                "The optimizer took steps of which the budget saw none, so it "
+                "The optimizer took steps, but the budget saw none of them and "
                 "cannot move. Expected a loss that includes `model.losses`, as "
                 "that of `keras.Model.train_step` does. Received: a model of "
                 f"type {type(self.model)} whose loss leaves them out"

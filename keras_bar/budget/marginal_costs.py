@@ -1,4 +1,4 @@
-"""What channels cost while the budget moves."""
+"""Marginal costs of channels while the budget moves."""
 
 import functools
 
@@ -10,13 +10,13 @@ KEEP_PROBABILITIES = np.geomspace(1.0, 0.01, 13)
 
 
 class MarginalCosts:
-    """The prices of channels in the network that is narrowed to a cost.
+    """The marginal costs of channels in a network narrowed to a total cost.
 
     In the full network a 1x1 shortcut costs a tenth of the 3x3 convolution
-    beside it and less, in one narrowed to 1/256 of the FLOPs a third: prices
-    follow the budget. They do not follow the gates one by one. Of two
-    convolutions in a row the first would be cheap once the second is narrow,
-    and open, which would make the second expensive, and close it.
+    beside it and less, in one narrowed to 1/256 of the FLOPs a third: marginal
+    costs follow the budget. They do not follow the gates one by one: if two
+    convolutions follow each other, a narrow second one would make the first
+    cheap and open it, which would make the second expensive and close it.
 
     Args:
         cost_model: `CostModel`.
@@ -30,7 +30,7 @@ class MarginalCosts:
     @functools.cached_property
     def _known(self):
         """Logarithms of the costs, as fractions of the full one, rising; and
-        dict from gate to those of its prices."""
+        dict from gate to those of its marginal costs."""
         rows = [
             self.cost_model.marginal_costs(self.metric, x)
             for x in reversed(KEEP_PROBABILITIES)
@@ -44,7 +44,7 @@ class MarginalCosts:
         return np.log(costs / full, dtype="float32"), marginal_costs
 
     def logarithms(self, share):
-        """The logarithms of the prices, linear between those that are known.
+        """The logarithms of the marginal costs, interpolated linearly.
 
         Args:
             share: Scalar tensor, the cost as a fraction of the full one.
@@ -53,7 +53,7 @@ class MarginalCosts:
             Dict from gate to a scalar float32 tensor.
         """
         costs, marginal_costs = self._known
-        # Where nothing can be narrower, all costs are the same.
+        # All costs are the same if the network cannot become narrower.
         steps = np.maximum(np.diff(costs), 1e-6)
         done = ops.subtract(ops.log(share), costs[:-1])
         done = ops.clip(ops.divide(done, steps), 0.0, 1.0)

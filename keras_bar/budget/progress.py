@@ -1,4 +1,4 @@
-"""Where a pruning stands."""
+"""The progress of pruning."""
 
 import dataclasses
 import enum
@@ -16,7 +16,7 @@ class Phase(enum.Enum):
 
 @dataclasses.dataclass
 class Progress:
-    """Where a pruning stands, counted on the host.
+    """The progress of pruning, counted on the host.
 
     Reading the variable that counts the steps holds up the next one, so it is
     read when the control's steps may be over, and not before: a batch is at
@@ -55,7 +55,7 @@ class Progress:
 
     def look(self, steps_done):
         """Notes the number of steps that was read. Returns whether the control
-        has had its own."""
+        has had all of its steps."""
         self.unseen = self.steps - steps_done
         return self.unseen <= 0
 

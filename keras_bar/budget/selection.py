@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
@@ -74,7 +75,9 @@ def target_cost(cost_model, metric, budget, name):
     return target
 
 
-def check_budget(model, budget, metric="volume"):
+def check_budget(
+    model: keras.Model, budget: float, metric: str = "volume"
+) -> BudgetCheck:
     """Says whether a gated model can be pruned to a budget, before training.
 
     Args:

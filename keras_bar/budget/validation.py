@@ -28,7 +28,7 @@ def check_steps(steps):
 
 
 def check_transition(hardness, strength):
-    """Raises a ValueError for a wrong transition, or penalty on the way."""
+    """Raises a ValueError for a wrong transition or strength of the penalty."""
     if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(
             "Invalid hardness of the transition. Expected a number of 0 "
@@ -48,7 +48,7 @@ def check_tracking(undecided_fraction, initial_logit, cost_exponent):
         selection.is_number(x) and 0 < x < 1 for x in undecided_fraction
     ):
         raise ValueError(
-            "Invalid undecided shares. Expected a pair of numbers in (0, 1), "
+            "Invalid undecided fraction. Expected a pair of numbers in (0, 1), "
             "at the start and at the end, such as (0.12, 0.02). "
             f"Received: undecided_fraction={undecided_fraction!r}"
         )
@@ -106,7 +106,7 @@ def check_losses_count(model):
     ):
         raise ValueError(
             "Keras's distiller leaves the losses that layers add out of the "
-            "loss, so the budget would not learn of its steps. Expected a "
+            "loss, so the budget could not count its steps. Expected a "
             "`keras_bar.distillation.Distiller`. "
             f"Received: {model.name!r} of type {type(model)}"
         )
@@ -124,12 +124,12 @@ def check_trainable(gates, state):
 
 
 def check_length(steps, total, least):
-    """Warns if a schedule is too short to be followed, or too long for `fit`.
+    """Warns if a schedule is too short to follow, or longer than `fit`.
 
     Args:
         steps: Steps in which the budget moves.
         total: All steps of `fit`; infinite where they are unknown.
-        least: How many steps the control needs.
+        least: The number of steps that the control needs.
     """
     if steps > total:
         warnings.warn(
@@ -150,7 +150,7 @@ def check_length(steps, total, least):
 
 
 def check_loss(logs, epoch):
-    """Raises a FloatingPointError if the loss of an epoch is no number."""
+    """Raises a FloatingPointError if the loss of an epoch is NaN."""
     loss = logs.get("loss")
     if loss is not None and np.isnan(loss):
         raise FloatingPointError(
@@ -162,7 +162,7 @@ def check_loss(logs, epoch):
 
 
 def check_finite(model):
-    """Raises a FloatingPointError if weights are no numbers."""
+    """Raises a FloatingPointError if weights are NaN or infinite."""
     broken = [
         x.path
         for x in model.trainable_variables
@@ -184,7 +184,7 @@ def _shortened(names):
 
 
 def check_gates(gates, expected, user):
-    """Raises a ValueError unless all gates are of a class."""
+    """Raises a ValueError unless all gates belong to a class."""
     others = {type(x).__name__ for x in gates if not isinstance(x, expected)}
     if others:
         raise ValueError(

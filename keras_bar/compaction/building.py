@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import along
 from keras_bar.compaction.layout import arrange
@@ -162,7 +163,7 @@ class Builder:
         if np.array_equal(stored, wanted):
             return tensor
         place = {channel: i for i, channel in enumerate(stored)}
-        name = f"{tensor._keras_history.operation.name}_channels"
+        name = f"{keras_internals.maker_of(tensor).name}_channels"
         return self._mover.gather(
             tensor, [place[c] for c in wanted], axis, name
         )

@@ -4,6 +4,8 @@ import warnings
 
 import keras
 
+from keras_bar import keras_internals
+
 
 def warn_unless_loadable(model, stacklevel):
     """Warns of layers that Keras can save but not load.
@@ -53,13 +55,12 @@ def _loading_error(op):
 def _call_like(op, restored):
     """Calls a restored operation like the old one: Keras may restore a layer
     with different arguments without an error."""
-    arguments = op._inbound_nodes[0].arguments
     args, kwargs = keras.tree.map_structure(
         lambda x: (
             keras.Input(batch_shape=x.shape, dtype=x.dtype)
             if isinstance(x, keras.KerasTensor)
             else x
         ),
-        (arguments.args, arguments.kwargs),
+        keras_internals.first_arguments(op),
     )
     restored(*args, **kwargs)

@@ -7,6 +7,7 @@ They are Keras's own: slice, pad, take and transpose.
 import numpy as np
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar.analysis.rules.reshaping import untransposed
 
 # Maximum number of runs of channels that are padded run by run; more are
@@ -30,7 +31,7 @@ class Mover:
 
     def named(self, tensor, name):
         """Names the operation that made a tensor."""
-        tensor._keras_history.operation.name = self._fresh_name(name)
+        keras_internals.maker_of(tensor).name = self._fresh_name(name)
         return tensor
 
     def spread(self, tensor, places, channels, axis, name):

@@ -6,6 +6,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar.budget import selection
 from keras_bar.distillation import chance
 from keras_bar.distillation import distiller_checks
@@ -81,7 +82,13 @@ class Distiller(keras.distillation.Distiller):
     >>> history = distiller.fit(x, y, class_weight={0: 1.0, 1: 5.0}, verbose=0)
     """
 
-    def __init__(self, teacher, student, distillation_losses, **kwargs):
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: keras.distillation.DistillationLoss | list,
+        **kwargs,
+    ):
         distiller_checks.check_networks(teacher, student)
         distillation_losses = keras.tree.map_structure(
             losses.mend, distillation_losses
@@ -163,19 +170,20 @@ class Distiller(keras.distillation.Distiller):
         return result
 
     def call(self, inputs, training=None, **kwargs):
-        extractor = self._student_feature_extractor
+        extractor = keras_internals.student_extractor(self)
         if not training or extractor is None:
             return super().call(inputs, training=training, **kwargs)
-        self._student_features = extractor(inputs, training=True)
-        return self._student_features["final_output"]
+        self._features_of_call = extractor(inputs, training=True)
+        return self._features_of_call["final_output"]
 
-    def _extract_all_student_features(self, x, y_pred):
-        if self._student_feature_extractor is None:
+    def _student_features(self, x, y_pred):
+        extractor = keras_internals.student_extractor(self)
+        if extractor is None:
             return {"final_output": y_pred}
-        features = self.__dict__.pop("_student_features", {})
+        features = self.__dict__.pop("_features_of_call", {})
         if features.get("final_output") is y_pred:
             return features
-        return self._student_feature_extractor(x, training=False)
+        return extractor(x, training=False)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -189,16 +197,18 @@ class Distiller(keras.distillation.Distiller):
         )
         supervised = distilled = 0.0
         if self.student_loss_weight > 0.0 and y is not None:
-            supervised = self._compile_loss(y, y_pred, sample_weight)
+            supervised = keras_internals.compiled_loss(
+                self, y, y_pred, sample_weight
+            )
         if self.student_loss_weight < 1.0:
             teacher = (
-                self._extract_all_teacher_features(x)
+                keras_internals.teacher_features(self, x)
                 if answers is None
                 else {"final_output": answers}
             )
             if self.watches_teacher and training and y is not None:
                 self.teacher_check.update_state(y, teacher["final_output"])
-            student = self._extract_all_student_features(x, y_pred)
+            student = self._student_features(x, y_pred)
             distilled = self._distillation_loss(teacher, student, answer_weight)
         share = self.student_loss_weight
         loss = ops.add(
@@ -211,7 +221,8 @@ class Distiller(keras.distillation.Distiller):
         self.distillation_loss_tracker.update_state(distilled, size)
         self.total_loss_tracker.update_state(loss, size)
         for penalty in penalties:
-            loss = ops.add(loss, self._aggregate_additional_loss(penalty))
+            penalty = keras_internals.added_loss(self, penalty)
+            loss = ops.add(loss, penalty)
         return loss
 
     def part(self, y, y_pred, sample_weight):

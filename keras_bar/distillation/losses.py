@@ -30,7 +30,7 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
     True
     """
 
-    def __init__(self, temperature=4.0, loss=None):
+    def __init__(self, temperature: float = 4.0, loss: Any = None):
         if isinstance(temperature, bool) or (
             isinstance(temperature, int | float)
             and not 0 < temperature < float("inf")
@@ -104,6 +104,14 @@ class FeatureDistillation(keras.distillation.FeatureDistillation):
     ...     ),
     ... )
     """
+
+    def __init__(
+        self,
+        loss: Any = "mse",
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+    ):
+        super().__init__(loss, teacher_layer_name, student_layer_name)
 
     def compute_loss(
         self, teacher_outputs, student_outputs, sample_weight=None, **kwargs

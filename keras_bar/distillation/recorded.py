@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar import keras_internals
 from keras_bar.distillation.distiller import Distiller
 
 
@@ -56,10 +57,16 @@ class RecordedDistiller(Distiller):
     >>> history = distiller.fit(x, {"labels": y, "teacher": answers}, verbose=0)
     """
 
-    def __init__(self, teacher, student, distillation_losses, **kwargs):
+    def __init__(
+        self,
+        teacher: keras.Model,
+        student: keras.Model,
+        distillation_losses: keras.distillation.DistillationLoss | list,
+        **kwargs,
+    ):
         super().__init__(teacher, student, distillation_losses, **kwargs)
         self._class_weights = None
-        if self._teacher_feature_extractor is not None:
+        if keras_internals.teacher_extractor(self) is not None:
             names = [
                 loss.teacher_layer_name
                 for loss in self.distillation_losses

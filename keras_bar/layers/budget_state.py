@@ -8,7 +8,7 @@ from keras import ops
 # such as that of sharpness-aware minimization.
 SIGNAL = 1e-6
 
-# Where the metric and the budget are saved.
+# Keys under which the metric and the budget are saved.
 _METRIC, _BUDGET = "limit_metric", "limit_budget"
 
 
@@ -58,10 +58,10 @@ class BudgetState(keras.layers.Layer):
     True
     """
 
-    def __init__(self, limit=None, **kwargs):
+    def __init__(self, limit: tuple[str, float] | None = None, **kwargs):
         # The input keeps its dtype.
         super().__init__(autocast=False, **kwargs)
-        self.limit = limit and tuple(limit)
+        self.limit = (limit[0], limit[1]) if limit else None
         self.control = None
         self.owner = None
         self.supports_masking = True
@@ -115,9 +115,9 @@ class BudgetState(keras.layers.Layer):
         """Number of optimizer steps since the start, integer scalar tensor."""
         step = ops.convert_to_tensor(self.step)
         _, even, odd = ops.unstack(ops.convert_to_tensor(self.signal), num=3)
-        # Taking a step clears the mark of the step before. Whoever moves all
-        # variables along their gradients, as sharpness-aware minimization does
-        # between two passes, changes the mark of the step under way alone.
+        # Taking a step clears the mark of the step before. Moving all variables
+        # along their gradients, as sharpness-aware minimization does between
+        # two passes, changes only the mark of the step under way.
         other = ops.where(ops.mod(step, 2) == 0, odd, even)
         taken = other <= 0.0
         return ops.where(step < 0, 0, step + ops.cast(taken, "int32"))

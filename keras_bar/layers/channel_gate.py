@@ -186,7 +186,8 @@ class ChannelGate(keras.layers.Layer):
 
     def fix(self) -> None:
         """Fixes every channel at its deterministic factor."""
-        self.set_alive(self.alive())
+        factors = ops.convert_to_numpy(self.deterministic())
+        self.fixed_value.assign(np.where(_is_alive(factors), factors, 0.0))
 
     @property
     def is_fixed(self) -> bool:

@@ -21,7 +21,7 @@ INFERENCE: dict[str, Callable] = {
 
 
 def check_inference(inference):
-    """Raises a ValueError unless there is such a rule."""
+    """Raises a ValueError for an unknown rule."""
     if inference not in INFERENCE:
         raise ValueError(
             "Unknown factor of inference. Expected one of "
@@ -31,7 +31,7 @@ def check_inference(inference):
 
 
 def multiply_observed(x, z, axis):
-    """`x * z`, with a backward pass that also tells how important channels are.
+    """`x * z`, with a backward pass that also estimates channel importance.
 
     The importance of a channel in a batch is the sum over samples of
     `(sum over positions of x z dL/d(x z))^2`: with `L` a mean over samples it
@@ -161,9 +161,9 @@ class HardConcreteGate(ChannelGate):
         self.slope = self.add_variable("slope", slope, shape=())
         self.offset = self.add_variable("offset", "zeros")
         self.importance = self.add_variable("importance", "zeros")
-        # What the backward pass sees is handed over as a "gradient" that the
-        # optimizer stores, as it does for the scales of float8 training.
-        # Replicas store the sum of theirs, as one device would have it.
+        # The backward pass hands its observation over as a "gradient" that the
+        # optimizer stores, as it does for the scales of float8 training. The
+        # sum over the replicas is stored, as on one device.
         self.observation = self.add_variable(
             "observation",
             "zeros",

@@ -1,5 +1,7 @@
 """A residual connection whose branches keep different channels."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -45,13 +47,19 @@ class MixedResidual(keras.layers.Layer):
     """
 
     def __init__(
-        self, indices, channels=None, constant=None, axis=-1, **kwargs
+        self,
+        indices: list[list[int] | None],
+        channels: int | None = None,
+        constant: list[float] | None = None,
+        axis: int = -1,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.indices = [
             None if i is None else [int(c) for c in i] for i in indices
         ]
-        self.channels = channels
+        # An integer, once the layer is built.
+        self.channels: Any = channels
         self.constant = (
             None if constant is None else [float(c) for c in constant]
         )

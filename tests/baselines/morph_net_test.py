@@ -95,9 +95,9 @@ def test_gradient_by_hand(metric):
     strength = {"volume": 1e-4, "flops": 1e-5, "params": 1e-4}[metric]
     regularizer = MorphNet(strength, metric, threshold=0.1)
     found = gradients(model, regularizer, "a", "b")
-    for gradient, gamma, price in zip(found, gammas, per_channel, strict=True):
+    for gradient, gamma, cost in zip(found, gammas, per_channel, strict=True):
         np.testing.assert_allclose(
-            gradient, strength * price * np.sign(gamma), rtol=1e-4
+            gradient, strength * cost * np.sign(gamma), rtol=1e-4
         )
 
 

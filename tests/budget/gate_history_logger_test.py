@@ -1,4 +1,4 @@
-"""The journal of the gates' probabilities."""
+"""The history of the gates' probabilities."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_a_folder_that_vanishes_is_named_by_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"loss": 1}', "[]", "text", ""])
-def test_a_file_that_is_no_journal(tmp_path, content):
+def test_a_file_that_is_no_history(tmp_path, content):
     path = tmp_path / "gates.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="Expected") as error:

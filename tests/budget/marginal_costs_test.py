@@ -1,4 +1,4 @@
-"""Prices of channels that follow the budget."""
+"""Marginal costs of channels, which follow the budget."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ def test_at_a_cost_and_between(metric):
     for share, (_, expected) in zip(shares, ends, strict=True):
         assert marginal_costs(made, share) == pytest.approx(expected, rel=1e-3)
     between = marginal_costs(made, np.sqrt(np.prod(shares)))
-    for gate, price in between.items():
+    for gate, cost in between.items():
         middle = np.sqrt(np.prod([found[gate] for _, found in ends]))
-        assert price == pytest.approx(middle, rel=1e-3)
+        assert cost == pytest.approx(middle, rel=1e-3)
 
 
 @pytest.mark.parametrize("metric", METRICS)

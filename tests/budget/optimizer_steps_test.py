@@ -212,7 +212,8 @@ def test_loss_scale_is_that_of_the_step():
 @pytest.mark.core
 def test_nan_stops_the_training_and_fixes_no_gate():
     x, y = tiny.data()
-    model = tiny.student()
+    # XLA's maximum may drop a NaN, and then a finite loss hides it.
+    model = tiny.student(jit_compile=False)
     with pytest.raises(FloatingPointError, match="loss of epoch 1 is NaN"):
         model.fit(
             np.full_like(x, np.nan),

@@ -46,11 +46,15 @@ def student(width=WIDTH, **options):
 
 
 def prepare(model, optimizer=None, loss=None, **options):
-    """Compiles a model; by default with what TensorFlow traces quickly."""
+    """Compiles a model, by default so that a short training is quick: a step
+    is traced by TensorFlow, and compiled by JAX, which would otherwise run it
+    operation by operation."""
+    eager = options.get("run_eagerly", False)
+    compiled = keras.backend.backend() == "jax" and not eager
     model.compile(
         optimizer or keras.optimizers.SGD(0.1),
         loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **{"jit_compile": False, **options},
+        **{"jit_compile": compiled, **options},
     )
     return model
 

@@ -1,5 +1,4 @@
 import pathlib
-import subprocess
 import sys
 
 import keras
@@ -123,13 +122,6 @@ def test_blocks_are_found_from_names():
     assert blocks == [("b1", 1, 2)]
 
 
-def test_package_is_imported_without_matplotlib():
-    code = (
-        "import sys; sys.modules['matplotlib'] = None; import keras_bar.reports"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
@@ -139,7 +131,7 @@ def test_missing_matplotlib_is_explained(monkeypatch, tmp_path):
 def test_accuracies_per_method(drawn, tmp_path):
     points = {f: [0.79, 0.8, 0.81] for f in (2.0, 16.0, 4.0)}
     panel = reports.Panel(
-        "pictures",
+        "images",
         [
             reports.Curve("BAR", points),
             reports.Curve("own", {4.0: [0.6]}, published=True),

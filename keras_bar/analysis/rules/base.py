@@ -62,6 +62,16 @@ class Rule:
             that a constant in front of it can be moved there.
         ends_constants: Whether a constant that enters it is surrounded by
             zeros behind it.
+        has_kernel: Whether it convolves or multiplies its input with a kernel,
+            `Kernel`.
+        reads_linearly: Whether its output, before bias and activation, is the
+            kernel's sum over input channels. (A separable convolution first
+            applies another kernel to each channel.)
+        filters_each_channel: Whether it applies kernels of its own to each
+            channel; `copies(layer)` says how many.
+        adds_inputs: Whether its output is a weighted sum of its inputs.
+        flattens: Whether each input channel becomes several channels of the
+            output, those of `features`.
     """
 
     layers = ""
@@ -76,6 +86,11 @@ class Rule:
     folds_constants = False
     subtracts_mean = False
     ends_constants = False
+    has_kernel = False
+    reads_linearly = False
+    filters_each_channel = False
+    adds_inputs = False
+    flattens = False
 
     def __init_subclass__(cls):
         super().__init_subclass__()

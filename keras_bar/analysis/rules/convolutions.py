@@ -76,6 +76,7 @@ class SeparableConvolution(Convolution):
     """SeparableConv1D, SeparableConv2D: a depthwise, then a 1x1 kernel."""
 
     layers = "SeparableConv1D SeparableConv2D"
+    reads_linearly = False
 
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
@@ -122,6 +123,7 @@ class DepthwiseConvolution(Kernel):
     layers = "DepthwiseConv1D DepthwiseConv2D"
     prunable = True
     ties_channels = True
+    filters_each_channel = True
 
     def refuse(self, node, analysis):
         if not activations.is_elementwise(node.op.activation):

@@ -27,6 +27,7 @@ class Kernel(Rule):
     """Base class for convolutions, depthwise ones too, and dense layers."""
 
     folds_constants = True
+    has_kernel = True
 
     def axis(self, node, value):
         """Channel axis of an input or output tensor."""
@@ -135,6 +136,7 @@ class Mixing(Kernel):
     """A layer that computes every output channel from all input channels."""
 
     mixes_channels = True
+    reads_linearly = True
 
     def propagate_alive(self, node, analysis):
         (channels,), algebra = analysis.inputs(node), analysis.algebra

@@ -112,6 +112,7 @@ class Sum(Merge):
     """
 
     layers = operations = "Add"
+    adds_inputs = True
 
     def weights(self, node):
         """The factor of every operand."""

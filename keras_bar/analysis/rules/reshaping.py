@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import positions
@@ -13,6 +14,7 @@ class Flatten(Rule):
     """Flatten: every channel becomes one feature per position."""
 
     layers = "Flatten"
+    flattens = True
 
     def refuse(self, node, analysis):
         if (
@@ -133,13 +135,12 @@ class Reshape(Channelwise):
 def untransposed(tensor, axes):
     """The tensor that a transposition by `axes` would restore, if the inverse
     one made this tensor; otherwise None."""
-    history = tensor._keras_history
-    made = history.operation
+    made = keras_internals.maker_of(tensor)
     if type(made).__name__ != "Transpose" or made.axes is None:
         return None
     if [made.axes[axis] for axis in axes] != list(range(len(axes))):
         return None
-    return made._inbound_nodes[history.node_index].input_tensors[0]
+    return keras_internals.read_by_maker(tensor)[0]
 
 
 def _permutation(node):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import agree
@@ -84,7 +85,11 @@ class Normalization(Weighted):
         axis = analysis.inputs(node)[0].axis
         scalar = np.ndim(node.op.input_mean) == 0
         fixed = node.op.input_mean is not None and scalar
-        if axis is None or fixed or node.op._keep_axis in ((), (axis,)):
+        if (
+            axis is None
+            or fixed
+            or keras_internals.normalized_axes(node.op) in ((), (axis,))
+        ):
             return None
         return "it normalizes along another axis than the channels"
 

@@ -1,21 +1,8 @@
-"""The hard concrete distribution, as pure functions on `keras.ops`.
-
-A binary concrete variable `s` in (0, 1) is stretched to (gamma, zeta) and
-clipped to [0, 1], which gives `z = 0` and `z = 1` a probability of their own
-and keeps `z` differentiable in `log_alpha` in between.
-
-The equations are those of section 9 of the supplement of "Structured Pruning of
-Neural Networks with Budget-Aware Regularization" (CVPR 2019), after
-[Louizos et al., 2018](https://arxiv.org/abs/1712.01312). Equation (3) is the
-integral of (2), and (4) its inverse, stretched and clipped. All functions
-broadcast their arguments and compute in float32. `beta`, `gamma` and `zeta`
-are Python floats with `beta > 0`, `gamma < 0` and `zeta > 1`.
-"""
+"""The distribution itself: density, quantiles, atoms and samples."""
 
 import math
 
 import keras
-import numpy as np
 from keras import ops
 from keras import random
 
@@ -26,35 +13,11 @@ from keras_bar.binary_concrete import binary_concrete_cdf
 from keras_bar.binary_concrete import binary_concrete_inverse_cdf
 from keras_bar.binary_concrete import binary_concrete_pdf
 
-__all__ = [
-    "BETA",
-    "GAMMA",
-    "ZETA",
-    "binary_concrete_cdf",
-    "binary_concrete_inverse_cdf",
-    "binary_concrete_pdf",
-    "cdf",
-    "deterministic",
-    "inverse_cdf",
-    "mean",
-    "mean_where_open",
-    "pdf",
-    "probability_alive",
-    "probability_one",
-    "sample",
-    "without_temperature",
-]
-
 GAMMA = -0.1
 ZETA = 1.1
 
 # Keeps the logit of the noise, and hence its gradient, finite.
 _NOISE_MARGIN = 1e-6
-
-# Gauss-Legendre on [0, 1]: 16 nodes are exact to float32 for `beta` up to 2.
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
-_NODES = (1 + _NODES) / 2
-_NODE_WEIGHTS = _NODE_WEIGHTS / 2
 
 
 def pdf(
@@ -207,121 +170,6 @@ def probability_one(
     """
     logit = math.log((1 - gamma) / (zeta - 1))
     return ops.sigmoid(as_float32(log_alpha) - beta * logit)
-
-
-def deterministic(
-    log_alpha: Tensor,
-    beta: float = BETA,
-    gamma: float = GAMMA,
-    zeta: float = ZETA,
-) -> Tensor:
-    """Median of the hard concrete: equation (4) at `u = 1/2`.
-
-    It is positive exactly where `P(z > 0)` exceeds 1/2.
-
-    Args:
-        log_alpha: Tensor, the location.
-        beta: Float, the temperature.
-        gamma: Float, the lower end of the stretched interval.
-        zeta: Float, the upper end of the stretched interval.
-
-    Returns:
-        Tensor of values in [0, 1] with the shape of `log_alpha`.
-
-    Example:
-
-    >>> z = keras_bar.hard_concrete.deterministic([-2.0, 0.0, 2.0])
-    >>> print(keras.ops.convert_to_numpy(z).round(3))
-    [0.  0.5 1. ]
-    """
-    return inverse_cdf(0.5, log_alpha, beta, gamma, zeta)
-
-
-def mean_where_open(
-    log_alpha: Tensor,
-    beta: float = BETA,
-    gamma: float = GAMMA,
-    zeta: float = ZETA,
-) -> Tensor:
-    """Expected value `E[z]`, and 0 where the median is 0.
-
-    Args:
-        log_alpha: Tensor, the location.
-        beta: Float, the temperature.
-        gamma: Float, the lower end of the stretched interval.
-        zeta: Float, the upper end of the stretched interval.
-
-    Returns:
-        Tensor of values in [0, 1) with the shape of `log_alpha`: 0 where
-        `P(z > 0)` is at most 1/2, 0.19 and more where it is above.
-
-    Example:
-
-    >>> factors = keras_bar.hard_concrete.mean_where_open([-3.0, 0.0, 5.0])
-    >>> print(keras.ops.convert_to_numpy(factors).round(2))
-    [0.   0.5  0.99]
-    """
-    is_open = deterministic(log_alpha, beta, gamma, zeta) > 0.0
-    return ops.where(is_open, mean(log_alpha, beta, gamma, zeta), 0.0)
-
-
-def without_temperature(
-    log_alpha: Tensor, gamma: float = GAMMA, zeta: float = ZETA
-) -> Tensor:
-    """The factor of inference of Louizos et al., 2018, equation (13).
-
-    It is equation (4) at `u = 1/2` but for the temperature: positive where
-    `log_alpha` exceeds `log(-gamma / zeta)`, which is -2.398, or `P(z > 0)`
-    0.31.
-
-    Args:
-        log_alpha: Tensor, the location.
-        gamma: Float, the lower end of the stretched interval.
-        zeta: Float, the upper end of the stretched interval.
-
-    Returns:
-        Tensor of values in [0, 1] with the shape of `log_alpha`.
-
-    Example:
-
-    >>> f = keras_bar.hard_concrete.without_temperature([-3.0, 0.0, 5.0])
-    >>> print(keras.ops.convert_to_numpy(f).round(2))
-    [0.  0.5 1. ]
-    """
-    s = ops.sigmoid(as_float32(log_alpha))
-    return ops.clip(s * (zeta - gamma) + gamma, 0.0, 1.0)
-
-
-def mean(
-    log_alpha: Tensor,
-    beta: float = BETA,
-    gamma: float = GAMMA,
-    zeta: float = ZETA,
-) -> Tensor:
-    """Expected value `E[z]`, to the precision of float32.
-
-    The integral of `P(z > x)` over `x` in (0, 1) equals `E[z]`. Unlike the
-    quantile, the integrand has no kinks where `z` is clipped, so few nodes
-    suffice. Unlike the median, the mean is never exactly 0.
-
-    Args:
-        log_alpha: Tensor, the location.
-        beta: Float, the temperature.
-        gamma: Float, the lower end of the stretched interval.
-        zeta: Float, the upper end of the stretched interval.
-
-    Returns:
-        Tensor of values in (0, 1) with the shape of `log_alpha`.
-
-    Example:
-
-    >>> round(float(keras_bar.hard_concrete.mean(0.0)), 3)
-    0.5
-    """
-    log_alpha = ops.expand_dims(as_float32(log_alpha), -1)
-    logits = as_float32(np.log((_NODES - gamma) / (zeta - _NODES)))
-    survival = ops.sigmoid(log_alpha - beta * logits)
-    return ops.sum(as_float32(_NODE_WEIGHTS) * survival, axis=-1)
 
 
 def sample(
