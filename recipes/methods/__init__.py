@@ -13,24 +13,13 @@ import types
 
 # As the supplement orders them; the variants that it lacks beside their kind.
 NAMES = (
-    "random",
-    "wm",
-    "wm-global",
-    "vq",
-    "id",
-    "id-weights",
-    "lzr",
-    "ib",
-    "morphnet",
-    "bar",
-    "bar-flops",
-    "narrow",
+    *("random", "wm", "wm-global", "vq", "id", "id-weights", "lzr", "ib"),
+    *("morphnet", "bar", "bar-flops", "narrow"),
 )
 # BAR with other settings of `BudgetRegularizer`: docs/small_budgets.md.
-PAPER = {"strength": 1e-5}
 ABLATIONS = {
-    "paper": PAPER,
-    "paper-strong": {**PAPER, "strength": 1e-3},
+    "paper": {"strength": 1e-5},
+    "paper-strong": {"strength": 1e-3},
     "never-decided": {"undecided_fraction": (0.12, 0.12)},
     "half-open": {"initial_logit": 0.0},
     "no-price": {"cost_exponent": 0.0},
@@ -44,8 +33,7 @@ ABLATIONS = {
 def load(name):
     """The module of a method, or what stands for it, by its name."""
     if name in ABLATIONS:
-        bar = load("bar")
-        run = functools.partial(bar.run, **ABLATIONS[name])
+        run = functools.partial(load("bar").run, **ABLATIONS[name])
         return types.SimpleNamespace(TITLE=name, REQUIREMENTS=(), run=run)
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 

@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets")
 
+from keras_bar.datasets import synthetic  # noqa: E402
 from recipes.data import registry  # noqa: E402
-from recipes.data import synthetic  # noqa: E402
 from recipes.experiment.training import CROSSENTROPY  # noqa: E402
 
-# The others take the same way, with fewer classes.
-COVERED_BY_OTHERS = ("cifar10", "cifar100", "mio_tcd")
+# The others take the same way.
+COVERED_BY_OTHERS = ("cifar10", "mio_tcd", "tiny_imagenet")
 
 
 @pytest.mark.parametrize(
