@@ -24,9 +24,9 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from keras_bar import datasets as prepared
+from keras_bar import datasets
+from keras_bar.datasets import stream
 from recipes.data import registry
-from recipes.data import tfds_data
 from recipes.experiment import training
 from tests.helpers import archives
 
@@ -50,11 +50,11 @@ def main(arguments=None):
 def measure(name, folder, settings):
     archives.write(name, folder, COUNTS[name], COUNTS[name] // 10)
     if name == "mio_tcd":
-        tfds_data.MEMORY = 0
-    stream = tfds_data.TfdsData(
-        prepared.prepare(name, folder), batch=settings.batch_size
+        stream.MEMORY = 0
+    images = datasets.Stream(
+        datasets.prepare(name, folder), batch_size=settings.batch_size
     )
-    batches = repeat(stream.batches(0))
+    batches = repeat(images.batches(0))
     known = registry.DATASETS[name]
     model = known.networks[known.network]()
     model.compile("adam", training.CROSSENTROPY, jit_compile=False)

@@ -80,6 +80,17 @@ def replacing(path):
         unfinished.replace(path)
 
 
+def write_text(path, text):
+    """Replaces a file of text atomically."""
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    """Replaces a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=1))
+
+
 def _temporary_folder(path):
     """Creates a `TemporaryDirectory` beside a file. Errors name the file,
     because the folder's name is random."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import keras
 
+from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.gate_placement import place_gates
@@ -199,7 +200,7 @@ def _rebuild(graph, makers):
             behind[last] = state(read)
         return list(behind.values())
 
-    copy = trace.replay(graph, rebuild)
+    copy = replaying.replay(graph, rebuild)
     for node in graph.nodes:
         if isinstance(node.op, BudgetState):
             trace.copy_state(node.op, state)

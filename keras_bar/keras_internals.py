@@ -6,6 +6,8 @@ them.
 
 import collections
 import contextlib
+import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -225,3 +227,56 @@ def normalized_axes(normalization):
     """The axes along which a `keras.layers.Normalization` keeps statistics of
     their own, a tuple."""
     return normalization._keep_axis
+
+
+def mend_trainer(strategy):
+    """Makes Keras's trainer on TensorFlow work under a strategy of several
+    hosts (Keras issue 20585).
+
+    The trainer builds a model on the mean over the replicas of a batch, which
+    does not exist for values of several hosts: any replica's part will do,
+    because only its shape is used. And it averages the logs along axis 0, which
+    scalars do not have. Other strategies go Keras's own way.
+
+    Raises:
+        ValueError: If the trainer is not like that of Keras 3.15.
+    """
+    from keras.src.backend.tensorflow import trainer
+
+    kind = trainer.TensorFlowTrainer
+    build: Any = getattr(kind, "_maybe_symbolic_build", None)
+    reduce: Any = getattr(trainer, "reduce_per_replica", None)
+    expected = (
+        (build, ["self", "iterator", "data_batch"]),
+        (reduce, ["values", "strategy", "reduction"]),
+    )
+    for function, names in expected:
+        found = function and list(inspect.signature(function).parameters)
+        if found != names:
+            raise ValueError(
+                "This Keras is not known to train on several hosts. Expected "
+                "a trainer like that of Keras 3.15, or another strategy. "
+                f"Received: Keras {keras.__version__}"
+            )
+    mended = strategy
+
+    def first(value):
+        return mended.experimental_local_results(value)[0]
+
+    def build_on_one_replica(self, iterator=None, data_batch=None):
+        if iterator is not None and self.distribute_strategy is mended:
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(first, next(batches))
+                break
+            iterator = None
+        return build(self, iterator, data_batch)
+
+    def reduce_over_hosts(values, strategy, reduction):
+        if strategy is not mended or reduction not in ("auto", "mean"):
+            return reduce(values, strategy, reduction)
+        return keras.tree.map_structure(
+            lambda x: mended.reduce("MEAN", x, axis=None), values
+        )
+
+    kind._maybe_symbolic_build = build_on_one_replica
+    trainer.reduce_per_replica = reduce_over_hosts

@@ -16,15 +16,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes.experiment import command
-from recipes.experiment import preflight
 
-
-def main(given=None):
-    settings = preflight.parse_paper(__doc__, "cifar10", given)
-    from recipes.experiment import grid  # Imports Keras.
-
-    grid.run(settings)
-
+main = command.for_paper(__doc__, "cifar10")
 
 if __name__ == "__main__":
     command.run(main)

@@ -26,27 +26,21 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import methods
-from recipes.data.registry import DATASETS
-from recipes.experiment import arguments
 from recipes.experiment import command
-from recipes.experiment import preflight
+from recipes.experiment import options
 
 VARIANTS = ("wm-global", "id-weights")
 COMPARED = [x for x in methods.NAMES if x not in VARIANTS]
 
 
 def main(given=None):
-    parser = arguments.make_parser(__doc__)
-    arguments.add_dataset(parser)
-    arguments.add_grid(parser, methods.NAMES, COMPARED)
-    arguments.add_training(parser, DATASETS)
-    arguments.add_output(parser, "runs/compare")
+    groups = ("dataset", "grid", "metric", "training", "output")
+    parser = options.make_parser(
+        __doc__, groups, compared=COMPARED, output="runs/compare"
+    )
     settings = parser.parse_args(given)
-    folders = {name: settings.output / name for name in DATASETS}
-    preflight.check(parser, settings, folders)
-    from recipes.experiment import grid  # Imports Keras.
-
-    grid.run(settings)
+    options.check(parser, settings, "runs/compare", shared=True)
+    command.start(settings)
 
 
 if __name__ == "__main__":

@@ -23,58 +23,31 @@ import sys
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes.experiment import arguments
 from recipes.experiment import command
-from recipes.experiment import preflight
+from recipes.experiment import options
 
 # As `phases.toml` has them: 30 for the teacher, 60 for pruning, 30 afterwards.
 EPOCHS = 120
 
 
 def main(given=None):
-    parser = arguments.make_parser(__doc__)
-    add = parser.add_argument
-    add(
-        "--budget",
-        type=arguments.BUDGET,
-        default=1 / 8,
-        help="fraction of the metric that may remain, such as 1/8 or 0.125 "
-        "(default: 1/8)",
+    parser = options.make_parser(
+        __doc__, ("digits", "metric", "output"), output="runs/digits"
     )
-    arguments.add_metric(parser)
-    add(
-        "--epochs",
-        type=arguments.number(int, "at least 4", lambda x: x >= 4),
-        default=EPOCHS,
-        help="epochs in all: a quarter for the teacher, half for pruning, a "
-        f"quarter for fine-tuning (default: {EPOCHS})",
-    )
-    add(
-        "--seed",
-        type=arguments.SEED,
-        default=0,
-        help="of the weights, the noise and the order of the images; the test "
-        "images are always the same (default: 0)",
-    )
-    arguments.add_output(parser, "runs/digits")
     settings = parser.parse_args(given)
-    rest = arguments.make_parser("")
-    arguments.add_training(rest, ["digits"])
+    # The other settings are those that `compare.py` has by default.
+    rest = options.make_parser("", ("training",)).parse_args([])
     vars(settings).update(
-        {**vars(rest.parse_args([])), **vars(settings)},
+        {**vars(rest), **vars(settings)},
         dataset="digits",
         methods=["bar"],
         factors=[1 / settings.budget],
         seeds=[settings.seed],
         scale=settings.epochs / EPOCHS,
         strategy="none",
+        summary=True,
     )
-    preflight.check(parser, settings)
-    from recipes.experiment import grid  # Imports Keras.
-    from recipes.results import summary
-
-    grid.run(settings, show=False)
-    summary.show(settings)
+    command.start(options.check(parser, settings))
 
 
 if __name__ == "__main__":

@@ -34,22 +34,21 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from recipes import methods
-from recipes.experiment import arguments
 from recipes.experiment import command
-from recipes.experiment import preflight
+from recipes.experiment import options
 
 
 def main(given=None):
-    parser = arguments.make_parser(__doc__)
-    choices = [*methods.NAMES, *methods.ABLATIONS]
-    arguments.add_grid(parser, choices, ["bar", "narrow", "wm"])
-    arguments.add_training(parser, ["fashion_mnist"])
-    arguments.add_output(parser, "runs/fashion_mnist")
+    parser = options.make_parser(
+        __doc__,
+        ("grid", "metric", "training", "output"),
+        ["fashion_mnist"],
+        choices=[*methods.NAMES, *methods.ABLATIONS],
+        compared=["bar", "narrow", "wm"],
+        output="runs/fashion_mnist",
+    )
     parser.set_defaults(dataset="fashion_mnist")
-    settings = preflight.check(parser, parser.parse_args(given))
-    from recipes.experiment import grid  # Imports Keras.
-
-    grid.run(settings)
+    command.start(options.check(parser, parser.parse_args(given)))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ import sys
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes.experiment import arguments
 from recipes.experiment import command
+from recipes.experiment import options
 
 
 def main(given=None):
-    parser = arguments.make_parser(__doc__)
-    add = parser.add_argument
-    add("folder", type=pathlib.Path, help="output folder of a recipe")
-    add(
+    parser = options.make_parser(__doc__)
+    parser.add_argument(
+        "folder", type=pathlib.Path, help="output folder of a recipe"
+    )
+    parser.add_argument(
         "-o",
         "--output",
         type=pathlib.Path,

@@ -29,41 +29,14 @@ import sys
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes.data.registry import DATASETS
-from recipes.experiment import arguments
 from recipes.experiment import command
-from recipes.experiment import preflight
+from recipes.experiment import options
 
 
 def main(given=None):
-    parser = arguments.make_parser(__doc__)
-    add = parser.add_argument
-    arguments.add_dataset(parser)
-    arguments.add_training(parser, DATASETS)
-    arguments.add_output(parser, None)
-    add(
-        "--trials",
-        type=arguments.COUNT,
-        default=10,
-        help="per factor (default: 10)",
-    )
-    add(
-        "--seed",
-        type=arguments.SEED,
-        default=0,
-        help="of what is drawn, and of all trainings (default: 0)",
-    )
-    add(
-        "--paper",
-        action="store_true",
-        help="with the paper's penalty in the loss instead of the threshold: "
-        "its strength and the steps of the budget are drawn, too, instead of "
-        "initial_logit and exponent of the price",
-    )
-    settings = preflight.check_sweep(parser, parser.parse_args(given))
-    from recipes.experiment import sweep  # Imports Keras.
-
-    sweep.run(settings)
+    groups = ("dataset", "metric", "training", "output", "sensitivity")
+    parser = options.make_parser(__doc__, groups)
+    command.start(options.check_sweep(parser, parser.parse_args(given)))
 
 
 if __name__ == "__main__":

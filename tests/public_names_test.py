@@ -25,6 +25,7 @@ OTHERS = (
     "keras_bar.datasets",
     "keras_bar.distillation",
     "keras_bar.models",
+    "keras_bar.multi_host",
     "keras_bar.reports",
     "keras_bar.reports.paper",
     "keras_bar.tuning",

@@ -1,13 +1,10 @@
-"""A Keras model as a flat list of operations, and back.
+"""A Keras model as a flat list of operations, in the order in which they run.
 
-`trace` unrolls nested models, so that one list holds every operation in the
-order in which it runs; `replay` runs such a list on new input tensors and
-lets the caller decide what each operation becomes.
+`trace` unrolls nested models, subclassed layers and subclassed models, so that
+one list holds every operation.
 """
 
 import inspect
-import sys
-import warnings
 
 import keras
 from keras import tree
@@ -20,10 +17,6 @@ from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.layers import BudgetState
-
-# The recursion limit for models deeper than Python's usual limit: enough for
-# some 10,000 layers in a row.
-DEEPEST = 20_000
 
 
 class Value:
@@ -258,79 +251,6 @@ def trace(model, inputs=None):
     graph = Graph(model)
     graph.overridden = overridden
     return graph
-
-
-def replay(graph, rebuild, finish=None, name=None):
-    """Builds a new model by running a traced one, operation by operation.
-
-    Args:
-        graph: A `Graph`.
-        rebuild: Function of `(node, tensors)` that returns the flat list of
-            new output tensors of a node; `tensors` maps each `Value` computed
-            so far to its new tensor.
-        finish: Function from the flat list of output tensors to those that
-            the model returns. Defaults to the identity.
-        name: Name of the new model. Defaults to that of the old one.
-
-    Returns:
-        A Functional `keras.Model` with new inputs. Its inputs and outputs are
-        named and nested as in the old model.
-    """
-    if graph.overridden:
-        warnings.warn(
-            f"The new model made of {graph.name!r} is a plain one, without "
-            f"its own {', '.join(f'`{x}`' for x in graph.overridden)}: only "
-            "its graph of layers is rebuilt. To train with them, make a model "
-            "of your class from the new one's `inputs` and `outputs`.",
-            stacklevel=4,
-        )
-    known_names = set(graph._names)
-    tensors = {}
-    for value, tensor in zip(graph.inputs, graph.input_tensors, strict=True):
-        tensors[value] = clone(keras_internals.maker_of(tensor)).output
-    for node in graph.nodes:
-        outputs = rebuild(node, tensors)
-        for value, tensor in zip(node.outputs, outputs, strict=True):
-            tensors[value] = tensor
-    outputs = [tensors[value] for value in graph.outputs]
-    outputs = finish(outputs) if finish else outputs
-    final = dict(zip(graph.outputs, outputs, strict=True))
-    names = dict(zip(graph.outputs, graph.output_names, strict=True))
-    named = naming.name_outputs(
-        [tensors[value] for value in graph.inputs],
-        final.values(),
-        names.values(),
-        graph.fresh_name,
-    )
-    final = dict(zip(final, named, strict=True))
-    graph._names = known_names  # Another new model may use the same names.
-    return _model(
-        tree.map_structure(lambda x: tensors[x], graph.input_struct),
-        tree.map_structure(lambda x: final[x], graph.output_struct),
-        name or graph.name,
-    )
-
-
-def _model(inputs, outputs, name):
-    """A Functional model, however deep it is: Keras follows a graph from its
-    outputs to its inputs by recursion."""
-    before = sys.getrecursionlimit()
-    try:
-        return keras.Model(inputs, outputs, name=name)
-    except RecursionError:
-        sys.setrecursionlimit(max(before, DEEPEST))
-    try:
-        model = keras.Model(inputs, outputs, name=name)
-    finally:
-        sys.setrecursionlimit(before)
-    warnings.warn(
-        f"The new model made of {name!r} is too deep for Keras to load or "
-        "clone within Python's recursion limit. Expected, before you do that, "
-        f"`sys.setrecursionlimit({DEEPEST})`. Received: {before}, for "
-        f"{len(model.operations)} operations",
-        stacklevel=5,
-    )
-    return model
 
 
 def call(op, node, tensors):

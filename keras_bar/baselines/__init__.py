@@ -13,6 +13,7 @@ from keras_bar.baselines.one_shot import halvings
 from keras_bar.baselines.one_shot import prune
 from keras_bar.baselines.penalties import InformationBottleneckRegularizer
 from keras_bar.baselines.penalties import L0Regularizer
+from keras_bar.baselines.strength_search import find_strength
 
 __all__ = [
     "ChannelGroup",
@@ -23,6 +24,7 @@ __all__ = [
     "MorphNetRegularizer",
     "VectorQuantization",
     "expand",
+    "find_strength",
     "halvings",
     "prune",
     "random_scores",

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.gate_placement import place_gates
@@ -142,7 +143,7 @@ def _widened(graph, widths):
             trace.copy_state(node.op, layer)  # Adapted, not learned.
         return outputs
 
-    return trace.replay(graph, rebuild)
+    return replaying.replay(graph, rebuild)
 
 
 def _call(layer, node, tensors):

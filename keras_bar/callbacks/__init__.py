@@ -6,12 +6,16 @@ from keras_bar.budget.barrier import PaperSettings
 from keras_bar.budget.budget_regularizer import BudgetRegularizer
 from keras_bar.budget.gate_history_logger import GateHistoryLogger
 from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.callbacks.backup import Backup
+from keras_bar.callbacks.history_logger import HistoryLogger
 
 __all__ = [
     "AfterPruning",
+    "Backup",
     "BudgetRegularizer",
     "GateHistoryLogger",
     "GateRegularizer",
+    "HistoryLogger",
     "PaperSettings",
 ]
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_bar.analysis import trace
+from keras_bar.analysis import replaying
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
 from keras_bar.analysis.rules.base import to_numpy
@@ -78,7 +78,7 @@ def compact(
         )
     pruned = fix_gates(model, allow_unfinished)
     builder = _builder(pruned, connectivity, mixed_addition)
-    small = trace.replay(
+    small = replaying.replay(
         pruned.analysis.graph, builder.rebuild, finish=builder.finish
     )
     small.explanation = dataclasses.replace(

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
@@ -137,7 +138,7 @@ def fix_gates(model, allow_unfinished):
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = trace.replay(analysis.graph, pruning.rebuild)
+    pruned = replaying.replay(analysis.graph, pruning.rebuild)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
     return HardPruned(pruned, cost_model, masks, pruning.copies)

@@ -1,4 +1,4 @@
-"""Data sets of the paper that tensorflow-datasets does not have.
+"""Data sets of the paper that tensorflow-datasets does not have, as streams.
 
 Importing this package registers them: `tfds.load("tiny_imagenet")`.
 """
@@ -7,6 +7,16 @@ from keras_bar.datasets.mio_tcd import MioTcd
 from keras_bar.datasets.preparing import check_available
 from keras_bar.datasets.preparing import prepare
 from keras_bar.datasets.sources import SOURCES
+from keras_bar.datasets.stream import Stream
+from keras_bar.datasets.synthetic import prepare_synthetic
 from keras_bar.datasets.tiny_imagenet import TinyImagenet
 
-__all__ = ["SOURCES", "MioTcd", "TinyImagenet", "check_available", "prepare"]
+__all__ = [
+    "SOURCES",
+    "MioTcd",
+    "Stream",
+    "TinyImagenet",
+    "check_available",
+    "prepare",
+    "prepare_synthetic",
+]

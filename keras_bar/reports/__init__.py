@@ -7,11 +7,13 @@ from keras_bar.reports.curves import plot_accuracies
 from keras_bar.reports.distributions import plot_distributions
 from keras_bar.reports.flops import plot_flops
 from keras_bar.reports.gate_plots import plot_gates
+from keras_bar.reports.histories import read_history
 from keras_bar.reports.plotting import plot_budget
 from keras_bar.reports.plotting import plot_channels
 from keras_bar.reports.sensitivity_plot import plot_sensitivity
 from keras_bar.reports.text_tables import comparison_table
 from keras_bar.reports.text_tables import format_table
+from keras_bar.reports.timing import measure_files
 from keras_bar.reports.timing import measure_latency
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Panel",
     "comparison_table",
     "format_table",
+    "measure_files",
     "measure_latency",
     "paper",
     "plot_accuracies",
@@ -28,4 +31,5 @@ __all__ = [
     "plot_flops",
     "plot_gates",
     "plot_sensitivity",
+    "read_history",
 ]

@@ -1,10 +1,15 @@
-"""Latency of models."""
+"""Latency and size of models."""
 
+import os
+import pathlib
 import statistics
 import time
 
 import keras
 import numpy as np
+
+from keras_bar.costs import METRICS
+from keras_bar.costs import measure_cost
 
 
 def measure_latency(
@@ -51,3 +56,40 @@ def measure_latency(
             if turn >= warmup:
                 times[label].append(elapsed)
     return {label: 1e3 * statistics.median(x) for label, x in times.items()}
+
+
+def measure_files(
+    paths: dict[str, str | os.PathLike[str]],
+) -> dict[str, dict[str, float]]:
+    """Measures the costs, the files and the latencies of saved models.
+
+    Args:
+        paths: Dict from a label to the path of a `.keras` file.
+
+    Returns:
+        Dict from label to a dict, as `comparison_table` takes it, without
+        accuracies.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> model = keras_bar.models.WideResNet(10, 1, input_shape=(8, 8, 1))
+    >>> model.save("full.keras")
+    >>> results = reports.measure_files({"full": "full.keras"})
+    >>> results["full"]["params"] == model.count_params()
+    True
+    """
+    models = {
+        label: keras.models.load_model(path, compile=False)
+        for label, path in paths.items()
+    }
+    results: dict[str, dict[str, float]] = {}
+    for label, model in models.items():
+        cost = measure_cost(model)
+        size = pathlib.Path(paths[label]).stat().st_size
+        results[label] = {x: getattr(cost, x) for x in METRICS}
+        results[label]["file_bytes"] = size
+    for size in (1, 128):
+        for label, milliseconds in measure_latency(models, size).items():
+            results[label][f"latency_ms_batch_{size}"] = milliseconds
+    return results

@@ -1,4 +1,8 @@
-"""Images in memory: Fashion-MNIST at half its size, scikit-learn's digits."""
+"""Images in memory: Fashion-MNIST at half its size, scikit-learn's digits.
+
+A `PyDataset` slices these arrays on every backend; for a stream they are too
+small, and TensorFlow need not be installed.
+"""
 
 import dataclasses
 import zipfile
@@ -7,7 +11,6 @@ import zlib
 import keras
 import numpy as np
 
-BATCH = 64
 # Images for the curves of every epoch; at the end all of a split count.
 VALIDATION = 2000
 # Of Fashion-MNIST: images that are neither trained nor tested on, to choose by.
@@ -19,20 +22,16 @@ MEAN, DEVIATION = 0.286, 0.353
 @dataclasses.dataclass
 class InMemoryData:
     """Images `(n, height, width, channels)`, normalized, and their classes,
-    integers `(n,)`. `TfdsData` has the same methods.
-
-    Attributes:
-        x_validation, y_validation: What choices are made by; None where so few
-            images exist that those of the test have to do.
-        shift: Integer; training images are shifted by up to so many pixels.
-    """
+    integers `(n,)`. Training images are shifted by up to `shift` pixels; where
+    there are images for validation, choices are made by them.
+    `keras_bar.datasets.Stream` has the same methods."""
 
     x: np.ndarray
     y: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     shift: int = 0
-    batch: int = BATCH
+    batch_size: int = 64
     x_validation: np.ndarray | None = None
     y_validation: np.ndarray | None = None
     # No image is a file of its own that could be broken.
@@ -52,7 +51,7 @@ class InMemoryData:
     @property
     def steps(self):
         """Batches per epoch; images that do not fill one are left out."""
-        return len(self.x) // self.batch
+        return len(self.x) // self.batch_size
 
     @property
     def validation(self):
@@ -107,50 +106,33 @@ class InMemoryData:
 
 class Batches(keras.utils.PyDataset):
     """Training images in an order, and shifted by pixels, that depend on the
-    seed and the epoch only, so that a resumed training sees what an
-    uninterrupted one would have seen. Needs `fit(..., shuffle=False)`.
-
-    Attributes:
-        epoch: Integer, to be set before every epoch.
-    """
+    seed and `epoch` only, so that a resumed training sees what an uninterrupted
+    one would have seen. Needs `fit(..., shuffle=False)`."""
 
     def __init__(self, data, seed):
         super().__init__()
         self.data, self.seed = data, seed
-        self.epoch = 0
-        self._drawn = None, None, None
+        self.epoch = 0  # To be set before every epoch.
 
     def __len__(self):
         return self.data.steps
 
     def __getitem__(self, index):
-        order, shifts = self._draw()
-        part = slice(index * self.data.batch, (index + 1) * self.data.batch)
+        data, border = self.data, self.data.shift
+        rng = np.random.default_rng([*np.ravel(self.seed), self.epoch])
+        order = rng.permutation(len(data.x))
+        # By the width of the border on either side.
+        shifts = rng.integers(0, 2 * border + 1, (len(order), 2))
+        part = slice(index * data.batch_size, (index + 1) * data.batch_size)
         chosen = order[part]
-        x = self.data.x[chosen]
-        if self.data.shift:
-            x = np.stack(list(map(self._shifted, x, shifts[part])))
-        return x, keras.tree.map_structure(lambda y: y[chosen], self.data.y)
-
-    def _draw(self):
-        """The order of an epoch's images, and their shifts."""
-        if self._drawn[0] != self.epoch:
-            rng = np.random.default_rng([*np.ravel(self.seed), self.epoch])
-            order = rng.permutation(len(self.data.x))
-            # By the width of the border on either side.
-            shifts = rng.integers(0, 2 * self.data.shift + 1, (len(order), 2))
-            self._drawn = self.epoch, order, shifts
-        return self._drawn[1:]
-
-    def _shifted(self, image, shift):
-        first = keras.config.image_data_format() == "channels_first"
-        border = self.data.shift
-        pad = np.full((3, 2), border)
-        pad[0 if first else 2] = 0
-        where = [
-            slice(x, x + image.shape[first + i]) for i, x in enumerate(shift)
-        ]
-        return np.pad(image, pad)[(..., *where) if first else tuple(where)]
+        x = data.x[chosen]
+        if border:
+            height, width = x.shape[1:3]
+            sides = (border, border)
+            padded = np.pad(x, [(0, 0), sides, sides, (0, 0)])
+            pairs = zip(padded, shifts[part], strict=True)
+            x = np.stack([y[i:, j:][:height, :width] for y, (i, j) in pairs])
+        return x, keras.tree.map_structure(lambda y: y[chosen], data.y)
 
 
 def load_digits(path, count, skip_broken):
@@ -161,7 +143,7 @@ def load_digits(path, count, skip_broken):
 
     bunch = datasets.load_digits()
     x, x_test, y, y_test = model_selection.train_test_split(
-        _with_channel((bunch.images / 16).astype("float32")),
+        (bunch.images / 16).astype("float32")[..., None],
         bunch.target,
         test_size=0.25,
         stratify=bunch.target,
@@ -175,15 +157,9 @@ def load_fashion_mnist(
     path, count, skip_broken, tests=10_000, held_out=HELD_OUT
 ):
     """The first images to train with, the last others to validate with, and
-    those to test with.
-
-    Args:
-        path: `.npz` with `images`, uint8 `(n, 28, 28)`, and `labels`, uint8
-            `(n,)`, of which the last ones are for tests. By default Keras
-            downloads the data set, or finds it downloaded.
-        count, tests, held_out: Integers, how many images of each kind.
-        skip_broken: Not used.
-    """
+    those to test with, from an `.npz` with `images`, uint8 `(n, 28, 28)`, and
+    `labels`, uint8 `(n,)`, of which the last ones are for tests; or from where
+    Keras keeps the data set."""
     if path is None:
         try:
             (x, y), (x_test, y_test) = keras.datasets.fashion_mnist.load_data()
@@ -210,19 +186,18 @@ def load_fashion_mnist(
 def _read(path, least):
     try:
         with np.load(path) as arrays:
-            found = {name: arrays[name] for name in arrays}
+            images, labels = arrays["images"], arrays["labels"]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} holds no Fashion-MNIST. Expected the arrays 'images' "
+            f"and 'labels'. Received: {error}"
+        ) from error
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         # NumPy takes text for pickled objects, and says so.
         raise ValueError(
             f"{path} holds no arrays. Expected an .npz file with the arrays "
             "'images' and 'labels'. Received: a file of another kind"
         ) from error
-    if {"images", "labels"} - set(found):
-        raise ValueError(
-            f"{path} holds no Fashion-MNIST. Expected the arrays 'images' "
-            f"and 'labels'. Received: {sorted(found)}"
-        )
-    images, labels = found["images"], found["labels"]
     if images.shape[1:] != (28, 28) or not len(labels) == len(images) >= least:
         raise ValueError(
             f"{path} holds other images than asked for. Expected at least "
@@ -245,8 +220,3 @@ def _halved(images):
     x = images.astype("float32") / 255
     x = x.reshape(-1, 14, 2, 14, 2).mean((2, 4))
     return ((x - MEAN) / DEVIATION)[..., None]
-
-
-def _with_channel(x):
-    first = keras.config.image_data_format() == "channels_first"
-    return np.expand_dims(x, 1 if first else -1)

@@ -14,8 +14,6 @@ from collections.abc import Callable
 # Where tensorflow-datasets looks for its data sets, too.
 FOLDER = pathlib.Path("~/tensorflow_datasets")
 SOURCES = pathlib.Path(__file__).parents[2] / "keras_bar/datasets/sources.py"
-# Factor on the number of epochs, for synthetic images.
-SYNTHETIC_SCALE = 0.03
 # The data sets of the supplement.
 PAPER = {
     "cifar10": "CIFAR-10",
@@ -27,28 +25,20 @@ PAPER = {
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set.
-
-    Attributes:
-        title: Its name in tables and figures.
-        phases: Its table in `phases.toml`.
-        networks: Dict from names to functions that build networks, all widths
-            divided by `narrow`; the first one is the default.
-        load: Function of a path, a number of images, and whether broken ones
-            are left out; returns `InMemoryData` or `TfdsData`.
-        check: Function of a path, and whether broken images are left out;
-            raises what `load` would, as far as that can be told at once.
-        published: Whose numbers in the supplement stand beside, or None.
-        count: With how many images a recipe trains by default.
-        scale: Factor on the number of epochs, by default.
-        start: `"teacher"` or `"scratch"`, the weights that are pruned.
-    """
+    """A data set, and the defaults of options for it."""
 
     title: str
-    phases: str
+    phases: str  # Its table in `phases.toml`.
+    # Functions that build networks, all widths divided by `narrow`; the first
+    # one is the default.
     networks: dict
+    # From a path, a number of images, and whether broken ones are left out, to
+    # `InMemoryData` or `keras_bar.datasets.Stream`.
     load: Callable
+    # Raises what that would, from the path and whether broken ones are left
+    # out, as far as it can be told at once.
     check: Callable
+    # Whose numbers in the supplement stand beside.
     published: str | None = "cifar10"
     count: int | None = None
     scale: float = 1.0
@@ -59,12 +49,12 @@ class Dataset:
         return next(iter(self.networks))
 
 
-def lazy(module, function, *args, **kwargs):
-    """A function of this package's, imported when it is called."""
+def lazy(module, function, *args):
+    """A function of a module that is imported when it is called."""
 
-    def call(*more, **others):
-        found = importlib.import_module(f"recipes.data.{module}")
-        return getattr(found, function)(*args, *more, **kwargs, **others)
+    def call(*more, **kwargs):
+        found = getattr(importlib.import_module(module), function)
+        return found(*args, *more, **kwargs)
 
     return call
 
@@ -89,36 +79,43 @@ def check_digits(path, skip_broken):
 
 def check_files(name, path, skip_broken):
     """Raises, within seconds, what is wrong with a data set's folder."""
-    sources = _import_alone(SOURCES)
+    # Without the package that it is in, which imports Keras.
+    spec = importlib.util.spec_from_file_location("sources", SOURCES)
+    sources = importlib.util.module_from_spec(spec)
+    sys.modules["sources"] = sources  # Data classes look their module up.
+    spec.loader.exec_module(sources)
     source = sources.SOURCES[name]
     if not source.files:
         refuse_skipping(path, skip_broken)
     folder = sources.around(source, path or FOLDER)
     prepared = (folder / x for x in (name, f"extracted_{name}"))
-    if not sources.find(source, folder) and not any(
-        x.exists() for x in prepared
-    ):
+    there = any(x.exists() for x in prepared) or sources.find(source, folder)
+    if not there:
         sources.check_network(name, source, folder)
 
 
-def _import_alone(path):
-    """A module without the package that it is in, which imports Keras."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Data classes look their module up.
-    spec.loader.exec_module(module)
-    return module
+def _wide_resnet(depth, width, shape, classes):
+    arguments = (depth, width, shape, classes)
+    return {"wide_resnet": lazy("keras_bar.models", "WideResNet", *arguments)}
 
 
-def _paper(name, network, size, classes, per_class, narrow, start="scratch"):
-    """A data set of the supplement, and synthetic images of its shape with a
-    network that is `narrow` times narrower."""
-    networks = {network: _NETWORKS[network](size, classes)}
+def _resnet50(shape, classes):
+    return {"resnet50": lazy("keras_bar.models", "ResNet50", shape, classes)}
+
+
+def _narrower(build, factor):
+    return lambda narrow=1: build(narrow=narrow * factor)
+
+
+def _paper(name, networks, shape, narrow, start="scratch"):
+    """A data set of the supplement, and synthetic images of a shape, with a
+    network that is `narrow` times narrower. The shape is their size, their
+    classes, and how many there are per class."""
     real = Dataset(
         PAPER[name],
         name,
         networks,
-        lazy("tfds_data", "load", name),
+        lazy("recipes.data.tfds_data", "load", name),
         functools.partial(check_files, name),
         published=name,
         start=start,
@@ -127,52 +124,39 @@ def _paper(name, network, size, classes, per_class, narrow, start="scratch"):
         real,
         title=f"synthetic images, NOT {PAPER[name]}",
         networks={x: _narrower(y, narrow) for x, y in networks.items()},
-        load=lazy("synthetic", "load", name, size, classes, per_class),
+        load=lazy("recipes.data.tfds_data", "load_synthetic", name, *shape),
         check=lambda path, skip_broken: None,
         published=None,
-        scale=SYNTHETIC_SCALE,
+        scale=0.03,
     )
     return {name: real, f"{name}-synthetic": synthetic}
 
 
-def _narrower(build, narrow):
-    return lambda **kwargs: build(narrow=narrow * kwargs.get("narrow", 1))
-
-
-_NETWORKS = {
-    "wide_resnet": lambda size, classes: lazy(
-        "networks", "wide_resnet", 26, 12, (size, size, 3), classes
-    ),
-    "resnet50": lambda size, classes: lazy(
-        "networks", "resnet50", (size, size, 3), classes
-    ),
-}
+_CIFAR10 = _wide_resnet(26, 12, (32, 32, 3), 10)
+_CIFAR100 = _wide_resnet(26, 12, (32, 32, 3), 100)
+_MIO_TCD = _resnet50((128, 128, 3), 11)
+_TINY_IMAGENET = _resnet50((64, 64, 3), 200)
 DATASETS = {
     "fashion_mnist": Dataset(
         "Fashion-MNIST",
         "fashion_mnist",
-        {
-            "wide_resnet": lazy(
-                "networks", "wide_resnet", 10, 2, (14, 14, 1), 10
-            ),
-            "vgg": lazy("networks", "vgg", (14, 14, 1), 10),
-        },
-        lazy("in_memory_data", "load_fashion_mnist"),
+        _wide_resnet(10, 2, (14, 14, 1), 10)
+        | {"vgg": lazy("recipes.data.networks", "vgg", (14, 14, 1), 10)},
+        lazy("recipes.data.in_memory_data", "load_fashion_mnist"),
         refuse_skipping,
         count=10_000,
     ),
     "digits": Dataset(
         "handwritten digits",
         "digits",
-        {"wide_resnet": lazy("networks", "wide_resnet", 16, 2, (8, 8, 1), 10)},
-        lazy("in_memory_data", "load_digits"),
+        _wide_resnet(16, 2, (8, 8, 1), 10),
+        lazy("recipes.data.in_memory_data", "load_digits"),
         check_digits,
         count=1347,
     ),
-    # The networks of the supplement; synthetic images per class.
-    **_paper("cifar10", "wide_resnet", 32, 10, 64, 12),
-    **_paper("cifar100", "wide_resnet", 32, 100, 8, 12),
+    **_paper("cifar10", _CIFAR10, (32, 10, 64), 12),
+    **_paper("cifar100", _CIFAR100, (32, 100, 8), 12),
     # The only one of them that starts from the full network (section 3.1).
-    **_paper("mio_tcd", "resnet50", 128, 11, 30, 16, start="teacher"),
-    **_paper("tiny_imagenet", "resnet50", 64, 200, 16, 16),
+    **_paper("mio_tcd", _MIO_TCD, (128, 11, 30), 16, start="teacher"),
+    **_paper("tiny_imagenet", _TINY_IMAGENET, (64, 200, 16), 16),
 }

@@ -1,12 +1,44 @@
-"""Runs a recipe from the command line. Imports nothing that takes seconds."""
+"""Starts a recipe from the command line; imports Keras when it must."""
 
 import sys
 
+from recipes.experiment import options
+
 SAFE = "What is finished is kept, and the same command resumes."
+# Closes the description of every recipe for one data set of the supplement.
+ABOUT = """
+The data set is looked for in the folder `--data-dir`, prepared, as its archive
+or extracted, and downloaded to there if it is not. Every experiment is a folder
+in the output folder with `report.json`, the compact network, the logs of every
+epoch, for TensorBoard, too, and figures; `tables.md` and the figures `volume`
+and `flops` have the supplement's numbers beside the measured ones; `channels`
+and `flops_of_layers` show BAR's networks layer by layer. What is done is not
+done again: the same command resumes.
+"""
 
 
-class RecipeError(Exception):
-    """An expected failure, told in one line."""
+def for_paper(description, dataset):
+    """The `main` of the recipe of a data set of the supplement."""
+
+    def main(given=None):
+        groups = ("grid", "metric", "training", "output", "paper")
+        parser = options.make_parser(
+            description + ABOUT, groups, [dataset], compared=["bar"]
+        )
+        settings = parser.parse_args(given)
+        settings.dataset = dataset + "-synthetic" * settings.synthetic
+        start(options.check(parser, settings))
+
+    return main
+
+
+def start(settings):
+    """Runs a table of experiments, or a sweep. Only now is Keras imported."""
+    if "trials" in settings:
+        from recipes.experiment import sweep as kind
+    else:
+        from recipes.experiment import grid as kind
+    kind.run(settings)
 
 
 def run(main):
@@ -25,25 +57,23 @@ def run(main):
 
 def describe(error):
     """The line for an expected failure, or None for another one."""
-    if isinstance(error, RecipeError):
-        return str(error)
     if isinstance(error, OSError):
         return f"Could not read or write: {error}\n{SAFE}"
-    files = sys.modules.get("keras_bar.files")
-    if files and isinstance(error, files.DamagedFileError):
+    from keras_bar import files
+    from recipes.experiment import hosts
+    from recipes.experiment import resuming
+
+    told = files.DamagedFileError, resuming.OtherRunError, FloatingPointError
+    if isinstance(error, told):
         return str(error)
     if "tensorflow" in sys.modules:
         first = str(error).partition("\n")[0]
         errors = sys.modules["tensorflow"].errors
         if isinstance(error, errors.ResourceExhaustedError):
             return f"No room is left: {first}\n{SAFE}"
-        hosts = sys.modules.get("recipes.experiment.hosts")
-        lost = (
-            errors.UnavailableError,
-            errors.AbortedError,
-            errors.InternalError,
-        )
-        if isinstance(error, lost) and hosts and hosts.several():
+        names = ("UnavailableError", "AbortedError", "InternalError")
+        lost = isinstance(error, tuple(getattr(errors, x) for x in names))
+        if lost and hosts.current().strategy:
             return (
                 f"Another host is gone, or a device of this one ({first}). "
                 "What is finished is kept: the same command, on all hosts, "

@@ -1,19 +1,61 @@
 """On which devices a recipe trains."""
 
 import contextlib
+import functools
 
 import keras
 
 from recipes.experiment import hosts
 
-_MIRRORED: list = []
 
-
-def start(strategy):
-    """Joins the other hosts, if there are any. Must be called before
-    TensorFlow is used for anything else."""
-    if _known(strategy) == "multiworker":
+def find_strategy(name):
+    """The `tf.distribute` strategy of a `--strategy`, or None for one device.
+    Joins the other hosts first, if there are any, so nothing else must have
+    used TensorFlow before."""
+    if keras.backend.backend() != "tensorflow":
+        if name not in ("auto", "none"):
+            raise ValueError(
+                "Recipes train on several devices with TensorFlow only. "
+                "Expected --strategy auto or none, or the backend tensorflow. "
+                f"Received: --strategy {name}, and the backend "
+                f"{keras.backend.backend()}"
+            )
+        return None
+    if name == "multiworker":
         hosts.start()
+        return hosts.current().strategy
+    devices = [] if name == "none" else _find("GPU")
+    if name == "mirrored":
+        devices = devices or _find("CPU")
+    elif len(devices) < 2:
+        return None
+    return _mirrored(tuple(devices))
+
+
+def _find(kind):
+    import tensorflow as tf
+
+    return [x.name for x in tf.config.list_logical_devices(kind)]
+
+
+@functools.cache
+def _mirrored(devices):
+    """One per process: collectives of a second one would not match."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def count(name):
+    """How many devices share a batch."""
+    strategy = find_strategy(name)
+    return strategy.num_replicas_in_sync if strategy else 1
+
+
+def strategy_scope(name):
+    """The context of the strategy of a name."""
+    strategy = find_strategy(name)
+    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -28,64 +70,6 @@ def scope(settings):
             yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def strategy_scope(strategy):
-    """The context of a strategy: `"none"`: one device. `"mirrored"`: all local
-    accelerators, or the CPUs if there are none. `"auto"`: the latter if there
-    are several accelerators, otherwise the former. `"multiworker"`: the
-    accelerators, or CPUs, of all hosts that have been joined."""
-    if hosts.several():
-        return hosts.strategy().scope()
-    if count(strategy) == 1 and strategy != "mirrored":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    # One per process: collectives of a second one would not match.
-    if not _MIRRORED:
-        names = _find("GPU") or _find("CPU")
-        _MIRRORED.append(tf.distribute.MirroredStrategy(names))
-    return _MIRRORED[0].scope()
-
-
-def count(strategy):
-    """How many devices share a batch."""
-    if _known(strategy) == "none":
-        return 1
-    if hosts.several():
-        return hosts.strategy().num_replicas_in_sync
-    gpus = len(_find("GPU"))
-    return gpus or (len(_find("CPU")) if strategy == "mirrored" else 1)
-
-
-def _known(strategy):
-    """The strategy, which is `"none"` where a backend knows no other."""
-    if keras.backend.backend() == "tensorflow":
-        return strategy
-    if strategy not in ("auto", "none"):
-        raise ValueError(
-            "Recipes train on several devices with TensorFlow only. "
-            "Expected --strategy auto or none, or the backend tensorflow. "
-            f"Received: --strategy {strategy}, and the backend "
-            f"{keras.backend.backend()}"
-        )
-    return "none"
-
-
-def _find(kind):
-    import tensorflow as tf
-
-    return [x.name for x in tf.config.list_logical_devices(kind)]
-
-
-def replicated():
-    """Whether several devices share the work now. Each has statistics of batch
-    normalization of its own, of which the first one's are saved."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def check(settings):

@@ -1,6 +1,7 @@
 """Runs the experiments of a comparison, one after the other."""
 
 import contextlib
+import functools
 import itertools
 import json
 import zlib
@@ -22,27 +23,23 @@ from recipes.experiment.training import JITS
 from recipes.experiment.training import Experiment
 from recipes.experiment.training import TrainingOptions
 from recipes.results import figures
+from recipes.results import summary
 from recipes.results import tables
 
 # Names of images.
 SHOWN = 10
 
 
-def run(settings, show=True):
-    """Runs the experiments that are asked for and not done, and writes tables
-    and figures after each.
-
-    Args:
-        settings: What the command line said, as `preflight.check` leaves it.
-        show: Whether the tables are printed at the end.
-    """
-    folder = settings.folders[settings.dataset]
+def run(settings):
+    """Runs the experiments that are asked for, and not done, and writes tables
+    and figures after each; at the end shows the tables, or a summary."""
     made_up = f"THESE ARE {DATASETS[settings.dataset].title}."
     synthetic = settings.dataset.endswith("-synthetic")
     if synthetic:
         print(f"\n{made_up}\n", flush=True)
     with contextlib.ExitStack() as stack:
-        options, data = prepare(settings, folder, stack)
+        folder = settings.folders[settings.dataset]
+        make = prepare(settings, folder, stack)
         publish(settings)
         asked = itertools.product(
             settings.methods, settings.factors, settings.seeds
@@ -50,21 +47,19 @@ def run(settings, show=True):
         rest = settings.network, settings.metric, settings.start
         for what in asked:
             key = ExperimentKey(*what, *rest)
-            experiment = Experiment(
-                key, settings.dataset, data, options, folder
-            )
+            experiment = make(key)
             if experiment.is_done():
                 print(f"{key}: done before", flush=True)
                 continue
             keras.backend.clear_session()
             train(experiment, methods.load(key.method).run, settings)
             publish(settings)
-        if hosts.is_chief():
-            rows = tables.alike(tables.find_rows(settings.folders), settings)
-            own = rows[rows.dataset == settings.dataset]
-            figures.draw_networks(own, settings.output)
-        hosts.wait()  # An early end would be taken for a loss.
-    if show and hosts.is_chief():
+        if hosts.current().is_chief:
+            figures.draw_networks(settings)
+        hosts.current().wait()  # An early end would be taken for a loss.
+    if settings.summary:
+        summary.show(settings)
+    elif hosts.current().is_chief:
         tables.show(settings.output / "tables.md")
     if synthetic:
         print(made_up)
@@ -72,18 +67,18 @@ def run(settings, show=True):
 
 def publish(settings):
     """Writes the tables and figures of what is done."""
-    if hosts.is_chief():
-        rows = tables.find_rows(settings.folders)
-        tables.write(rows, settings)
-        figures.draw(tables.alike(rows, settings), settings.output)
+    if hosts.current().is_chief:
+        tables.write(settings)
+        figures.draw(settings)
 
 
 def prepare(settings, folder, stack):
     """Checks all, loads the images, and locks the folder until the end of an
-    `ExitStack`. Returns `TrainingOptions`, and the images."""
+    `ExitStack`. Returns a function from a key to its `Experiment`."""
+    # As the images of all recipes have them, whatever Keras's configuration.
+    keras.config.set_image_data_format("channels_last")
     try:
         methods.check_requirements(settings.methods)
-        devices.start(settings.strategy)
         devices.check(settings)
         check_same_on_all_hosts(settings)
         check_networks(settings)
@@ -104,17 +99,27 @@ def prepare(settings, folder, stack):
         Run(folder, kind)
     except (ValueError, OSError, ImportError) as error:
         settings.fail(str(error))
-    jit = JITS[settings.jit]
-    return TrainingOptions(settings.scale, settings.connectivity, jit), data
+    options = TrainingOptions(
+        settings.scale, settings.connectivity, JITS[settings.jit]
+    )
+    return functools.partial(
+        Experiment,
+        dataset=settings.dataset,
+        data=data,
+        options=options,
+        output=folder,
+    )
 
 
 def load(settings):
     """The images; names those that cannot be read."""
-    known = DATASETS[settings.dataset]
-    data = hosts.run_on_chief_first(
-        lambda: known.load(settings.data, settings.images, settings.skip_broken)
-    )
-    data.batch = settings.batch_size
+    all_hosts, known = hosts.current(), DATASETS[settings.dataset]
+    if not all_hosts.is_chief:
+        all_hosts.wait()  # They find what the chief has written.
+    data = known.load(settings.data, settings.images, settings.skip_broken)
+    if all_hosts.is_chief:
+        all_hosts.wait()
+    data.batch_size = settings.batch_size
     if not data.steps:
         raise ValueError(
             "The training images do not fill one batch. Expected a smaller "
@@ -139,8 +144,6 @@ def train(experiment, run, settings):
         row = tables.describe(key, teacher, small, data) | row
     if data.left_out:
         row["left_out"] = len(data.left_out)
-    if hosts.is_chief():  # Outside, where loading needs no other host.
-        figures.draw_pruning(experiment.folder, row)
     experiment.finish(row)
     print(f"{key}: accuracy {row['accuracy']:.4f}", flush=True)
 
@@ -151,7 +154,7 @@ def check_same_on_all_hosts(settings):
     names = ("methods", "factors", "seeds", "network", "metric", "start")
     asked = {name: getattr(settings, name) for name in names}
     own = zlib.crc32(json.dumps(asked).encode())
-    if own != hosts.chiefs(own):
+    if own != hosts.current().from_chief(own):
         raise ValueError(
             "The hosts do different work. Expected the same command on all of "
             f"them. Received, other than on the first one: {asked}"
@@ -160,21 +163,18 @@ def check_same_on_all_hosts(settings):
 
 def check_networks(settings):
     """Raises a ValueError if a factor is too large for any network."""
-    largest = max(settings.factors)
+    largest, metric = max(settings.factors), settings.metric
     model = DATASETS[settings.dataset].networks[settings.network]()
-    check_budget(model, 1 / largest, settings.metric)
+    budgets = {metric: 1 / largest}
     if "bar-flops" in settings.methods:
-        check_budget(model, largest**-2, "flops")
+        budgets["flops"] = largest**-2
+    for name, budget in budgets.items():
+        check = keras_bar.check_budget(keras_bar.gate(model), budget, name)
+        if not check.possible:
+            raise ValueError(
+                "The budget cannot be kept. Expected one that a connected "
+                f"network can meet. Received: {check}"
+            )
     if "morphnet" in settings.methods:
-        full = getattr(keras_bar.measure_cost(model), settings.metric)
-        baselines.expand(model, full / largest, settings.metric)
-
-
-def check_budget(model, budget, metric):
-    """Raises a ValueError if no connected network has this fraction of an
-    untrained model's cost."""
-    student = keras_bar.gate(model)
-    student.compile("sgd", "mse")
-    regularizer = keras_bar.callbacks.BudgetRegularizer(budget, metric, steps=1)
-    regularizer.set_model(student)
-    regularizer.on_train_begin()
+        full = getattr(keras_bar.measure_cost(model), metric)
+        baselines.expand(model, full / largest, metric)

@@ -9,21 +9,12 @@ from recipes.experiment import hosts
 
 @contextlib.contextmanager
 def held(folder, role=None):
-    """A context in which this process alone works in a folder. The kernel
-    releases the lock of a process that ends, however it ends.
-
-    Args:
-        folder: `pathlib.Path`; it is made if need be.
-        role: String. Several hosts, and the workers of a sweep, share a folder
-            on purpose; two processes of one role do not. By default the
-            host's.
-
-    Raises:
-        BlockingIOError: If another process is at work.
-    """
+    """A context in which this process alone works in a folder. Hosts, and the
+    workers of a sweep, share one on purpose; two processes of one role do not.
+    The kernel releases the lock of a process that ends, however it ends."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f".lock-{role or f'host{hosts.index()}'}"
+    path = folder / f".lock-{role or f'host{hosts.current().index}'}"
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,8 +4,6 @@ import dataclasses
 import pathlib
 import tomllib
 
-PATH = pathlib.Path(__file__).with_name("phases.toml")
-
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
@@ -28,11 +26,8 @@ class Phases:
 
     def scaled(self, factor):
         """Phases that are `factor` times as long, at least an epoch each."""
-        scaled = {
-            name: max(1, round(factor * epochs))
-            for name in ("prune", "high", "low")
-            if (epochs := getattr(self, name))
-        }
+        epochs = {x: getattr(self, x) for x in ("prune", "high", "low")}
+        scaled = {x: max(1, round(factor * y)) for x, y in epochs.items() if y}
         return dataclasses.replace(self, **scaled)
 
     def of_round(self, i, rounds):
@@ -49,10 +44,10 @@ class Phases:
 
 def table(dataset):
     """The phases of a table in `phases.toml` as plain data."""
-    return tomllib.loads(PATH.read_text())[dataset]
+    path = pathlib.Path(__file__).with_suffix(".toml")
+    return tomllib.loads(path.read_text("utf-8"))[dataset]
 
 
 def load(dataset, kind, scale=1.0):
-    """The `Phases` of a kind of method (`"full"`, `"gates"`, `"morphnet"`,
-    `"halving"`) on a data set, `scale` times as long."""
+    """The `Phases` of a kind of method on a data set, `scale` times as long."""
     return Phases(**table(dataset)[kind]).scaled(scale)

@@ -5,89 +5,75 @@ state of the last epochs. On several hosts the chief writes, and all read.
 """
 
 import importlib.util
-import json
 import shutil
 import tempfile
-import time
 
 import keras
 
 from keras_bar import files
-from keras_bar.files import read_json
-from recipes.experiment import devices
+from keras_bar import reports
+from keras_bar.callbacks import Backup
+from keras_bar.callbacks import HistoryLogger
+from keras_bar.costs import METRICS
 from recipes.experiment import hosts
-from recipes.experiment.backups import Backup
-from recipes.experiment.backups import DivergedError
-from recipes.experiment.backups import check_space
-from recipes.experiment.command import RecipeError
-from recipes.results import logs
 
-SHOWN = [
-    "accuracy",
-    "val_accuracy",
-    "loss",
-    "budget",
-    "volume",
-    "flops",
-    "params",
-]
+# Logs beside the bar, where there are any.
+SHOWN = ("accuracy", "val_accuracy", "loss", "budget", *METRICS)
 
 
-class OtherRunError(RecipeError, ValueError):
+class OtherRunError(ValueError):
     """A folder holds a run with other settings."""
 
 
 class Run:
-    """A folder, and what has been done in it.
-
-    Args:
-        folder: `pathlib.Path` of the folder.
-        settings: Dict that tells one run from another, writable as JSON.
-
-    Raises:
-        OtherRunError: If the folder holds a run with other settings.
-        OSError: If the folder cannot be written to.
-    """
+    """A folder, and what has been done in it by a run with these settings, a
+    dict that can be written as JSON."""
 
     def __init__(self, folder, settings):
-        self.folder = folder
+        self.folder, self.hosts = folder, hosts.current()
         self._scratch = folder / "unfinished"
         self._parts = set()
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        found = self.agree("settings.json", settings)
+        found = self.hosts.agree(folder / "settings.json", settings)
         if found != settings:
             raise OtherRunError(
                 f"{folder} holds a run with other settings. Expected the "
                 f"settings {found}, or another --output. Received: {settings}"
             )
 
-    def agree(self, name, value):
-        """What a JSON file holds, where it is missing after it was written."""
-        return hosts.agree(self.folder / name, value)
-
-    def write(self, name, value):
-        """Writes a JSON file."""
-        hosts.write(self.folder / name, value)
-
     def report(self):
         """What `finish` wrote, or None where the run is not finished."""
-        return read_json(self.folder / "report.json") or None
+        return files.read_json(self.folder / "report.json") or None
 
     def is_done(self):
         """Whether the run is finished."""
-        return bool(hosts.chiefs(self.report() is not None))
+        return bool(self.hosts.from_chief(self.report() is not None))
+
+    def finish(self, report):
+        """Writes the report, and removes what only served to resume."""
+        self.hosts.write_json(self.folder / "report.json", report)
+        if self.hosts.is_chief:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def path(self, name):
+        """Where the network of a part is, or will be."""
+        return self.folder / f"{name}.keras"
+
+    def history(self, name):
+        """Dict from log to its values in a part, one per epoch."""
+        return reports.read_history(self.folder / f"{name}.json")
 
     def once(self, name, make):
         """The network of a part: loaded if it is finished, or else made."""
         path = self.path(name)
-        if hosts.chiefs(path.exists()):
-            hosts.wait_for_file(path)
+        if self.hosts.from_chief(path.exists()):
+            self.hosts.wait_for_file(path)
             print(f"{name}: done before, in {path}", flush=True)
             return keras.models.load_model(path, compile=False)
         model = self.save(name, make())
         # Their states only served to resume; others may be at work here.
-        for part in self._parts if hosts.is_chief() else ():
+        for part in self._parts if self.hosts.is_chief else ():
             shutil.rmtree(self._scratch / part, ignore_errors=True)
         return model
 
@@ -103,76 +89,46 @@ class Run:
         self._scratch.mkdir(exist_ok=True)
         # All hosts save, because Keras makes a variable when it first saves
         # an optimizer, which they must do together.
-        unfinished = self._scratch / f"{name}{hosts.index()}.keras"
+        unfinished = self._scratch / f"{name}{self.hosts.index}.keras"
         try:
             model.save(unfinished)
-            if hosts.is_chief():
+            if self.hosts.is_chief:
                 unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-        hosts.wait_for_file(path)
-        if devices.replicated():
-            return keras.models.load_model(path, compile=False)
-        return model
-
-    def path(self, name):
-        """Where the network of a part is, or will be."""
-        return self.folder / f"{name}.keras"
+        self.hosts.wait_for_file(path)
+        # An interrupted run would go on with this. It lacks what a training
+        # leaves, and on several devices has the statistics of the first one.
+        return keras.models.load_model(path, compile=False)
 
     def fit(self, name, model, batches, epochs, callbacks=(), validation=None):
-        """Trains, with a progress bar, from where it was interrupted.
-
-        Args:
-            name: String, the part. Its logs are kept under this name.
-            model: Compiled `keras.Model`.
-            batches: `keras.utils.PyDataset`, or holder of a `dataset` that
-                `fit` takes, with an attribute `epoch`.
-            epochs: Integer.
-            callbacks: Callbacks that add to the logs.
-            validation: What `fit` validates on, or None.
-        """
+        """Trains a part, with a progress bar, from where it was interrupted.
+        `batches` is a `PyDataset`, or holds a `dataset` that `fit` takes, and
+        has an attribute `epoch`."""
         self._parts.add(name)
-        check_space(self._scratch / name, model)
-        backup = Backup(self._scratch / name)
+        backup = Backup(self._scratch / name, self.hosts)
         callbacks = [*callbacks, Progress(name, batches)]
-        if hosts.is_chief():
-            callbacks.append(EpochLog(self.folder / f"{name}.json"))
+        if self.hosts.is_chief:
+            callbacks.append(HistoryLogger(self.folder / f"{name}.json"))
+        callbacks.append(backup)
         # What TensorBoard does is no part of the state.
-        callbacks += [backup, *self._tensorboard(name)]
-        try:
-            model.fit(
-                getattr(batches, "dataset", batches),
-                initial_epoch=backup.epoch,
-                epochs=epochs,
-                callbacks=callbacks,
-                shuffle=False,
-                verbose=0,
-                validation_data=validation,
-            )
-        except FloatingPointError as error:  # A regularizer saw it first.
-            raise DivergedError(
-                f"The training has diverged. {error}"
-            ) from error
-
-    def _tensorboard(self, name):
-        """Writes the same logs for TensorBoard, where it is installed."""
         needed = ("tensorboard", "tensorflow")
-        if not all(map(importlib.util.find_spec, needed)):
-            return []
-        # It makes a variable, which all hosts must do together.
-        root = self.folder if hosts.is_chief() else self._scratch
-        folder = root / "tensorboard" / name
-        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
-
-    def history(self, name):
-        """Dict from log to its values in a part, one per epoch."""
-        return logs.read_history(self.folder / f"{name}.json")
-
-    def finish(self, report):
-        """Writes the report, and removes what only served to resume."""
-        self.write("report.json", report)
-        if hosts.is_chief():
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        if all(map(importlib.util.find_spec, needed)):
+            # It makes a variable, which all hosts must do together.
+            root = self.folder if self.hosts.is_chief else self._scratch
+            logs = root / "tensorboard" / name
+            callbacks.append(
+                keras.callbacks.TensorBoard(logs, write_graph=False)
+            )
+        model.fit(
+            getattr(batches, "dataset", batches),
+            initial_epoch=backup.epoch,
+            epochs=epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
+            validation_data=validation,
+        )
 
 
 class Progress(keras.callbacks.Callback):
@@ -196,26 +152,3 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         row = {x: float(logs[x]) for x in SHOWN if x in logs}
         self.bar.update(epoch + 1, list(row.items()))
-
-
-class EpochLog(keras.callbacks.Callback):
-    """Writes down the logs of every epoch, and how long it took.
-
-    `keras.callbacks.CSVLogger` appends: after a kill between its row and the
-    state an epoch is there twice, and a row that a full disk has cut runs into
-    the next one. This file is replaced as a whole.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path, self.rows = path, read_json(path)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        row = {log: float(value) for log, value in logs.items()}
-        row["seconds"] = time.perf_counter() - self.start
-        self.rows[str(epoch)] = row
-        with files.replacing(self.path) as new:
-            new.write_text(json.dumps(self.rows), encoding="utf-8")

@@ -10,12 +10,9 @@ import keras_tuner
 from keras_bar import tuning
 from recipes.experiment import devices
 from recipes.experiment import grid
-from recipes.experiment import worker_heartbeat
-from recipes.experiment.backups import DivergedError
 from recipes.experiment.key import ExperimentKey
 from recipes.experiment.resuming import Run
 from recipes.experiment.training import DRAWN
-from recipes.experiment.training import Experiment
 from recipes.methods import bar
 from recipes.results import sweep_tables
 from recipes.results import tables
@@ -30,22 +27,18 @@ class Trials(keras_tuner.Tuner):
     factor of a trial follows from its number, turn by turn. What is drawn
     follows from it, too, and from the seed, and reports of trials are kept, so
     the search itself is not: it begins anew and passes over what is done.
-
-    Args:
-        settings: What the command line says.
-        make_experiment: Function from a method's name, a factor and what was
-            drawn to the `Experiment` of a trial.
+    `make` makes an `Experiment` of a key, like the one given, and of what was
+    drawn.
     """
 
-    def __init__(self, settings, make_experiment):
-        self.settings = settings
-        self._make_experiment = make_experiment
+    def __init__(self, settings, key, make):
+        self.settings, self._key, self._make = settings, key, make
         paper = settings.paper
         self._intervals = tuning.PAPER_INTERVALS if paper else tuning.INTERVALS
         drawn = keras_tuner.HyperParameters()
         tuning.draw(drawn, self._intervals)
         signs = settings.output / "workers"
-        oracle = worker_heartbeat.Oracle(
+        oracle = tuning.HeartbeatOracle(
             signs,
             objective=OBJECTIVE,
             max_trials=settings.trials * len(settings.factors),
@@ -59,7 +52,7 @@ class Trials(keras_tuner.Tuner):
             max_consecutive_failed_trials=10**9,
         )
         if settings.role:
-            worker_heartbeat.start(signs, settings.role)
+            tuning.start_heartbeat(signs, settings.role)
         super().__init__(
             oracle,
             directory=settings.output,
@@ -85,8 +78,9 @@ class Trials(keras_tuner.Tuner):
         turn, place = divmod(int(trial.trial_id), len(self.settings.factors))
         drawn = tuning.draw(trial.hyperparameters, self._intervals)
         rest = {x: y for x, y in drawn.items() if x not in DRAWN}
-        factor = self.settings.factors[place]
-        experiment = self._make_experiment(f"trial{turn}", factor, drawn)
+        factor, method = self.settings.factors[place], f"trial{turn}"
+        key = dataclasses.replace(self._key, method=method, factor=factor)
+        experiment = self._make(key, drawn=drawn)
 
         def prune(experiment, teacher):
             small, row = bar.run(experiment, teacher, **rest)
@@ -96,10 +90,9 @@ class Trials(keras_tuner.Tuner):
             keras.backend.clear_session()
             try:
                 grid.train(experiment, prune, self.settings)
-            except DivergedError as error:
+            except FloatingPointError as error:
                 print(f"\n{error}", flush=True)
-                key = experiment.key
-                row = {"method": key.method, "factor": factor, "drawn": drawn}
+                row = {"method": method, "factor": factor, "drawn": drawn}
                 experiment.finish(row)
             sweep_tables.write(self.settings)
         return experiment.report()
@@ -109,42 +102,21 @@ def run(settings):
     """Runs the trials that are not done, and writes tables and the figure
     after each."""
     folder = settings.output
-    key = ExperimentKey(
-        "bar",
-        1,
-        settings.seed,
-        settings.network,
-        settings.metric,
-        settings.start,
-    )
-    wait_for_chief(settings, folder / str(key.teacher()) / "teacher.keras")
+    rest = settings.seed, settings.network, settings.metric, settings.start
+    key = ExperimentKey("bar", 1, *rest)
+    if settings.role:
+        wait_for_chief(folder / str(key.teacher()) / "teacher.keras")
     with contextlib.ExitStack() as stack:
-        options, data = grid.prepare(settings, folder, stack)
+        make = grid.prepare(settings, folder, stack)
         kept = ("factors", "seed", "network", "metric", "start", "paper")
         try:
-            sweep = {name: getattr(settings, name) for name in kept}
-            Run(folder / "sweep", sweep)
+            Run(folder / "sweep", {x: getattr(settings, x) for x in kept})
         except ValueError as error:
             settings.fail(str(error))
-
-        def make_experiment(name, factor, drawn):
-            tuned = {x: drawn[x] for x in DRAWN if x in drawn}
-            return Experiment(
-                dataclasses.replace(key, method=name, factor=factor),
-                settings.dataset,
-                data,
-                dataclasses.replace(options, **tuned),
-                folder,
-                {"drawn": drawn},
-            )
-
-        teacher = Experiment(
-            key.teacher(), settings.dataset, data, options, folder
-        )
         with devices.scope(settings):
-            teacher.teacher()
+            make(key.teacher()).teacher()
         try:
-            Trials(settings, make_experiment).search()
+            Trials(settings, key, make).search()
         except keras_tuner.errors.FatalError as error:
             raise (error.__cause__ or error) from None
     if not settings.role:
@@ -152,18 +124,16 @@ def run(settings):
         tables.show(folder / "sensitivity.md")
 
 
-def wait_for_chief(settings, path):
-    """Waits, on a worker, until the chief has prepared the data and trained
-    the full network."""
-    begin = time.monotonic()
-    told = -60.0
-    while settings.role and not path.exists():
-        waited = time.monotonic() - begin
-        if waited - told >= 60:
-            told = waited
+def wait_for_chief(path):
+    """Waits until the chief has prepared the data and trained the full
+    network."""
+    waited = 0
+    while not path.exists():
+        if waited % 60 == 0:
             print(
-                f"waiting for the chief to write {path}, for "
-                f"{waited / 60:.0f} minutes now",
+                f"waiting for the chief to write {path}, for {waited // 60} "
+                "minutes now",
                 flush=True,
             )
         time.sleep(1)
+        waited += 1

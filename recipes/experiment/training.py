@@ -4,9 +4,8 @@ import dataclasses
 
 import keras
 
-import keras_bar
+from keras_bar import distillation
 from recipes.data.registry import DATASETS
-from recipes.experiment import hosts
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
 from recipes.experiment.resuming import Run
@@ -20,18 +19,9 @@ DRAWN = ("learning_rate", "weight_decay", "distillation_weight", "temperature")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions:
-    """How experiments are trained.
-
-    Attributes:
-        scale: Float, factor on the number of epochs of every phase.
-        connectivity: `"mixed"` or `"regular"`, for BAR, LZR and IB.
-        jit: What `compile` takes as `jit_compile`.
-        learning_rate: Float, of Adam; a tenth of it at the low rate.
-        weight_decay: Float, decoupled.
-        distillation_weight: Float, the teacher's part of the loss; the rest is
-            the labels'.
-        temperature: Float, at which the teacher's logits are matched.
-    """
+    """How experiments are trained: `scale` is a factor on the epochs of every
+    phase, the low learning rate a tenth of `learning_rate`, the teacher's part
+    of the loss `distillation_weight`, and the rest is the labels'."""
 
     scale: float = 1.0
     connectivity: str = "mixed"
@@ -53,16 +43,8 @@ class TrainingOptions:
 
 
 class Experiment(Run):
-    """The training of a key, in a folder of its name.
-
-    Args:
-        key: `ExperimentKey`.
-        dataset: String, a name in `DATASETS`.
-        data: `InMemoryData` or `TfdsData` of this data set.
-        options: `TrainingOptions`.
-        output: `pathlib.Path` of the folder that has a folder per experiment.
-        settings: Dict of what else tells this training from others, or None.
-    """
+    """The training of a key on the images `data` of a data set, in a folder of
+    its name in `output`, with options of which a sweep may have drawn some."""
 
     def __init__(
         self,
@@ -71,19 +53,21 @@ class Experiment(Run):
         data,
         options: TrainingOptions,
         output,
-        settings: dict | None = None,
+        drawn: dict | None = None,
     ):
-        super().__init__(
-            output / str(key), dataclasses.asdict(key) | (settings or {})
-        )
+        told = {"drawn": drawn} if drawn else {}
+        super().__init__(output / str(key), dataclasses.asdict(key) | told)
         self.key, self.dataset, self.data = key, dataset, data
-        self.options, self.output = options, output
+        self.output, self._options = output, options
+        tuned = {x: y for x, y in (drawn or {}).items() if x in DRAWN}
+        self.options = dataclasses.replace(options, **tuned)
 
     def other(self, **changes):
-        """An experiment that differs from this one."""
+        """An experiment whose key differs from this one's, with no options that
+        were drawn."""
         key = dataclasses.replace(self.key, **changes)
         return Experiment(
-            key, self.dataset, self.data, self.options, self.output
+            key, self.dataset, self.data, self._options, self.output
         )
 
     def phases(self, kind):
@@ -98,8 +82,6 @@ class Experiment(Run):
     def teacher(self):
         """The full network of the seed, which serves all experiments."""
         full = self.other(**dataclasses.asdict(self.key.teacher()))
-        drawn = {x: getattr(TrainingOptions, x) for x in DRAWN}
-        full.options = dataclasses.replace(self.options, **drawn)
         keras.utils.set_random_seed(self.key.seed)
         teacher = full.once("teacher", full.train_full)
         # Whether it was trained or loaded must not matter.
@@ -134,8 +116,7 @@ class Experiment(Run):
         self.fit(part, model, batches, epochs, callbacks, data.validation)
 
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
-        """Trains a student with a teacher's help, the last `low` epochs at the
-        low rate."""
+        """Trains a student by a teacher, `low` epochs of it at the low rate."""
         recorded = self.data.repeats
         optimizer = self.options.adam(epochs, low, self.data.steps)
         model = make_distiller(
@@ -146,24 +127,15 @@ class Experiment(Run):
         return student
 
     def finetune(self, teacher, small, kind="gates", more=0):
-        """Trains the compact network, with so many more epochs at the high
-        rate."""
+        """Trains the compact network, with `more` epochs at the high rate."""
         plan = self.phases(kind)
         epochs = plan.train + more
         return self.distill("finetune", teacher, small, epochs, plan.low)
-
-    def gate_log(self):
-        """Callbacks that write down the gates of every epoch."""
-        if not hosts.is_chief():
-            return []
-        path = self.folder / "gates.json"
-        return [keras_bar.callbacks.GateHistoryLogger(path)]
 
 
 def make_distiller(teacher, student, optimizer, options, recorded=False):
     """A compiled `Distiller` of two networks of logits; where the teacher's
     answers come with the targets, a `RecordedDistiller`."""
-    distillation = keras_bar.distillation
     names = ("Distiller", "RecordedDistiller")
     model = getattr(distillation, names[recorded])(
         teacher=teacher,

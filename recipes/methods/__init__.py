@@ -13,21 +13,10 @@ import types
 
 # As the supplement orders them; the variants that it lacks beside their kind.
 NAMES = (
-    "random",
-    "wm",
-    "wm-global",
-    "vq",
-    "id",
-    "id-weights",
-    "lzr",
-    "ib",
-    "morphnet",
-    "bar",
-    "bar-flops",
-    "paper",
-    "narrow",
+    *("random", "wm", "wm-global", "vq", "id", "id-weights", "lzr", "ib"),
+    *("morphnet", "bar", "bar-flops", "paper", "narrow"),
 )
-# BAR with other settings of `BudgetRegularizer`: docs/small_budgets.md.
+# BAR with other settings: docs/small_budgets.md.
 ABLATIONS = {
     "frozen": {"frozen": True},
     "never-decided": {"undecided_fraction": (0.12, 0.12)},
@@ -43,8 +32,7 @@ ABLATIONS = {
 def load(name):
     """The module of a method, or what stands for it, by its name."""
     if name in ABLATIONS:
-        bar = load("bar")
-        run = functools.partial(bar.run, **ABLATIONS[name])
+        run = functools.partial(load("bar").run, **ABLATIONS[name])
         return types.SimpleNamespace(TITLE=name, REQUIREMENTS=(), run=run)
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 

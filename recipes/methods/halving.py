@@ -9,36 +9,36 @@ import functools
 from keras_bar import baselines
 
 
-def run(experiment, teacher, make_criterion, scope="layer"):
-    """Prunes by a criterion in rounds.
+def by(make_criterion, scope="layer"):
+    """The `run` of a method that prunes in rounds by a criterion of
+    `keras_bar.baselines`, which a function makes for an experiment."""
 
-    Args:
-        experiment: `Experiment`.
-        teacher: The full network.
-        make_criterion: Function without arguments that returns a criterion of
-            `keras_bar.baselines`.
-        scope: `"layer"` or `"global"`, as in `keras_bar.baselines.prune`.
-    """
-    key, plan = experiment.key, experiment.phases("halving")
-    steps = baselines.halvings(1 / key.factor)
-    place = experiment
-    if not plan.shared:  # The first rounds are the same for all factors.
-        factor = round(1 / steps[0], 6)
-        place = experiment.other(method=f"{key.method}-halved", factor=factor)
+    def run(experiment, teacher):
+        key, plan = experiment.key, experiment.phases("halving")
+        steps = baselines.halvings(1 / key.factor)
+        place = experiment
+        if not plan.shared:  # The first rounds are the same for all factors.
+            factor = round(1 / steps[0], 6)
+            place = experiment.other(
+                method=f"{key.method}-halved", factor=factor
+            )
 
-    def train(name, small, step, phases):
-        small = baselines.prune(
-            small, make_criterion(), step, key.metric, scope=scope
-        )
-        return place.distill(name, teacher, small, phases.train, phases.low)
+        def train(name, small, step, phases):
+            criterion = make_criterion(experiment)
+            small = baselines.prune(
+                small, criterion, step, key.metric, scope=scope
+            )
+            return place.distill(name, teacher, small, phases.train, phases.low)
 
-    small = first_network(experiment) if plan.anew else teacher
-    for i, step in enumerate(steps):
-        name, phases = f"round{i + 1}", plan.of_round(i, len(steps))
-        small = place.once(
-            name, functools.partial(train, name, small, step, phases)
-        )
-    return small, {}
+        small = first_network(experiment) if plan.anew else teacher
+        for i, step in enumerate(steps):
+            name, phases = f"round{i + 1}", plan.of_round(i, len(steps))
+            small = place.once(
+                name, functools.partial(train, name, small, step, phases)
+            )
+        return small, {}
+
+    return run
 
 
 def first_network(experiment):

@@ -2,19 +2,14 @@
 
 import keras_bar
 from keras_bar import baselines
-from recipes.methods import penalty
+from recipes.methods.penalty import Penalty
 
 TITLE = "IB"
 REQUIREMENTS = ()
-PENALTY = penalty.Penalty(
+PENALTY = Penalty(
     "ib",
-    lambda strength, metric: baselines.InformationBottleneckRegularizer(
-        strength
-    ),
+    lambda strength, _: baselines.InformationBottleneckRegularizer(strength),
     1e-5,
     gate=keras_bar.layers.GaussianGate,
 )
-
-
-def run(experiment, teacher):
-    return penalty.run(experiment, teacher, PENALTY)
+run = PENALTY.run

@@ -7,11 +7,8 @@ TITLE = "ID"
 REQUIREMENTS = ("scipy",)
 # Training images on which activations are observed.
 OBSERVED = 500
-
-
-def run(experiment, teacher):
-    def criterion():
-        images = experiment.data.sample(OBSERVED)
-        return baselines.InterpolativeDecomposition(images)
-
-    return halving.run(experiment, teacher, criterion)
+run = halving.by(
+    lambda experiment: baselines.InterpolativeDecomposition(
+        experiment.data.sample(OBSERVED)
+    )
+)

@@ -5,9 +5,4 @@ from recipes.methods import halving
 
 TITLE = "ID (weights)"
 REQUIREMENTS = ("scipy",)
-
-
-def run(experiment, teacher):
-    return halving.run(
-        experiment, teacher, baselines.InterpolativeDecomposition
-    )
+run = halving.by(lambda experiment: baselines.InterpolativeDecomposition())

@@ -1,14 +1,9 @@
 """LZR: L0 regularization."""
 
 from keras_bar import baselines
-from recipes.methods import penalty
+from recipes.methods.penalty import Penalty
 
 TITLE = "LZR"
 REQUIREMENTS = ()
-PENALTY = penalty.Penalty(
-    "lzr", lambda strength, metric: baselines.L0Regularizer(strength), 1e-2
-)
-
-
-def run(experiment, teacher):
-    return penalty.run(experiment, teacher, PENALTY)
+PENALTY = Penalty("lzr", lambda x, _: baselines.L0Regularizer(x), 1e-2)
+run = PENALTY.run

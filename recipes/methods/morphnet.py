@@ -4,11 +4,11 @@ import math
 
 import keras_bar
 from keras_bar import baselines
-from recipes.methods import penalty
+from recipes.methods.penalty import Penalty
 
 TITLE = "MorphNet"
 REQUIREMENTS = ()
-PENALTY = penalty.Penalty(
+PENALTY = Penalty(
     "morphnet",
     baselines.MorphNetRegularizer,
     6.4e-4,
@@ -21,7 +21,4 @@ PENALTY = penalty.Penalty(
     phases="morphnet",
     expanded=True,
 )
-
-
-def run(experiment, teacher):
-    return penalty.run(experiment, teacher, PENALTY)
+run = PENALTY.run

@@ -12,7 +12,6 @@ import keras
 
 import keras_bar
 from keras_bar import baselines
-from recipes.methods import strength_search
 
 # Steps in which gates of LZR and IB get anywhere at their own pace, half of the
 # paper's; and how much faster they move at most where there are fewer.
@@ -23,31 +22,39 @@ SEARCHED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """A method that prunes by a penalty of constant strength.
-
-    Attributes:
-        name: String, the method's.
-        regularizer: Function from a strength and a metric to the callback.
-        strength: Where the search for the strength begins; of one that knows
-            the metric, for the volume.
-        near: By what factor the pruned network may miss the size aimed at.
-        aim: What is aimed at, a factor on the wanted size.
-        gate: The class of its gates.
-        connectivity: `"mixed"` or `"regular"`, or None for what was asked for.
-        phases: Kind of the phases.
-        expanded: Whether the regularizer knows the metric and stops at a size,
-            and the pruned network is expanded to the budget.
-    """
+    """A method that prunes by a penalty of constant strength."""
 
     name: str
+    # From a strength and a metric to the callback.
     regularizer: Callable
+    # Where the search begins; of one that knows the metric, for the volume.
     strength: float
-    near: float = strength_search.NEAR
+    # By what factor the pruned network may miss the size aimed at, and what is
+    # aimed at, a factor on the wanted size.
+    near: float = 1.2
     aim: float = 1.0
     gate: type = keras_bar.layers.HardConcreteGate
+    # By default what was asked for.
     connectivity: str | None = None
     phases: str = "gates"
+    # Whether the regularizer knows the metric and stops at a size, and the
+    # pruned network is expanded to the budget.
     expanded: bool = False
+
+    def run(self, experiment, teacher):
+        """Prunes with the strength that leads to the experiment's factor."""
+        key = experiment.key
+        strength = self.find_strength(experiment)
+        small = keras_bar.compact(self.shrink(experiment, teacher, strength))
+        row = {"strength": strength, "pruned": experiment.data.accuracy(small)}
+        spare = 0
+        if self.expanded:
+            spare = self.epochs_left(experiment, strength)
+            keras.utils.set_random_seed(key.seed)  # For the new weights.
+            full, left = (measure(x, key.metric) for x in (teacher, small))
+            row["shrunk"] = left / full
+            small = baselines.expand(small, full / key.factor, key.metric)
+        return experiment.finetune(teacher, small, self.phases, spare), row
 
     def place(self, experiment):
         """The experiment that keeps the trainings with this penalty. Those
@@ -59,89 +66,69 @@ class Penalty:
             method=f"{self.name}-shrunk", factor=factor, metric=metric
         )
 
-
-def run(experiment, teacher, penalty):
-    """Prunes with the strength that leads to the experiment's factor."""
-    key = experiment.key
-    strength = find_strength(experiment, penalty)
-    small = keras_bar.compact(shrink(experiment, teacher, penalty, strength))
-    row = {"strength": strength, "pruned": experiment.data.accuracy(small)}
-    spare = 0
-    if penalty.expanded:
-        spare = epochs_left(experiment, penalty, strength)
-        keras.utils.set_random_seed(key.seed)  # For the new weights.
-        full, left = (measure(x, key.metric) for x in (teacher, small))
-        row["shrunk"] = left / full
-        small = baselines.expand(small, full / key.factor, key.metric)
-    return experiment.finetune(teacher, small, penalty.phases, spare), row
-
-
-def find_strength(experiment, penalty):
-    """Searches for the strength that leads to the experiment's factor."""
-    experiment = experiment.other(seed=SEARCHED)
-    teacher = experiment.teacher()
-    metric = experiment.key.metric
-    full = measure(teacher, metric)
-
-    def attempt(strength):
-        return (
-            measure(shrink(experiment, teacher, penalty, strength), metric)
-            / full
-        )
-
-    place = penalty.place(experiment)
-    target = penalty.aim / experiment.key.factor
-    first = penalty.strength
-    if penalty.expanded:  # It is per unit of the metric.
-        first = float(f"{first * measure(teacher, 'volume') / full:.3g}")
-    return strength_search.recorded(
-        place,
+    def find_strength(self, experiment):
+        """The strength that leads to the experiment's factor. It is written
+        down, and so is what the search began with, so that an interrupted one
+        takes the same steps again."""
+        experiment = experiment.other(seed=SEARCHED)
+        teacher, place = experiment.teacher(), self.place(experiment)
+        metric = experiment.key.metric
+        full = measure(teacher, metric)
+        target = self.aim / experiment.key.factor
         # A search for something else has another name.
-        f"search-{metric}-{target:.4g}-{penalty.near:g}.json",
-        attempt,
-        target,
-        first,
-        penalty.near,
-        known=[float(x) for x in place.done("gated-")],
-    )
+        name = f"search-{metric}-{target:.4g}-{self.near:g}.json"
+        path = place.folder / name
+        known = [float(x) for x in place.done("gated-")]
+        record = place.hosts.agree(path, {"known": known})
+        if "strength" not in record:
+            first = self.strength
+            if self.expanded:  # It is per unit of the metric.
+                first = float(
+                    f"{first * measure(teacher, 'volume') / full:.3g}"
+                )
 
+            def attempt(strength):
+                shrunk = self.shrink(experiment, teacher, strength)
+                return measure(shrunk, metric) / full
 
-def shrink(experiment, teacher, penalty, strength):
-    """The network, still of full size, that a penalty has pruned."""
-    place, key = penalty.place(experiment), penalty.place(experiment).key
-    epochs = place.phases(penalty.phases).prune
-    rate, stop = {}, {}
-    if penalty.expanded:
-        stop["until"] = 1 / key.factor
-    else:
-        rate["rate"] = gate_rate(epochs * place.data.steps)
+            record["strength"] = baselines.find_strength(
+                attempt, target, first, self.near, known=record["known"]
+            )
+            place.hosts.write_json(path, record)
+        return record["strength"]
 
-    def train():
-        keras.utils.set_random_seed(key.seed)
-        student = keras_bar.gate(
-            place.source(teacher),
-            connectivity=penalty.connectivity or place.options.connectivity,
-            seed=key.seed,
-            layer=functools.partial(penalty.gate, **rate),
-        )
-        regularizer = penalty.regularizer(strength, key.metric, **stop)
-        return place.distill(
-            f"prune-{strength:g}",
-            teacher,
-            student,
-            epochs,
-            callbacks=[regularizer],
-        )
+    def shrink(self, experiment, teacher, strength):
+        """The network, still of full size, that a penalty has pruned."""
+        place, key = self.place(experiment), self.place(experiment).key
+        epochs = place.phases(self.phases).prune
+        rate, stop = {}, {}
+        if self.expanded:
+            stop["until"] = 1 / key.factor
+        else:
+            rate["rate"] = gate_rate(epochs * place.data.steps)
 
-    return place.once(f"gated-{strength:g}", train)
+        def train():
+            keras.utils.set_random_seed(key.seed)
+            student = keras_bar.gate(
+                place.source(teacher),
+                connectivity=self.connectivity or place.options.connectivity,
+                seed=key.seed,
+                layer=functools.partial(self.gate, **rate),
+            )
+            callbacks = [self.regularizer(strength, key.metric, **stop)]
+            part = f"prune-{strength:g}"
+            return place.distill(
+                part, teacher, student, epochs, callbacks=callbacks
+            )
 
+        return place.once(f"gated-{strength:g}", train)
 
-def epochs_left(experiment, penalty, strength):
-    """Epochs of pruning that were not needed: those of the training of what is
-    left become more, so that all methods train for as long."""
-    place = penalty.place(experiment)
-    history = place.history(f"prune-{strength:g}")
-    return place.phases(penalty.phases).prune - len(history["loss"])
+    def epochs_left(self, experiment, strength):
+        """Epochs of pruning that were not needed: those of the training of what
+        is left become more, so that all methods train for as long."""
+        place = self.place(experiment)
+        history = place.history(f"prune-{strength:g}")
+        return place.phases(self.phases).prune - len(history["loss"])
 
 
 def gate_rate(steps):

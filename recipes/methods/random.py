@@ -5,10 +5,6 @@ from recipes.methods import halving
 
 TITLE = "Random"
 REQUIREMENTS = ()
-
-
-def run(experiment, teacher):
-    seed = experiment.key.seed
-    return halving.run(
-        experiment, teacher, lambda: baselines.random_scores(seed)
-    )
+run = halving.by(
+    lambda experiment: baselines.random_scores(experiment.key.seed)
+)

@@ -5,7 +5,4 @@ from recipes.methods import halving
 
 TITLE = "VQ"
 REQUIREMENTS = ("sklearn",)
-
-
-def run(experiment, teacher):
-    return halving.run(experiment, teacher, baselines.VectorQuantization)
+run = halving.by(lambda experiment: baselines.VectorQuantization())

@@ -5,9 +5,4 @@ from recipes.methods import halving
 
 TITLE = "WM"
 REQUIREMENTS = ()
-
-
-def run(experiment, teacher, scope="layer"):
-    return halving.run(
-        experiment, teacher, lambda: baselines.weight_magnitude, scope
-    )
+run = halving.by(lambda experiment: baselines.weight_magnitude)

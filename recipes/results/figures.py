@@ -1,4 +1,4 @@
-"""Figures of comparisons, and of the networks in them."""
+"""Figures of comparisons, and of the networks in them, from their files."""
 
 import pathlib
 
@@ -7,58 +7,64 @@ import keras
 import keras_bar
 from keras_bar import files
 from keras_bar import reports
+from keras_bar.reports import paper
 from recipes import methods
 from recipes.data.registry import DATASETS
 from recipes.data.registry import PAPER
-from recipes.results import logs
 from recipes.results import tables
 
 ENDINGS = ("png", "svg")
+# Figures of accuracies, and what is on their horizontal axis.
+AXES = {
+    "accuracy": "factor",
+    "volume": "volume factor",
+    "flops": "FLOPs factor",
+}
 
 
-def draw_pruning(folder, row):
-    """Draws how an experiment followed its budget, and what it left, from the
-    files in its folder and its report."""
-    history = logs.read_history(folder / "prune.json")
-    if not history:  # A method without a budget.
-        return
-    full = measure(folder.parent / row["teacher_folder"] / "teacher.keras")
-    metric = row.get("budget_metric", row["metric"])
-    factor = row["factor"] ** (2 if "budget_metric" in row else 1)
-    gated = {
-        f"pruned to 1/{factor:.4g} of the {metric}": measure(
-            folder / "gated.keras"
-        )
-    }
-    gates = files.read_json(folder / "gates.json")
-    for ending in ENDINGS:
-        path = {
-            name: folder / f"{name}.{ending}"
-            for name in ("budget", "channels", "flops", "gates")
-        }
-        reports.plot_budget(history, path["budget"], metric)
-        reports.plot_channels(gated, path["channels"])
-        reports.plot_flops(full, gated, path["flops"])
-        if gates:  # Runs of older versions have none.
-            reports.plot_gates(gates, path["gates"])
-
-
-def draw(rows, folder):
-    """Draws the accuracy over the factor that was asked for, and over those of
-    volume and FLOPs, the supplement's Figures 6 and 8, of experiments that are
-    alike."""
+def draw(settings):
+    """Draws, of the experiments that are done, those that were not drawn, and
+    the accuracies of those like the ones asked for: over the factor, and over
+    those of volume and FLOPs, the supplement's Figures 6 and 8."""
+    rows = tables.find_rows(settings.folders)
+    draw_prunings(rows)
+    rows = tables.alike(rows, settings)
     if rows.empty:
         return
-    axes = (
-        ("accuracy", "factor"),
-        ("volume", "volume factor"),
-        ("flops", "FLOPs factor"),
-    )
-    for name, label in axes:
+    for name, label in AXES.items():
         panels = make_panels(rows, None if name == "accuracy" else name)
         for ending in ENDINGS:
-            path = folder / f"{name}.{ending}"
+            path = settings.output / f"{name}.{ending}"
             reports.plot_accuracies(panels, path, label)
+
+
+def draw_prunings(rows):
+    """Draws how experiments followed their budget, and what it left, unless
+    that is drawn."""
+    if "teacher_folder" not in rows:  # Of an older version, or none.
+        return
+    for folder in map(pathlib.Path, rows.folder):
+        last = folder / f"flops.{ENDINGS[-1]}"
+        history = reports.read_history(folder / "prune.json")
+        if history and not last.exists():  # Only BAR has a budget.
+            draw_pruning(folder, history)
+
+
+def draw_pruning(folder, history):
+    """Draws one experiment, from its logs."""
+    row = files.read_json(folder / "report.json")
+    metric = row.get("budget_metric", row["metric"])
+    factor = row["factor"] ** (2 if "budget_metric" in row else 1)
+    label = f"pruned to 1/{factor:.4g} of the {metric}"
+    gated = {label: measure(folder / "gated.keras")}
+    full = measure(folder.parent / row["teacher_folder"] / "teacher.keras")
+    gates = files.read_json(folder / "gates.json")
+    for ending in ENDINGS:
+        reports.plot_budget(history, folder / f"budget.{ending}", metric)
+        if gates:  # Runs of older versions have none.
+            reports.plot_gates(gates, folder / f"gates.{ending}")
+        reports.plot_channels(gated, folder / f"channels.{ending}")
+        reports.plot_flops(full, gated, folder / f"flops.{ending}")
 
 
 def make_panels(rows, metric=None):
@@ -74,57 +80,38 @@ def make_panels(rows, metric=None):
         )
         panels.append(panel)
         if metric and known.published == name:
-            panel.curves += published(name, metric)
+            panel.curves += paper.curves(name, metric)
         elif metric and known.published:
-            others[known.published] = published(known.published, metric)
+            title = f"{PAPER[known.published]}, the supplement's numbers"
+            others[title] = paper.curves(known.published, metric)
     if not any(curve.published for x in panels for curve in x.curves):
-        for name, curves in others.items():
-            title = f"{PAPER[name]}, the supplement's numbers"
-            panels.append(reports.Panel(title, curves))
+        panels += [reports.Panel(*x) for x in others.items()]
     return panels
 
 
 def measured(rows, metric):
     """The curves of the compared methods."""
-    titles = methods.titles()
     curves: dict = {}
     for (method, factor), members in rows.groupby(["method", "factor"]):
-        place = tables.mean_factor(members, metric) if metric else factor
+        place = 1 / members[metric].mean() if metric else factor
         curves.setdefault(method, {})[place] = members.accuracy.tolist()
-    return [
-        reports.Curve(titles[x], curves[x])
-        for x in reversed(titles)
-        if x in curves
-    ]
+    titles = reversed(methods.titles().items())
+    return [reports.Curve(y, curves[x]) for x, y in titles if x in curves]
 
 
-def published(dataset, metric):
-    """The supplement's curves for a data set."""
-    rows = tables.measured_by_the_authors(dataset)
-    groups = rows.groupby(["method", f"{metric}_factor"]).test_accuracy
-    curves: dict = {}
-    for (title, place), accuracies in groups:
-        curves.setdefault(title, {})[place] = accuracies.tolist()
-    return [
-        reports.Curve(title, curves[title], published=True)
-        for title in methods.titles().values()
-        if title in curves
-    ]
-
-
-def draw_networks(rows, folder):
+def draw_networks(settings):
     """Draws the channels (the supplement's Fig. 1) and the FLOPs of every
-    layer, in the full network and in BAR's of the first seed, from rows of one
-    data set that are alike."""
-    rows = rows[rows.method == "bar"]
-    if rows.empty or "teacher_folder" not in rows:
-        return
+    layer, in the full network and in BAR's of the first seed."""
+    rows = tables.alike(tables.find_rows(settings.folders), settings)
+    rows = rows[(rows.dataset == settings.dataset) & (rows.method == "bar")]
     rows = rows[rows.seed == rows.seed.min()]
-    costs = find_costs(rows)
-    first = rows.iloc[0]
+    if rows.empty or "teacher_folder" not in rows:  # Of an older version.
+        return
+    costs, first = find_costs(rows), rows.iloc[0]
     cells = pathlib.Path(first.folder).parent
     full = measure(cells / first.teacher_folder / "teacher.keras")
     for ending in ENDINGS:
+        folder = settings.output
         reports.plot_channels(costs, folder / f"channels.{ending}")
         reports.plot_flops(full, costs, folder / f"flops_of_layers.{ending}")
 

@@ -1,4 +1,4 @@
-"""The tables and the figure of a sweep, beside the supplement's Table 1."""
+"""The tables and the figures of a sweep, beside the supplement's Table 1."""
 
 import pandas
 
@@ -7,15 +7,19 @@ from keras_bar import reports
 from keras_bar.reports import paper
 from recipes.data.registry import DATASETS
 from recipes.data.registry import PAPER
+from recipes.results import figures
 from recipes.results import tables
 
 RESULTS = ["accuracy", "volume", "flops", "params"]
 
 
 def write(settings):
-    """Writes the tables and the figure of the trials that are done."""
+    """Writes the tables and the figures of the trials that are done."""
     folder, known = settings.output, DATASETS[settings.dataset]
     found = [files.read_json(x) for x in folder.glob("*-trial*/report.json")]
+    if not found:
+        return
+    figures.draw_prunings(tables.find_rows(settings.folders))
     trials = pandas.DataFrame(
         {
             "factor": row["factor"],
@@ -24,10 +28,7 @@ def write(settings):
             **{x: row.get(x) for x in RESULTS},
         }
         for row in found
-    )
-    if trials.empty:
-        return
-    trials = trials.sort_values(["factor", "trial"])
+    ).sort_values(["factor", "trial"])
     tables.write_csv(trials, folder / "trials.csv")
     summary = summarize(trials)
     tables.write_csv(summary, folder / "sensitivity.csv")
@@ -37,9 +38,7 @@ def write(settings):
     text = tables.markdown_of(table(summary, published, PAPER.get(beside)))
     if summary.diverged.any():
         text += "\n\nTrials that are missing diverged."
-    tables.write_text(
-        f"## {known.title}\n\n{text}\n", folder / "sensitivity.md"
-    )
+    files.write_text(folder / "sensitivity.md", f"## {known.title}\n\n{text}\n")
     panels = {known.title: {"measured here": points(summary)}}
     columns = {"volume_factor": "factor", "test_accuracy": "accuracy"}
     other = points(published.rename(columns=columns))
@@ -47,7 +46,7 @@ def write(settings):
         own = beside == settings.dataset
         name = f"{PAPER[beside]}, the supplement's numbers"
         panels.setdefault(known.title if own else name, {})["published"] = other
-    for ending in ("png", "svg"):
+    for ending in figures.ENDINGS:
         reports.plot_sensitivity(panels, folder / f"sensitivity.{ending}")
 
 
@@ -74,24 +73,19 @@ def points(frame):
 def table(summary, published, name):
     """The measured accuracies, and those that the supplement has for the data
     set of a name, which the columns tell."""
-    lines = []
-    for row in summary.itertuples():
-        done = row.trials - row.diverged
-        trials = f"{done} of {row.trials}" if row.diverged else str(row.trials)
-        line = {
-            "factor": f"{row.factor:g}",
-            "trials": trials,
-            "accuracy, %": tables.percent(row.accuracy),
-            "std dev.": tables.percent(row.standard_deviation),
+    summary = summary.set_index("factor")
+    all_done = summary.diverged == 0
+    some = (summary.trials - summary.diverged).map("{} of ".format)
+    frame = pandas.DataFrame(
+        {
+            "trials": some.mask(all_done, "") + summary.trials.map(str),
+            "accuracy, %": summary.accuracy.map(tables.percent),
+            "std dev.": summary.standard_deviation.map(tables.percent),
         }
-        if name:
-            other = published[published.volume_factor == row.factor]
-            line |= {
-                f"{name}, published: {x}": tables.percent(other[y].mean())
-                for x, y in (
-                    ("accuracy, %", "test_accuracy"),
-                    ("std dev.", "standard_deviation"),
-                )
-            }
-        lines.append(line)
-    return pandas.DataFrame(lines)
+    )
+    if name:
+        columns = ["test_accuracy", "standard_deviation"]
+        other = published.groupby("volume_factor")[columns].mean()
+        texts = other.reindex(frame.index).map(tables.percent)
+        frame[[f"{name}, published: {x}" for x in frame][1:]] = texts
+    return tables.labelled(frame)

@@ -18,6 +18,7 @@ from recipes.data.registry import PAPER
 # What makes experiments differ in more than their seed.
 KEYS = ["dataset", "network", "start", "method", "metric", "factor"]
 SORTED = [*KEYS, "seed"]
+COSTS = {"volume": "volume", "flops": "FLOPs"}
 
 
 def describe(key, teacher, small, data):
@@ -26,7 +27,7 @@ def describe(key, teacher, small, data):
     full, cost = map(keras_bar.measure_cost, (teacher, small))
     accuracy, before = (data.accuracy(x) for x in (small, teacher))
     held_out = {}
-    if data.has_validation:
+    if getattr(data, "has_validation", False):
         held_out["accuracy_validation"] = data.accuracy(small, "validation")
     return {
         **{x: getattr(key, x) for x in SORTED[1:]},
@@ -48,9 +49,8 @@ def find_rows(folders):
         for path in folder.glob("*/report.json"):
             report = files.read_json(path)
             flat = {x: y for x, y in report.items() if not isinstance(y, dict)}
-            if "accuracy" in flat:  # It did not diverge.
-                row = {"dataset": name, **flat, "folder": str(path.parent)}
-                rows.append(row)
+            rows.append({"dataset": name, **flat, "folder": str(path.parent)})
+    rows = [x for x in rows if "accuracy" in x]  # They did not diverge.
     frame = pandas.DataFrame(rows or None, columns=None if rows else SORTED)
     return frame.sort_values(SORTED, ignore_index=True)
 
@@ -68,12 +68,11 @@ def alike(rows, settings):
     ]
 
 
-def write(rows, settings):
+def write(settings):
     """Writes `results.csv` and `tables.md`."""
-    folder = settings.output
-    write_csv(
-        rows.drop(columns="folder", errors="ignore"), folder / "results.csv"
-    )
+    rows, folder = find_rows(settings.folders), settings.output
+    shown = rows.drop(columns="folder", errors="ignore")
+    write_csv(shown, folder / "results.csv")
     parts = []
     for name, members in alike(rows, settings).groupby("dataset"):
         known = DATASETS[name]
@@ -85,16 +84,11 @@ def write(rows, settings):
             parts += ["### Regular and mixed connectivity", markdown_of(mixed)]
     if len(rows):
         parts += ["## All settings", markdown_of(summarize(rows))]
-    write_text("\n\n".join(parts) + "\n", folder / "tables.md")
-
-
-def write_text(text, path):
-    with files.replacing(path) as new:
-        new.write_text(text, encoding="utf-8")
+    files.write_text(folder / "tables.md", "\n\n".join(parts) + "\n")
 
 
 def write_csv(frame, path):
-    write_text(frame.to_csv(index=False), path)
+    files.write_text(path, frame.to_csv(index=False))
 
 
 def markdown_of(frame):
@@ -119,14 +113,13 @@ def percent(value):
 
 def spread(values):
     """Percents: mean and, for several, their standard deviation."""
-    if values.count() < 2:
-        return percent(values.mean())
-    return f"{percent(values.mean())} ± {percent(values.std())}"
+    mean, deviation = percent(values.mean()), percent(values.std())
+    return f"{mean} ± {deviation}" if deviation else mean
 
 
-def mean_factor(members, metric):
-    """How many times smaller the networks of some rows are."""
-    return 1 / members[metric].mean()
+def factors(groups, metric):
+    """How many times smaller the networks of groups of rows are."""
+    return 1 / groups[metric].mean()
 
 
 def compare(rows, metric, published=None):
@@ -135,97 +128,85 @@ def compare(rows, metric, published=None):
     data set `published`, which the columns name."""
     titles = methods.titles()
     order = pandas.Categorical(rows.method, list(titles))
-    lines = []
-    for (method, factor), members in rows.assign(method=order).groupby(
+    groups = rows.assign(method=order).groupby(
         ["method", "factor"], observed=True
-    ):
-        line = {
-            "method": titles[method],
-            "factor": f"{factor:g}",
-            "seeds": str(len(members)),
-            "V factor": f"{mean_factor(members, 'volume'):.1f}",
-            "F factor": f"{mean_factor(members, 'flops'):.1f}",
-            "accuracy, %": spread(members.accuracy),
-        }
-        if published:
+    )
+    measured = {
+        "V factor": factors(groups, "volume").map("{:.1f}".format),
+        "F factor": factors(groups, "flops").map("{:.1f}".format),
+        "accuracy, %": groups.accuracy.apply(spread),
+    }
+    seeds = groups.size().map(str)
+    frame = pandas.DataFrame({"seeds": seeds, **measured})
+    if published:
+        columns = [f"{PAPER[published]}, published: {x}" for x in measured]
+        places = factors(groups, metric)
+        frame[columns] = [
             # The budget of the F-trained was not the metric.
-            own = method == "bar-flops"
-            place = factor if own else mean_factor(members, metric)
-            beside = nearest(published, titles[method], place, metric)
-            names = ("V factor", "F factor", "accuracy, %")
-            for name, value in zip(names, beside, strict=True):
-                line[f"{PAPER[published]}, published: {name}"] = value
-        lines.append(line)
-    return pandas.DataFrame(lines)
+            nearest(published, titles[x], y if x == "bar-flops" else z, metric)
+            for (x, y), z in places.items()
+        ]
+    return labelled(frame, method=titles.get)
 
 
-def measured_by_the_authors(dataset):
-    """The rows of the supplement's section 6 that have an accuracy."""
-    frame = pandas.DataFrame(paper.load("results"))
-    return frame[(frame.dataset == dataset) & frame.test_accuracy.notna()]
+def labelled(frame, **formats):
+    """A frame whose index becomes columns of text."""
+    frame = frame.reset_index()
+    formats["factor"] = "{:g}".format
+    text = {x: frame[x].astype(object).map(y) for x, y in formats.items()}
+    return frame.assign(**text)
 
 
 def nearest(dataset, title, factor, metric):
     """The supplement's numbers of a method that come nearest to a pruning
     factor of a metric, if there are any near it."""
-    rows = measured_by_the_authors(dataset)
-    rows = rows[rows.method == title]
-    if metric == "params" or not len(rows):
+    row = paper.nearest(dataset, title, factor, metric)
+    if row is None:
         return [""] * 3
-    places = rows[f"{metric}_factor"]
-    if metric == "volume" and title == methods.load("bar-flops").TITLE:
-        # The budget was the FLOPs of a network narrowed by the factor.
-        places = rows.flops_factor**0.5
-    misses = (places / factor).map(lambda x: abs(math.log(x)))
-    if misses.min() > math.log(1.5):
-        return [""] * 3
-    row = rows.loc[misses.idxmin()]
-    factors = [f"{row[f'{x}_factor']:.1f}" for x in ("volume", "flops")]
-    return [*factors, percent(row.test_accuracy)]
+    near = [f"{row[f'{x}_factor']:.1f}" for x in COSTS]
+    return [*near, percent(row["test_accuracy"])]
 
 
 def summarize(rows):
     """A line per setting, its seeds together: mean and standard deviation."""
-    lines = []
-    for key, members in rows.groupby(KEYS):
-        gap = (members.accuracy - members.teacher).mean()
-        line = dict(zip(KEYS, map(str, key), strict=True)) | {
-            "factor": f"{key[-1]:g}",
-            "seeds": str(len(members)),
-            "accuracy": spread(members.accuracy),
-            "minus teacher": f"{100 * gap:+.2f}",
-            "before fine-tuning": spread(members.pruned)
-            if "pruned" in members
-            else "",
-            **{x: f"1/{mean_factor(members, x):.1f}" for x in METRICS},
-        }
-        lines.append(line)
-    return pandas.DataFrame(lines)
+    before = rows.get("pruned", math.nan)
+    gap = 100 * (rows.accuracy - rows.teacher)
+    groups = rows.assign(gap=gap, pruned=before).groupby(KEYS)
+    costs = {x: factors(groups, x).map("1/{:.1f}".format) for x in METRICS}
+    columns = {
+        "seeds": groups.size().map(str),
+        "accuracy": groups.accuracy.apply(spread),
+        "minus teacher": groups.gap.mean().map("{:+.2f}".format),
+        "before fine-tuning": groups.pruned.apply(spread),
+    }
+    return labelled(pandas.DataFrame(columns | costs))
 
 
 def connectivity(rows, published=None):
     """What BAR's gates cost with regular and with mixed blocks, as in section 5
     of the supplement: fractions of the full network, mean of the seeds; beside
     it the supplement's differences, as far as it has the factor."""
-    lines = []
-    for factor, members in rows[rows.method == "bar"].groupby("factor"):
-        line = {"factor": f"{factor:g}", "seeds": str(len(members))}
-        for metric, name in (("volume", "volume"), ("flops", "FLOPs")):
-            mixed = members[metric].mean()
-            full = members[f"full_{metric}"]
-            regular = (members[f"regular_{metric}"] / full).mean()
-            line |= {
-                f"{name}, regular": f"{regular:.4f}",
-                f"{name}, mixed": f"{mixed:.4f}",
-                f"{name}, difference": f"{mixed / regular - 1:+.0%}",
-            }
-        for row in paper.load("connectivity") if published else ():
-            name = f"{PAPER[row['dataset']]}, published"
-            line.setdefault(name, "")
-            if row["pruning_factor"] == factor:
-                line[name] = ", ".join(
-                    f"{row[f'mixed_{x}'] / row[f'regular_{x}'] - 1:+.0%}"
-                    for x in ("volume", "flops")
-                )
-        lines.append(line)
-    return pandas.DataFrame(lines)
+    rows = rows[rows.method == "bar"]
+    groups = rows.groupby("factor")
+    frame = pandas.DataFrame({"seeds": groups.size().map(str)})
+    for metric, name in COSTS.items() if len(rows) else ():
+        share = rows[f"regular_{metric}"] / rows[f"full_{metric}"]
+        regular, mixed = (
+            share.groupby(rows.factor).mean(),
+            groups[metric].mean(),
+        )
+        frame[f"{name}, regular"] = regular.map("{:.4f}".format)
+        frame[f"{name}, mixed"] = mixed.map("{:.4f}".format)
+        difference = (mixed / regular - 1).map("{:+.0%}".format)
+        frame[f"{name}, difference"] = difference
+    for row in paper.load("connectivity") if published else ():
+        differences = [
+            row[f"mixed_{x}"] / row[f"regular_{x}"] - 1 for x in COSTS
+        ]
+        column = f"{PAPER[row['dataset']]}, published"
+        if column not in frame:
+            frame[column] = ""
+        if row["pruning_factor"] in frame.index:
+            text = ", ".join(map("{:+.0%}".format, differences))
+            frame.loc[row["pruning_factor"], column] = text
+    return labelled(frame)

@@ -8,10 +8,10 @@ from keras import layers
 from keras import ops
 
 import keras_bar
+from keras_bar.analysis.replaying import replay
 from keras_bar.analysis.trace import call
 from keras_bar.analysis.trace import clone
 from keras_bar.analysis.trace import copy_state
-from keras_bar.analysis.trace import replay
 from keras_bar.analysis.trace import trace
 from tests.helpers.pruning import difference
 from tests.helpers.pruning import inputs_for

@@ -7,6 +7,7 @@ from keras import layers
 from keras import ops
 
 import keras_bar
+from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from tests.helpers import tiny
 from tests.helpers.budgets import BudgetRegularizer
@@ -90,7 +91,7 @@ def copy_of(model):
         trace.copy_state(node.op, op)
         return outputs
 
-    return trace.replay(graph, rebuild)
+    return replaying.replay(graph, rebuild)
 
 
 def test_costs_and_gates_are_those_of_the_functional_model():

@@ -194,7 +194,7 @@ def test_answers_and_something_else():
 def test_images_with_the_answers_beside():
     x, y = tiny.data()
     teacher = tiny.network()
-    images = InMemoryData(x, y, x[:9], y[:9], batch=8)
+    images = InMemoryData(x, y, x[:9], y[:9], batch_size=8)
     answered = images.answered(teacher)
     logits = teacher.predict(x, verbose=0)
     plain, told = images.batches(1)[2], answered.batches(1)[2]

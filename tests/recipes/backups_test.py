@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from recipes.experiment import backups
+from keras_bar import files
+from keras_bar.callbacks import backup
 from recipes.experiment import command
-from recipes.experiment import hosts
 from recipes.experiment import resuming
 
 EPOCHS = 4
@@ -75,7 +75,7 @@ def expected(tmp_path_factory):
 @pytest.mark.parametrize("done", range(1, EPOCHS + 1))
 def test_resumed_equals_uninterrupted(tmp_path, expected, done, capsys):
     train(tmp_path, done)
-    assert len(states(tmp_path)) == min(done, backups.KEPT)
+    assert len(states(tmp_path)) == min(done, backup.KEPT)
     assert_equal(train(tmp_path), expected)
     resumed = f"resumed after epoch {done}" in capsys.readouterr().out
     assert resumed == (done < EPOCHS)
@@ -130,7 +130,7 @@ def test_starts_anew_where_all_states_are_damaged(tmp_path, expected):
 
 
 def test_divergence_stops_with_the_last_good_state(tmp_path, expected):
-    with pytest.raises(backups.DivergedError, match="epoch 3") as error:
+    with pytest.raises(FloatingPointError, match="epoch 3") as error:
         train(tmp_path, data=Data(broken_from=2))
     assert "the state after 2 epochs is kept" in str(error.value)
     assert [x.name[:8] for x in states(tmp_path)] == ["epoch-2-", "epoch-1-"]
@@ -147,13 +147,13 @@ def test_weights_that_diverge_in_the_last_step(tmp_path):
                 bias.assign([np.inf])
 
     run = resuming.Run(tmp_path, {})
-    with pytest.raises(backups.DivergedError, match="finite weights"):
+    with pytest.raises(FloatingPointError, match="finite weights"):
         run.fit("part", make_model(), Data(), EPOCHS, [Break()])
     assert [x.name[:8] for x in states(tmp_path)] == ["epoch-1-"]
 
 
 def test_divergence_at_once(tmp_path):
-    with pytest.raises(backups.DivergedError, match="no state is kept"):
+    with pytest.raises(FloatingPointError, match="no state is kept"):
         train(tmp_path, data=Data(broken_from=0))
 
 
@@ -183,10 +183,10 @@ def test_a_full_disk_loses_nothing(tmp_path, expected, full_disk):
 
 def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, full_disk):
     path = tmp_path / "report.json"
-    hosts.write(path, "done")
+    files.write_json(path, "done")
     full_disk(100)
     with pytest.raises(OSError):
-        hosts.write(path, "more" * 100)
+        files.write_json(path, "more" * 100)
     assert path.read_text() == '"done"'
     assert list(tmp_path.iterdir()) == [path]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import functools
 import json
 import shutil
 
@@ -11,6 +12,8 @@ import pandas
 import pytest
 
 import keras_bar
+from keras_bar import baselines
+from keras_bar.reports import paper
 from recipes import compare
 from recipes import methods
 from recipes.data import networks
@@ -22,7 +25,6 @@ from recipes.experiment.training import TrainingOptions
 from recipes.experiment.training import make_distiller
 from recipes.methods import halving
 from recipes.methods import penalty
-from recipes.methods import strength_search
 from recipes.results import figures
 from recipes.results import tables
 from tests.recipes import fashion
@@ -66,8 +68,10 @@ def finished(pictures, tmp_path_factory):
     """All methods of the paper."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strength_search, "TRIALS", 1)
-        run(pictures, folder)
+        once = functools.partial(baselines.find_strength, trials=1)
+        patch.setattr(baselines, "find_strength", once)
+        arguments = ("--network", "vgg", "--factors", "2")
+        fashion.finish(compare.main, pictures, folder, *arguments)
     return folder
 
 
@@ -99,12 +103,12 @@ def test_pictures_and_tables_of_the_supplement(finished):
 def test_a_strength_is_searched_for_with_one_seed(
     finished, pictures, tmp_path, monkeypatch
 ):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("searches again")
 
     folder = tmp_path / "again"
     shutil.copytree(finished, folder)
-    monkeypatch.setattr(strength_search, "search", refuse)
+    monkeypatch.setattr(baselines, "find_strength", refuse)
     run(pictures, folder, "--methods", "lzr", "--seeds", "1")
     with open(folder / "results.csv", newline="") as file:
         rows = [x for x in csv.DictReader(file) if x["method"] == "lzr"]
@@ -129,9 +133,9 @@ def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     for layer in gated.layers:
         if isinstance(layer, keras_bar.layers.MarkerGate):
             layer.fix()
-    monkeypatch.setattr(penalty, "find_strength", lambda *_: 1.0)
-    monkeypatch.setattr(penalty, "shrink", lambda *_: gated)
-    monkeypatch.setattr(penalty, "epochs_left", lambda *_: 0)
+    monkeypatch.setattr(penalty.Penalty, "find_strength", lambda *_: 1.0)
+    monkeypatch.setattr(penalty.Penalty, "shrink", lambda *_: gated)
+    monkeypatch.setattr(penalty.Penalty, "epochs_left", lambda *_: 0)
     monkeypatch.setattr(
         Experiment, "finetune", lambda self, _, small, *more: small
     )
@@ -243,7 +247,7 @@ def test_digits_need_no_file(tmp_path, capsys):
         compare.main([*arguments, "--data", "digits.npz"])
     assert "Expected no file" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        compare.main([*arguments, "--pictures", "5000"])
+        compare.main([*arguments, "--images", "5000"])
     assert "at most 1347" in capsys.readouterr().err
     for wrong, why in (
         (["--network", "vgg"], "one of wide_resnet"),
@@ -280,12 +284,10 @@ def test_the_supplement_beside():
 def test_supplement_without_an_accuracy():
     """Its row for IB on Mio-TCD at 11.5."""
     for metric in ("volume", "flops"):
-        for curve in figures.published("mio_tcd", metric):
+        for curve in paper.curves("mio_tcd", metric):
             assert None not in sum(curve.points.values(), [])
     # Two of CIFAR-10's rows for IB are at 1.3.
-    (ib,) = (
-        x for x in figures.published("cifar10", "volume") if x.method == "IB"
-    )
+    (ib,) = (x for x in paper.curves("cifar10", "volume") if x.method == "IB")
     assert ib.points[1.3] == [0.9085, 0.9128]
 
 
@@ -306,9 +308,9 @@ def test_cells_of_another_kind_stay_in_the_csv(tmp_path):
             start="teacher",
             metric=metric,
             output=tmp_path,
+            folders={"digits": tmp_path / "digits"},
         )
-        found = tables.find_rows({"digits": tmp_path / "digits"})
-        tables.write(found, settings)
+        tables.write(settings)
         with open(tmp_path / "results.csv", newline="") as file:
             assert {x["metric"] for x in csv.DictReader(file)} == {
                 "volume",

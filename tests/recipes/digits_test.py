@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 import keras_bar
+from keras_bar import reports
 from recipes import digits
 from recipes.data import in_memory_data
-from recipes.data import networks
 from recipes.data import registry
-from recipes.experiment import arguments
+from recipes.experiment import options
 from recipes.experiment import resuming
-from recipes.results import logs
+from recipes.results import figures
+from tests.recipes import fashion
 
 EPOCHS = 8  # 2 for the teacher, 4 of pruning, 2 of fine-tuning.
 RECIPE = pathlib.Path(digits.__file__)
@@ -34,20 +35,13 @@ def small_network():
     small = dataclasses.replace(
         known,
         networks={
-            "wide_resnet": functools.partial(
-                networks.wide_resnet, 10, 0.5, (8, 8, 1), 10
-            )
+            "wide_resnet": functools.partial(fashion.residual, (8, 8, 1), 10)
         },
     )
-    batches = arguments.add_training
-
-    def fewer(parser, known):
-        batches(parser, known)
-        parser.set_defaults(batch_size=256)
-
+    batch = options.TABLE["training"]["batch-size"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.DATASETS, "digits", small)
-        patch.setattr(arguments, "add_training", fewer)
+        patch.setitem(batch, "default", 256)
         yield
 
 
@@ -78,7 +72,7 @@ def histories(folder):
     """Dict from parts to their logs, one per epoch."""
     places = {"teacher": TEACHER, "prune": CELL, "finetune": CELL}
     return {
-        part: logs.read_history(folder / place / f"{part}.json")
+        part: reports.read_history(folder / place / f"{part}.json")
         for part, place in places.items()
     }
 
@@ -173,6 +167,7 @@ def resumed(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw", lambda settings: None)
         for name, epoch in (("prune", 2), ("finetune", 1)):
             interrupt_once(patch, name, epoch)
             with pytest.raises(KeyboardInterrupt):
@@ -269,7 +264,7 @@ def test_every_image_is_used_once_per_epoch():
     batches = data.batches(0)
     seen = np.concatenate([batches[i][1] for i in range(len(batches))])
     assert len(np.unique(seen)) == len(seen)
-    assert len(data.y) - len(seen) < data.batch
+    assert len(data.y) - len(seen) < data.batch_size
 
 
 def test_images_are_shifted_by_up_to_one_pixel():

@@ -34,7 +34,7 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
-    run(pictures, folder)
+    fashion.finish(fashion_mnist.main, pictures, folder)
     return folder
 
 

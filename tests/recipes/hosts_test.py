@@ -19,7 +19,6 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 
 from recipes.experiment import hosts  # noqa: E402
-from recipes.experiment import resuming  # noqa: E402
 from tests.recipes import loopback  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -218,21 +217,6 @@ def test_hosts_that_are_not_known(monkeypatch, config):
 def test_the_example_of_the_error_is_right(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", hosts.EXAMPLE)
     assert hosts.read_config() == (["10.0.0.1:2222", "10.0.0.2:2222"], 0)
-
-
-def test_another_keras_is_not_mended(monkeypatch):
-    from keras.src.backend.tensorflow import trainer
-
-    monkeypatch.setattr(trainer, "reduce_per_replica", lambda values: values)
-    with pytest.raises(ValueError, match="not known to train on several"):
-        hosts._mend_trainer()
-
-
-def test_a_folder_that_hosts_do_not_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "is_chief", lambda: False)
-    monkeypatch.setattr(hosts, "PATIENCE", 0.2)
-    with pytest.raises(OSError, match="a file system that all hosts share"):
-        resuming.Run(tmp_path, {})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from recipes.results import logs
+from keras_bar import reports
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def results(folder):
         ("prune", CELL),
         ("finetune", CELL),
     ):
-        history[part] = logs.read_history(folder / place / f"{part}.json")
+        history[part] = reports.read_history(folder / place / f"{part}.json")
         del history[part]["seconds"]
     for result in report["results"].values():
         for name in [x for x in result if x.startswith("latency")]:

@@ -1,5 +1,6 @@
 """One recipe at a time in a folder."""
 
+import argparse
 import pathlib
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def test_a_killed_process_releases_the_folder(tmp_path):
 
 def test_hosts_and_workers_share_a_folder(tmp_path, monkeypatch):
     with lock.held(tmp_path), lock.held(tmp_path, "tuner0"):
-        monkeypatch.setattr(lock.hosts, "index", lambda: 1)
+        second = argparse.Namespace(index=1)
+        monkeypatch.setattr(lock.hosts, "current", lambda: second)
         with lock.held(tmp_path), lock.held(tmp_path, "tuner1"):
             pass
         with pytest.raises(BlockingIOError), lock.held(tmp_path, "tuner0"):

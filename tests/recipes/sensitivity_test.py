@@ -14,6 +14,7 @@ pytest.importorskip("keras_tuner")
 from keras_bar import tuning  # noqa: E402
 from recipes.experiment import resuming  # noqa: E402
 from recipes.experiment import sweep  # noqa: E402
+from recipes.results import figures  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
 from tests.recipes.fashion import squeezed  # noqa: E402
 
@@ -21,7 +22,10 @@ from tests.recipes.fashion import squeezed  # noqa: E402
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sensitivity")
-    sweeps.run(pictures, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        # One trial's figures are as good as those of all.
+        patch.setattr(figures, "draw_prunings", lambda rows: None)
+        sweeps.run(pictures, folder)
     return folder
 
 
@@ -174,6 +178,8 @@ def test_the_papers_penalty(finished, pictures, tmp_path):
         assert interval.least <= row[name] <= interval.greatest
     assert not {"initial_logit", "cost_exponent"} & row.keys()
     assert row["volume"] <= 0.5
+    (figure,) = tmp_path.glob("*-trial0-volume-2-seed0/budget.png")
+    assert figure.stat().st_size > 0
 
 
 def test_a_trial_of_other_hyperparameters_is_refused(

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets")
 
+from keras_bar.datasets import synthetic  # noqa: E402
 from recipes.data import registry  # noqa: E402
-from recipes.data import synthetic  # noqa: E402
 from recipes.experiment.training import CROSSENTROPY  # noqa: E402
 
 # The others take the same way, with fewer classes.

@@ -14,9 +14,9 @@ import pytest
 keras_tuner = pytest.importorskip("keras_tuner")
 
 from keras_bar import tuning  # noqa: E402
+from keras_bar.tuning import heartbeats  # noqa: E402
 from recipes.experiment import command  # noqa: E402
 from recipes.experiment import sweep  # noqa: E402
-from recipes.experiment import worker_heartbeat  # noqa: E402
 from tests.recipes import fashion  # noqa: E402
 from tests.recipes import loopback  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
@@ -35,8 +35,8 @@ class Clock:
 
 def test_a_silent_worker_loses_its_trial(tmp_path, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(worker_heartbeat, "time", clock)
-    oracle = worker_heartbeat.Oracle(
+    monkeypatch.setattr(heartbeats, "time", clock)
+    oracle = tuning.HeartbeatOracle(
         tmp_path / "workers", objective=sweep.OBJECTIVE, max_trials=2
     )
     drawn = keras_tuner.HyperParameters()
@@ -55,15 +55,15 @@ def test_a_silent_worker_loses_its_trial(tmp_path, monkeypatch):
     oracle.end_trial(ended(first))
     # Nothing is left to do, but tuner1 may be lost yet.
     assert ask("tuner0", 1).status == "IDLE"
-    assert ask("tuner0", worker_heartbeat.PATIENCE).status == "IDLE"
-    again = ask("tuner0", 2 + worker_heartbeat.PATIENCE)
+    assert ask("tuner0", heartbeats.PATIENCE).status == "IDLE"
+    again = ask("tuner0", 2 + heartbeats.PATIENCE)
     assert again.trial_id == second.trial_id
     assert again.hyperparameters.values == second.hyperparameters.values
     # It was only slow, and comes back.
-    assert ask("tuner1", 3 + worker_heartbeat.PATIENCE).status == "IDLE"
+    assert ask("tuner1", 3 + heartbeats.PATIENCE).status == "IDLE"
     oracle.end_trial(ended(again))
-    assert ask("tuner0", 4 + worker_heartbeat.PATIENCE).status == "STOPPED"
-    assert ask("tuner1", 4 + worker_heartbeat.PATIENCE).status == "STOPPED"
+    assert ask("tuner0", 4 + heartbeats.PATIENCE).status == "STOPPED"
+    assert ask("tuner1", 4 + heartbeats.PATIENCE).status == "STOPPED"
     assert not oracle.ongoing_trials and not oracle.tuner_ids
 
 
@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed(finished, pictures, tmp_path, comes_back):
 
 def main():
     pictures, folder = sys.argv[1:]
-    worker_heartbeat.BEAT, worker_heartbeat.PATIENCE = 1.0, 30.0
+    heartbeats.BEAT, heartbeats.PATIENCE = 1.0, 30.0
     with fashion.narrow():
         command.run(lambda: sweeps.run(pictures, folder))
 

@@ -1,7 +1,10 @@
 """The tables of the paper's supplement, for comparison."""
 
 import csv
+import math
 from importlib import resources
+
+from keras_bar.reports.curves import Curve
 
 TABLES = ("connectivity", "results", "sensitivity")
 
@@ -40,6 +43,75 @@ def load(table: str) -> list[dict[str, str | float | None]]:
     return [
         {key: _number(value) for key, value in row.items()}
         for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def curves(dataset: str, metric: str) -> list[Curve]:
+    """Returns the supplement's accuracies on a data set.
+
+    Args:
+        dataset: `"cifar10"`, `"cifar100"`, `"mio_tcd"` or `"tiny_imagenet"`.
+        metric: `"volume"` or `"flops"`, whose factor places an accuracy.
+
+    Returns:
+        List of `keras_bar.reports.Curve`, one per method.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> curves = reports.paper.curves("cifar10", "volume")
+    >>> curves[0].method
+    'Random'
+    """
+    found: dict = {}
+    for row in _with_accuracy(dataset):
+        points = found.setdefault(row["method"], {})
+        place = row[f"{metric}_factor"]
+        points.setdefault(place, []).append(row["test_accuracy"])
+    return [Curve(x, points, published=True) for x, points in found.items()]
+
+
+def nearest(
+    dataset: str, method: str, factor: float, metric: str
+) -> dict[str, float] | None:
+    """Returns the supplement's row of a method that is nearest to a factor.
+
+    Args:
+        dataset: See `curves`.
+        method: String, the supplement's name of the method.
+        factor: Float, by which the metric is reduced; of the F-trained BAR and
+            the volume, by which the narrowed network with its FLOPs is.
+        metric: `"volume"` or `"flops"`.
+
+    Returns:
+        Dict with `"volume_factor"`, `"flops_factor"` and `"test_accuracy"`, or
+        None if the supplement has nothing within 1.5 times the factor.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> row = reports.paper.nearest("cifar10", "WM", 16, "volume")
+    >>> row["test_accuracy"]
+    0.8633
+    """
+
+    def miss(row):
+        place = row.get(f"{metric}_factor") or math.inf
+        if method == "BAR (F-trained)" and metric == "volume":
+            place = row["flops_factor"] ** 0.5
+        return abs(math.log(place / factor))
+
+    rows = [x for x in _with_accuracy(dataset) if x["method"] == method]
+    row = min(rows, key=miss, default=None)
+    return row if row and miss(row) <= math.log(1.5) else None
+
+
+def _with_accuracy(dataset):
+    """The rows of the supplement's section 6 that have an accuracy."""
+    return [
+        x
+        for x in load("results")
+        if x["dataset"] == dataset and x["test_accuracy"] is not None
     ]
 
 

@@ -1,9 +1,10 @@
-"""Synthetic images of the supplement's shapes, for a first try.
+"""Synthetic images, to try a training without a download.
 
 Every class has a pattern, so that they can be learned, and a pipeline that
 mixes images or labels up shows. What reads them reads the real ones.
 """
 
+import os
 import pathlib
 import tempfile
 
@@ -11,31 +12,55 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.data import tfds_data
-from recipes.data.registry import FOLDER
-
 # Bands of a pattern, and standard deviation of the noise.
 BANDS, NOISE = 4, 20
 VERSION = "1.0.0"
 
 
-def load(name, size, classes, per_class, path, count, skip_broken):
-    """`TfdsData` of synthetic images, which are written unless they are there
-    already."""
-    folder = (path or FOLDER).expanduser() / f"synthetic-{name}-{per_class}"
+def prepare_synthetic(
+    name: str,
+    folder: str | os.PathLike[str],
+    size: int,
+    classes: int,
+    per_class: int,
+) -> tfds.core.DatasetBuilder:
+    """Writes synthetic images that can be learned, unless they are there.
+
+    Args:
+        name: String, the name of the data set.
+        folder: Path of the folder of the data; created if necessary.
+        size: Integer, width and height of the images, which have 3 channels.
+        classes: Integer.
+        per_class: Integer, training images per class; a quarter as many are for
+            tests.
+
+    Returns:
+        `tfds.core.DatasetBuilder` with the splits `"train"` and `"test"`.
+
+    Example:
+
+    >>> from keras_bar import datasets
+    >>> builder = datasets.prepare_synthetic("tiny", "data", 16, 10, 8)
+    Downloading and preparing ...
+    >>> builder.info.splits["train"].num_examples
+    80
+    """
+    folder = pathlib.Path(folder).expanduser()
+    folder = folder / f"synthetic-{name}-{per_class}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             unfinished = pathlib.Path(scratch) / name
             write(name, unfinished, size, classes, per_class)
             unfinished.rename(folder)
-    builder = tfds.builder_from_directory(folder / name / VERSION)
-    return tfds_data.TfdsData(builder, count)
+    return tfds.builder_from_directory(folder / name / VERSION)
 
 
 def write(name, folder, size, classes, per_class):
     """Writes training images, and a quarter as many for tests."""
     counts = {"train": per_class, "test": -(-per_class // 4)}
+    images = {x: make_images(x, size, classes, n) for x, n in counts.items()}
+    from_arrays = tf.data.Dataset.from_tensor_slices
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version=VERSION,
@@ -46,12 +71,7 @@ def write(name, folder, size, classes, per_class):
                 "label": tfds.features.ClassLabel(num_classes=classes),
             }
         ),
-        split_datasets={
-            split: tf.data.Dataset.from_tensor_slices(
-                make_images(split, size, classes, n)
-            )
-            for split, n in counts.items()
-        },
+        split_datasets={x: from_arrays(y) for x, y in images.items()},
         disable_shuffling=True,
     )
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_datasets")
 
 from keras_bar import datasets  # noqa: E402
-from recipes.data import tfds_data  # noqa: E402
+from keras_bar.datasets import stream as streams  # noqa: E402
 from tests.helpers import archives  # noqa: E402
 
 if keras.backend.backend() != "tensorflow":
@@ -29,8 +29,8 @@ def builder(tmp_path_factory):
 @pytest.fixture(params=["in memory", "from disk"])
 def stream(builder, request, monkeypatch):
     if request.param == "from disk":
-        monkeypatch.setattr(tfds_data, "MEMORY", 0)
-    return tfds_data.TfdsData(builder, batch=BATCH)
+        monkeypatch.setattr(streams, "MEMORY", 0)
+    return datasets.Stream(builder, batch_size=BATCH)
 
 
 def read(epochs, epoch):
@@ -55,7 +55,7 @@ def test_an_epoch_depends_on_its_seed_and_number_only(stream):
 
 
 def test_every_picture_at_most_once_per_epoch(stream, monkeypatch):
-    monkeypatch.setattr(tfds_data, "_augment", lambda image, seed: image)
+    monkeypatch.setattr(streams, "_augment", lambda image, seed: image)
     images, _ = read(stream.batches(0), 0)
     everything = stream.sample(100)
     assert len(everything) == 30
@@ -71,7 +71,7 @@ def test_pictures_are_normalised_per_channel(stream):
 
 
 def test_the_smaller_the_count_the_fewer_pictures(builder):
-    stream = tfds_data.TfdsData(builder, count=9, batch=BATCH)
+    stream = datasets.Stream(builder, count=9, batch_size=BATCH)
     assert stream.steps == 2 and len(stream.sample(100)) == 9
 
 
@@ -82,7 +82,7 @@ def test_augmentation_cuts_from_the_padded_picture():
     seen = set()
     for i in range(40):
         seed = tf.constant([0, i], tf.int64)
-        found = tfds_data._augment(tf.constant(image), seed).numpy()
+        found = streams._augment(tf.constant(image), seed).numpy()
         for flipped, picture in enumerate((found, found[:, ::-1])):
             seen |= {
                 (k, flipped)
@@ -113,9 +113,6 @@ def test_fit_sees_the_epochs_that_are_set(stream):
     epochs = stream.batches(5)
     model = Spy()
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    begin = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: setattr(epochs, "epoch", epoch)
-    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(
@@ -123,7 +120,7 @@ def test_fit_sees_the_epochs_that_are_set(stream):
             # As after an interruption.
             initial_epoch=2,
             epochs=5,
-            callbacks=[begin],
+            callbacks=[epochs],
             shuffle=False,
             verbose=0,
             validation_data=stream.validation,

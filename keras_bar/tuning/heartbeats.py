@@ -1,11 +1,8 @@
-"""The workers of a sweep on several machines: which of them live.
-
-KerasTuner's chief waits for a worker for as long as it takes, also for one that
-is gone for good. Here workers write a sign of life into a folder that all
-machines see, and the chief hands the trial of a silent one to another.
-"""
+"""The workers of a sweep on several machines: which of them live."""
 
 import itertools
+import os
+import pathlib
 import threading
 import time
 
@@ -19,34 +16,61 @@ from keras_bar import files
 BEAT, PATIENCE = 5.0, 60.0
 
 
-def start(folder, name):
-    """Lets this process write signs of life until it ends."""
+def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
+    """Lets a worker of a sweep write signs of life until its process ends.
+
+    Args:
+        folder: Path of the folder that a `HeartbeatOracle` watches, in a file
+            system that all machines share. It is made when needed.
+        name: String, the worker's, as in `KERASTUNER_TUNER_ID`.
+
+    Example:
+
+    >>> from keras_bar import tuning
+    >>> tuning.start_heartbeat("workers", "tuner0")
+    """
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
     def beat():
         for count in itertools.count():
-            with files.replacing(folder / name) as new:
-                new.write_text(f"{time.time()} {count}")
+            files.write_text(folder / name, f"{time.time()} {count}")
             time.sleep(BEAT)
 
     threading.Thread(target=beat, daemon=True).start()
 
 
-class Oracle(keras_tuner.oracles.RandomSearchOracle):
-    """Draws, and hands the trial of a lost worker to the next one that asks.
+class HeartbeatOracle(keras_tuner.oracles.RandomSearchOracle):
+    """Draws at random, and hands the trial of a lost worker to another one.
+
+    KerasTuner's chief waits for a worker for as long as it takes, also for one
+    that is gone for good. This one gives up a worker without a sign of life for
+    a minute, and the next one that asks gets its trial.
 
     Args:
-        folder: `pathlib.Path` of the signs of life.
-        **kwargs: As KerasTuner's.
+        folder: Path of the folder of the signs of life, in a file system that
+            all machines share; see `start_heartbeat`.
+        **kwargs: Arguments of `keras_tuner.oracles.RandomSearchOracle`.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> from keras_bar import tuning
+    >>> oracle = tuning.HeartbeatOracle(
+    ...     "workers",
+    ...     objective=keras_tuner.Objective("val_loss", "min"),
+    ...     max_trials=10,
+    ... )
     """
 
-    def __init__(self, folder, **kwargs):
+    def __init__(self, folder: str | os.PathLike[str], **kwargs):
         super().__init__(**kwargs)
-        self._folder = folder
-        self._seen = {}
+        self._folder = pathlib.Path(folder)
+        self._seen: dict = {}
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
+        """Creates a trial for a worker that asks, or repeats a lost one."""
         for name in self.tuner_ids - {tuner_id}:
             if self._is_lost(name):
                 self._give_up(name)

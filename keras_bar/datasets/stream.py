@@ -1,0 +1,271 @@
+"""Images of tensorflow-datasets, as a stream of augmented batches.
+
+The stream is a `tf.data` one and not Grain's: the images are written and
+decoded by TensorFlow anyway, and `fit` under a `tf.distribute` strategy splits
+a batch between hosts for a `tf.data.Dataset` only.
+"""
+
+import contextlib
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from keras_bar import files
+
+# Decoded images up to this size, in bytes, are kept in memory.
+MEMORY = 4 * 2**30
+# So many are shuffled together where they are not.
+SHUFFLED = 50_000
+# Pixels around an image, of which a random part is cut away again.
+PAD = 4
+# Standard deviations below this are those of a channel that is constant.
+LEAST = 1e-3
+
+
+class Stream:
+    """Training and test images of a data set, for `Model.fit`.
+
+    Images are `(height, width, channels)`, normalized per channel by the mean
+    and the standard deviation of the training images. Those are written to a
+    file beside the data set. Training images are cut from the images with a
+    border of 4 pixels, and half of them are flipped. Their order, and what is
+    cut, depend on a seed and the epoch only, so that a resumed training sees
+    what an uninterrupted one would have seen.
+
+    Args:
+        builder: `tfds.core.DatasetBuilder`, prepared, with the splits `"train"`
+            and `"test"` of images and labels.
+        count: Integer, with how many images to train, or None for all.
+        batch_size: Integer.
+        validation: Integer, how many test images to validate with at most.
+
+    Attributes:
+        steps: Integer, batches per epoch; images that do not fill one are left
+            out.
+        validation: What `fit` takes as `validation_data`.
+        left_out: List of the names of images that could not be read.
+
+    Raises:
+        ValueError: If there are fewer images than asked for.
+
+    Example:
+
+    The folder `data` holds the archive of Mio-TCD, extracted or not.
+
+    >>> from keras_bar import datasets
+    >>> builder = datasets.prepare("mio_tcd", "data")
+    Downloading and preparing ...
+    >>> stream = datasets.Stream(builder, batch_size=16)
+    mean and deviation of the training images
+    >>> batches = stream.batches(seed=0)
+    >>> model = keras.Sequential([
+    ...     keras.Input((128, 128, 3)),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ...     keras.layers.Dense(11),
+    ... ])
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss)
+    >>> history = model.fit(
+    ...     batches.dataset,
+    ...     epochs=2,
+    ...     shuffle=False,
+    ...     callbacks=[batches],
+    ...     validation_data=stream.validation,
+    ...     verbose=0,
+    ... )
+    >>> accuracy = stream.accuracy(model)
+    """
+
+    # Every epoch cuts and flips the images in another way.
+    repeats = False
+
+    def __init__(
+        self,
+        builder: tfds.core.DatasetBuilder,
+        count: int | None = None,
+        batch_size: int = 64,
+        validation: int = 2000,
+    ):
+        self.builder, self.batch_size = builder, batch_size
+        splits = builder.info.splits
+        available = splits["train"].num_examples
+        self.count = available if count is None else count
+        if not 0 < self.count <= available:
+            raise ValueError(
+                "There are fewer images than asked for. Expected at most "
+                f"{available}. Received: {count}"
+            )
+        self.tests = splits["test"].num_examples
+        self._validated = min(validation, self.tests)
+        shape = builder.info.features["image"].shape
+        self._in_memory = self.count * np.prod(shape) <= MEMORY
+        self._train = self._read(f"train[:{self.count}]")
+        if self._in_memory:
+            self._train = self._train.cache()
+            # Filled now: `fit` starts iterators that it does not finish, and
+            # with several hosts these have left parts of a cache behind.
+            self._train.reduce(0, lambda count, _: count + 1).numpy()
+        self.mean, self.deviation = self._statistics()
+
+    @property
+    def steps(self):
+        """Batches per epoch; images that do not fill one are left out."""
+        return self.count // self.batch_size
+
+    @property
+    def validation(self):
+        """What `fit` validates on after every epoch."""
+        data = self._normalized(self._read("test")).batch(self.batch_size)
+        data = _of_length(data.prefetch(2), -(-self.tests // self.batch_size))
+        return data.take(-(-self._validated // self.batch_size))
+
+    @property
+    def left_out(self):
+        """List of the names of images that could not be read."""
+        metadata = self.builder.info.metadata or {}
+        splits = [metadata.get(f"left_out_{x}", {}) for x in ("train", "test")]
+        return [name for split in splits for name in split]
+
+    def batches(self, seed: int | list[int]) -> "Epochs":
+        """Returns the training images in an order of a seed."""
+        return Epochs(self, seed)
+
+    def accuracy(self, model: keras.Model, split: str = "test") -> float:
+        """Returns the fraction of a split's images that a network of logits
+        gets right."""
+        raw = self._train if split == "train" else self._read("test")
+        images = (
+            self._normalized(raw).batch(self.batch_size).map(lambda x, y: x)
+        )
+        logits = model.predict(images.prefetch(2), verbose=0)
+        labels = list(raw.map(lambda x, y: y).as_numpy_iterator())
+        return float(np.mean(np.argmax(logits, -1) == labels))
+
+    def sample(self, count: int) -> np.ndarray:
+        """Returns the first training images."""
+        data = self._normalized(self._train.take(count)).batch(count)
+        return next(data.as_numpy_iterator())[0]
+
+    def checksum(self) -> str:
+        """Returns a string that tells other images from these."""
+        name = self.builder.info.name.removeprefix("extracted_")
+        return f"{name} {self.count} {self.tests}"
+
+    def epoch(self, seed, epoch):
+        """The training images of an epoch, in batches: their order, and what
+        is cut from them, depend on two integer tensors and nothing else."""
+        buffer = self.count if self._in_memory else SHUFFLED
+        data = self._normalized(_shuffle(self._train, buffer, seed, epoch))
+        # One number of two, so that neighbouring seeds share no epoch.
+        both = seed * 1_000_003 + epoch
+
+        def augment(index, pair):
+            return _augment(pair[0], tf.stack([both, index])), pair[1]
+
+        data = data.enumerate().map(augment, tf.data.AUTOTUNE)
+        return data.batch(self.batch_size, drop_remainder=True)
+
+    def _read(self, split):
+        """Images, decoded if they are kept in memory, and labels."""
+        skip = {"image": tfds.decode.SkipDecoding()}
+        data = self.builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders=None if self._in_memory else skip,
+            read_config=tfds.ReadConfig(try_autocache=False),
+        )
+        return _split_batches(data.map(lambda x: (x["image"], x["label"])))
+
+    def _decode(self, image):
+        if image.dtype == tf.string:
+            image = self.builder.info.features["image"].decode_example(image)
+        return tf.cast(image, tf.float32)
+
+    def _normalized(self, data):
+        def normalize(image, label):
+            return (self._decode(image) - self.mean) / self.deviation, label
+
+        return data.map(normalize, tf.data.AUTOTUNE)
+
+    def _statistics(self):
+        """Mean and standard deviation of the channels over the training set,
+        kept beside it."""
+        path = pathlib.Path(self.builder.data_dir)
+        path = path / f"statistics-{self.count}.json"
+        found: dict[str, Any] = files.read_json(path)
+        if not found:
+            print("mean and deviation of the training images", flush=True)
+            layer = keras.layers.Normalization(axis=-1)
+            images = self._train.map(lambda x, y: self._decode(x))
+            layer.adapt(images.batch(self.batch_size))
+            names = ("mean", layer.mean), ("deviation", layer.variance**0.5)
+            found = {x: np.ravel(y).astype(float).tolist() for x, y in names}
+            # A folder that many share may not be ours to write to.
+            with contextlib.suppress(OSError):
+                files.write_json(path, found)
+        deviation = np.maximum(found["deviation"], LEAST)
+        return np.float32(found["mean"]), np.float32(deviation)
+
+
+class Epochs(keras.callbacks.Callback):
+    """What `fit` trains on: `dataset`, batches of the `epoch` that is set. As a
+    callback of `fit`, this object sets it."""
+
+    def __init__(self, data, seed):
+        super().__init__()
+        seed = np.int64(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
+        self.epoch = 0
+        # Asked for at the start of every epoch. Not a variable: under a
+        # strategy that would be one on every device.
+        epochs = tf.data.Dataset.from_generator(
+            lambda: [self.epoch],
+            output_signature=tf.TensorSpec((), tf.int64),
+        )
+        batches = epochs.flat_map(lambda epoch: data.epoch(seed, epoch))
+        self.dataset = _split_batches(_of_length(batches, data.steps))
+        self.dataset = self.dataset.prefetch(2)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+
+def _of_length(data, count):
+    return data.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _split_batches(data):
+    """The same images, in the same order; several hosts share every batch, and
+    not the files, of which there may be fewer."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return data.with_options(options)
+
+
+def _shuffle(data, buffer, seed, seed2):
+    """`Dataset.shuffle` whose seeds are tensors, and the only ones: the method
+    adds the global seed."""
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(data),
+        buffer_size=tf.constant(buffer, tf.int64),
+        seed=seed,
+        seed2=seed2,
+        output_types=[x.dtype for x in data.element_spec],
+        output_shapes=[x.shape for x in data.element_spec],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(shuffled, data.element_spec)
+
+
+def _augment(image, seed):
+    """Pads, cuts a random part, and flips every other image."""
+    first, second = tf.unstack(tf.random.split(seed, 2))
+    padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
+    image = tf.image.stateless_random_crop(padded, image.shape, first)
+    return tf.image.stateless_random_flip_left_right(image, second)

@@ -1,0 +1,105 @@
+"""Training on several hosts with TensorFlow."""
+
+import pathlib
+import time
+from typing import Any
+
+from keras import ops
+
+from keras_bar import files
+from keras_bar import keras_internals
+
+__all__ = ["Hosts"]
+
+
+class Hosts:
+    """The hosts that train a model together.
+
+    Keras 3 cannot `fit` with TensorFlow's `MultiWorkerMirroredStrategy` by
+    itself (Keras issue 20585). With this class it can: it replaces the two
+    functions of Keras's trainer that fail under this strategy.
+
+    All hosts run the same program and train. The first one, the chief, also
+    writes files, which all of them read, in a file system that they share.
+    Without a strategy, this process is its own chief and waits for nobody.
+
+    Args:
+        strategy: `tf.distribute.MultiWorkerMirroredStrategy`, or None for a
+            single host.
+        patience: Float, seconds until a file that the chief has written is seen
+            by the others. Network file systems may take half a minute.
+
+    Attributes:
+        strategy: The strategy, or None.
+        index: Integer, which of the hosts this is.
+        is_chief: Boolean, whether this host writes.
+
+    Raises:
+        ValueError: If the trainer of the installed Keras is not like that of
+            Keras 3.15.
+
+    Example:
+
+    >>> from keras_bar import multi_host
+    >>> strategy = None  # tf.distribute.MultiWorkerMirroredStrategy()
+    >>> hosts = multi_host.Hosts(strategy)
+    >>> backup = keras_bar.callbacks.Backup("backup", hosts)
+    >>> if hosts.is_chief:
+    ...     print("writes")
+    writes
+    """
+
+    def __init__(self, strategy: Any = None, patience: float = 90.0):
+        self.strategy = strategy
+        self.patience = patience
+        self.index = 0
+        if strategy is not None:
+            keras_internals.mend_trainer(strategy)
+            self.index = strategy.cluster_resolver.task_id
+        self.is_chief = self.index == 0
+
+    def from_chief(self, value: int) -> int:
+        """Returns the chief's value of an integer or a boolean on every host.
+
+        Each host may see a file at another time, so that one of them has to
+        decide.
+        """
+        if self.strategy is None:
+            return int(value)
+        own = ops.convert_to_tensor(int(value) * self.is_chief, "int64")
+        return int(self.strategy.reduce("SUM", own, axis=None))
+
+    def wait(self) -> None:
+        """Waits until all hosts have come here."""
+        self.from_chief(0)
+
+    def wait_for_file(self, path: pathlib.Path) -> None:
+        """Waits until all hosts have come here and see a file of the chief's.
+
+        Raises:
+            OSError: If the file is not seen in time.
+        """
+        self.wait()
+        until = time.monotonic() + self.patience
+        while not path.exists():
+            if time.monotonic() > until:
+                raise OSError(
+                    "What one host writes is not seen by another. Expected a "
+                    "folder on a file system that all hosts share. "
+                    f"Received: {path.parent}"
+                )
+            time.sleep(0.1)
+
+    def write_json(self, path: pathlib.Path, value: Any) -> None:
+        """Lets the chief write a JSON file that all hosts see then."""
+        if self.is_chief:
+            files.write_json(path, value)
+        self.wait_for_file(path)
+
+    def agree(self, path: pathlib.Path, value: dict) -> dict:
+        """Returns what a JSON file holds; where there is none it is written
+        first, with the chief's value."""
+        if not self.from_chief(path.exists()):
+            self.write_json(path, value)
+        self.wait_for_file(path)
+        return files.read_json(path)

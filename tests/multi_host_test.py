@@ -1,0 +1,33 @@
+"""Training on several hosts; `tests/recipes/hosts_test.py` runs it."""
+
+import keras
+import pytest
+
+from keras_bar import multi_host
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute"
+)
+
+
+@pytest.mark.parametrize("name", ["reduce_per_replica", "TensorFlowTrainer"])
+def test_another_keras_is_not_mended(monkeypatch, name):
+    from keras.src.backend.tensorflow import trainer
+
+    monkeypatch.setattr(trainer, name, lambda values: values)
+    with pytest.raises(ValueError, match="not known to train on several"):
+        multi_host.Hosts("a strategy")
+
+
+def test_a_host_alone(tmp_path):
+    hosts = multi_host.Hosts(patience=0.1)
+    assert hosts.is_chief and hosts.from_chief(3) == 3
+    path = tmp_path / "agreed.json"
+    assert hosts.agree(path, {"a": 1}) == {"a": 1} == hosts.agree(path, {})
+
+
+def test_a_folder_that_hosts_do_not_share(tmp_path):
+    hosts = multi_host.Hosts(patience=0.1)
+    hosts.is_chief = False
+    with pytest.raises(OSError, match="a file system that all hosts share"):
+        hosts.agree(tmp_path / "settings.json", {})
