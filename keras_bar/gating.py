@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
@@ -29,7 +30,7 @@ MOST_LISTED = 5
 def gate(
     model: keras.Model,
     *,
-    inputs=None,
+    inputs: Any = None,
     connectivity: str = "mixed",
     skip: str | Iterable[str] = (),
     seed: int | None = None,

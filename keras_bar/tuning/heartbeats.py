@@ -1,5 +1,6 @@
 """The workers of a sweep on several machines: which of them live."""
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -29,12 +30,14 @@ def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
     >>> from keras_bar import tuning
     >>> tuning.start_heartbeat("workers", "tuner0")
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
     def beat():
         for count in itertools.count():
-            files.write_text(folder / name, f"{time.time()} {count}")
+            # A file system that fails for a moment must not end the signs.
+            with contextlib.suppress(OSError):
+                files.write_text(folder / name, f"{time.time()} {count}")
             time.sleep(BEAT)
 
     threading.Thread(target=beat, daemon=True).start()
