@@ -83,7 +83,7 @@ def measure_cost(model: keras.Model) -> Cost:
     multiply-adds are not counted are in `uncounted`, and named below the table.
 
     Args:
-        model: Functional or Sequential `keras.Model` with known input sizes,
+        model: Built `keras.Model` with known input sizes,
             with gates or without.
 
     Returns:

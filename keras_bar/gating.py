@@ -52,8 +52,9 @@ def gate(
 
     Args:
         model: Built `keras.Model`: Functional, Sequential or subclassed.
-        inputs: Structure of `keras.Input` for a subclassed model, the first
-            argument of its `call`; by default like those that it was built for.
+        inputs: Structure of `keras.Input` for a subclassed model, the argument
+            of its `call`; by default floats of the shapes that it was built
+            for.
         connectivity: `"mixed"`: every convolution has a gate of its own, so
             that the identity and the branch of a residual block may keep
             different channels. `"regular"`: all writers of a residual stream

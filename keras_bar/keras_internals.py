@@ -7,6 +7,7 @@ them.
 import collections
 import contextlib
 import inspect
+import random
 from typing import Any
 
 import keras
@@ -128,20 +129,41 @@ def nodes_in_order(model):
 
 @contextlib.contextmanager
 def undisturbed(layer):
-    """A context in which a layer's `call` may run on symbolic tensors: neither
-    the automatic names of what the user makes later nor the inbound nodes of
-    the sublayers, `Layer.output` for one, differ afterwards. Names in the
-    context do not depend on what was made before."""
+    """A context in which a layer's `call` may run on symbolic tensors.
+
+    Neither the automatic names and random seeds of what the user makes later
+    nor the inbound nodes of the sublayers, and so `Layer.output`, differ
+    afterwards. Names in the context do not depend on what was made before, and
+    differ from those of the sublayers, which all have names of their own.
+    """
+    inside = layers_inside(layer)
     names = global_state.get_global_attribute("object_name_uids")
-    global_state.set_global_attribute(
-        "object_name_uids", collections.defaultdict(int)
-    )
-    layers = [layer, *layers_inside(layer)]
-    nodes = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layers]
+    random_state = random.getstate()
+    old = [(x, x.name) for x in inside]
+    nodes = [
+        (x, len(x._inbound_nodes), len(x._outbound_nodes))
+        for x in (layer, *inside)
+    ]
+    counts: dict = collections.defaultdict(int)
+    global_state.set_global_attribute("object_name_uids", counts)
+    taken: set = set()
+    for x in inside:
+        copies = 0
+        while x.name in taken:
+            copies += 1
+            x.name = f"{x.name}_{copies}"
+        taken.add(x.name)
+        base, _, number = x.name.rpartition("_")
+        if not number.isdigit():
+            base, number = x.name, "0"
+        counts[base] = max(counts[base], int(number) + 1)
     try:
         yield
     finally:
         global_state.set_global_attribute("object_name_uids", names)
+        random.setstate(random_state)
+        for x, name in old:
+            x.name = name
         for x, inbound, outbound in nodes:
             del x._inbound_nodes[inbound:]
             del x._outbound_nodes[outbound:]

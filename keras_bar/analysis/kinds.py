@@ -50,7 +50,7 @@ def check_is_network(model):
     if not isinstance(model, keras.Model):
         raise ValueError(
             "Only a Keras model can be analysed. "
-            "Expected a Functional or Sequential `keras.Model`. "
+            "Expected a built `keras.Model`. "
             f"Received: {model!r} (of type {type(model)})"
         )
     if isinstance(model, keras.distillation.Distiller):

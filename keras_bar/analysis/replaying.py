@@ -59,30 +59,29 @@ def replay(graph, rebuild, finish=None, name=None):
     )
     final = dict(zip(final, named, strict=True))
     graph._names = known_names  # Another new model may use the same names.
-    return _model(
-        tree.map_structure(lambda x: tensors[x], graph.input_struct),
-        tree.map_structure(lambda x: final[x], graph.output_struct),
-        name or graph.name,
-    )
-
-
-def _model(inputs, outputs, name):
-    """A Functional model, however deep it is: Keras follows a graph from its
-    outputs to its inputs by recursion."""
-    before = sys.getrecursionlimit()
+    inputs = tree.map_structure(lambda x: tensors[x], graph.input_struct)
+    outputs = tree.map_structure(lambda x: final[x], graph.output_struct)
+    name = name or graph.name
     try:
         return keras.Model(inputs, outputs, name=name)
     except RecursionError:
-        sys.setrecursionlimit(max(before, DEEPEST))
-    try:
-        model = keras.Model(inputs, outputs, name=name)
-    finally:
-        sys.setrecursionlimit(before)
+        model = functional(inputs, outputs, name)
     warnings.warn(
         f"The new model made of {name!r} is too deep for Keras to load or "
         "clone within Python's recursion limit. Expected, before you do that, "
-        f"`sys.setrecursionlimit({DEEPEST})`. Received: {before}, for "
-        f"{len(model.operations)} operations",
-        stacklevel=5,
+        f"`sys.setrecursionlimit({DEEPEST})`. Received: "
+        f"{sys.getrecursionlimit()}, for {len(model.operations)} operations",
+        stacklevel=4,
     )
     return model
+
+
+def functional(inputs, outputs, name):
+    """A Functional model, however deep it is: Keras follows a graph from its
+    outputs to its inputs by recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(before)

@@ -186,9 +186,11 @@ class Graph:
         if any(x.optional for x in given):
             self._opaque[id(op)] = "an input of it may be None"
             return None
+        # The mode of the call becomes that of everything inside.
+        others = {x: y for x, y in kwargs.items() if x != "training"}
         try:
             return unrolling.unroll(
-                op, *tree.map_structure(_as_symbolic, (args, kwargs))
+                op, *tree.map_structure(_as_symbolic, (args, others))
             )
         except unrolling.Opaque as error:
             self._opaque[id(op)] = str(error)
@@ -236,6 +238,7 @@ def trace(model, inputs=None):
             show one.
     """
     kinds.check_is_network(model)
+    _check_inputs(model, inputs)
     overridden = kinds.overridden_methods(model)
     if not kinds.is_functional(model):
         try:
@@ -251,6 +254,23 @@ def trace(model, inputs=None):
     graph = Graph(model)
     graph.overridden = overridden
     return graph
+
+
+def _check_inputs(model, inputs):
+    """Raises a ValueError unless these are inputs for a subclassed model."""
+    if inputs is None:
+        return
+    if kinds.is_functional(model):
+        raise ValueError(
+            "The model has inputs already. Expected `inputs` for a subclassed "
+            f"model alone. Received: inputs={inputs!r} for {model.name!r}"
+        )
+    leaves = tree.flatten(inputs)
+    if not leaves or not all(isinstance(x, keras.KerasTensor) for x in leaves):
+        raise ValueError(
+            "The inputs are no symbolic tensors. Expected `keras.Input(shape)` "
+            f"or a list or dict of such. Received: inputs={inputs!r}"
+        )
 
 
 def call(op, node, tensors):

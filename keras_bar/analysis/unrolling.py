@@ -2,11 +2,11 @@
 
 The `call` of a subclassed layer runs once on symbolic tensors, so that its
 sublayers and operations become visible. It is believed only if the graph then
-computes what the layer computes, in inference and in training.
+computes what the layer computes, with other weights too, in inference and in
+training.
 """
 
 import inspect
-import weakref
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from keras import tree
 
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
+from keras_bar.analysis import replaying
 from keras_bar.analysis.counting import is_known
 
 # Examples on which a graph is compared with its layer; and the sizes that are
@@ -23,9 +24,8 @@ EXAMPLES = 2
 SIZES = (16, 32, 64)
 # Largest difference, relative to the largest output.
 TOLERANCE = 1e-4
-
-# What was found for a layer, by the specification of its inputs.
-_KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+# By what part weights are changed for the comparison.
+CHANGE = 0.1
 
 
 class Opaque(Exception):
@@ -49,26 +49,17 @@ def unroll(layer, args, kwargs):
             place of every tensor.
 
     Returns:
-        A Functional `keras.Model` of the very sublayers. Its inputs are the
-        tensors among the arguments, nested as these if there is a single one.
+        A Functional `keras.Model` of the very sublayers, from the flat list of
+        these tensors to the layer's outputs.
 
     Raises:
         Opaque: If the layer cannot be unrolled.
     """
-    leaves = [x for x in tree.flatten((args, kwargs)) if _is_spec(x)]
-    others = tree.map_structure(
-        lambda x: None if _is_spec(x) else repr(x), (args, kwargs)
-    )
-    key = str([(tuple(x.shape), str(x.dtype)) for x in leaves] + [others])
-    known = _KNOWN.setdefault(layer, {})
-    if key not in known:
-        try:
-            known[key] = _unroll(layer, args, kwargs)
-        except Opaque as error:
-            known[key] = error
-    if isinstance(known[key], Opaque):
-        raise known[key]
-    return known[key]
+    _refuse_state(layer)
+    inner = _trace(layer, args, kwargs)
+    _refuse_modes(inner)
+    _verify(layer, inner, args, kwargs)
+    return inner
 
 
 def unroll_model(model, inputs=None):
@@ -89,16 +80,30 @@ def unroll_model(model, inputs=None):
         inputs = _built_for(model)
     elif not model.built:
         model(inputs)  # Builds it; the symbolic outputs are not needed.
-    return unroll(model, (inputs,), {})
+    _refuse_state(model)
+    inner = _trace(model, (inputs,), {}, nested=True)
+    _refuse_modes(inner)
+    _verify(model, inner, (inputs,), {})
+    return inner
 
 
 def _built_for(model):
     """The inputs for which a model was built, as `keras.KerasTensor`s."""
+    required = [
+        x.name
+        for x in inspect.signature(model.call).parameters.values()
+        if x.default is x.empty and x.kind is x.POSITIONAL_OR_KEYWORD
+    ]
+    if len({*required} - {"training", "mask"}) > 1:
+        raise Opaque(
+            f"its `call` takes {len(required)} arguments; a model has one, "
+            "which may be a list or a dict of tensors"
+        )
     shapes = keras_internals.build_shapes(model) if model.built else None
     if not shapes:
         raise Opaque(
-            "it is not built. Expected a model that was called once on a "
-            "batch, or its `inputs`"
+            "it is not built: call it once on a batch, or build it for a shape "
+            "with `model.build`"
         )
 
     def spec(shape):
@@ -120,20 +125,6 @@ def _is_spec(x):
     return isinstance(x, keras.KerasTensor)
 
 
-def _unroll(layer, args, kwargs):
-    _refuse_state(layer)
-    inner, traces = None, {}
-    accepts = "training" in inspect.signature(layer.call).parameters
-    for training in (None, True, False) if accepts else (None,):
-        found = _trace(layer, args, kwargs, training)
-        traces[training] = _skeleton(found, layer)
-        inner = inner or found
-        if traces[training] != traces[None]:
-            raise Opaque("its `call` takes another way in training")
-    _verify(layer, inner, args, kwargs)
-    return inner
-
-
 def _refuse_state(layer):
     """Raises `Opaque` for what a graph of sublayers would leave out."""
     inside = {
@@ -146,18 +137,26 @@ def _refuse_state(layer):
         raise Opaque(f"it has a variable of its own, {own[0].name!r}")
     if getattr(layer, "activity_regularizer", None) is not None:
         raise Opaque("it has an activity regularizer")
+    if isinstance(layer, keras.layers.Lambda):
+        captured = inspect.getclosurevars(layer.function)
+        for name, value in {**captured.nonlocals, **captured.globals}.items():
+            if isinstance(value, keras.Layer | keras.Variable):
+                raise Opaque(f"its function uses {name!r} from outside")
 
 
-def _trace(layer, args, kwargs, training):
-    """The Functional model of one symbolic call."""
+def _trace(layer, args, kwargs, nested=False):
+    """The Functional model of one symbolic call, with inputs as nested as the
+    first argument or flat."""
     inputs = []
 
     def symbolic(path, x):
         if not _is_spec(x):
             return x
-        key = path[-1] if isinstance(path[-1], str) else None
+        key = path[-1] if nested and isinstance(path[-1], str) else None
         tensor = keras.Input(
-            batch_shape=tuple(x.shape), dtype=x.dtype, name=key
+            batch_shape=tuple(x.shape),
+            dtype=x.dtype,
+            name=key and key.replace("/", "_"),
         )
         inputs.append(tensor)
         return _cast(tensor, layer)
@@ -167,37 +166,31 @@ def _trace(layer, args, kwargs, training):
         new_args, new_kwargs = tree.pack_sequence_as(
             (args, kwargs), [symbolic(path, x) for path, x in paths]
         )
-        if training is not None:
-            new_kwargs = {**new_kwargs, "training": training}
+        if "training" in inspect.signature(layer.call).parameters:
+            # The mode is that in which the graph will run, not the default.
+            new_kwargs.setdefault("training", None)
         try:
             outputs = layer.call(*new_args, **new_kwargs)
         except Exception as error:  # Whatever the user's code raises.
-            reason = str(error).strip().split("\n")[0]
             raise Opaque(
-                "its `call` does not run on symbolic tensors "
-                f"({type(error).__name__}: {reason[:200]})"
-            ) from error
+                f"its `call` does not run on symbolic tensors: {_first(error)}"
+            ) from None
         flat = tree.flatten(outputs)
-        if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
+        if not flat or not all(map(_is_spec, flat)):
             raise Opaque("its `call` returns something other than tensors")
+        if nested:
+            inputs = tree.pack_sequence_as(args[0], inputs)
         try:
-            nested = _nested(inputs, args, kwargs)
-            inner = keras.Model(nested, outputs, name=layer.name)
+            inner = replaying.functional(inputs, outputs, layer.name)
         except ValueError as error:
-            raise Opaque("its outputs do not follow from its inputs") from error
+            raise Opaque(
+                f"its `call` makes no graph of layers: {_first(error)}"
+            ) from None
     for operation in inner.operations:
         for leaves in keras_internals.arguments_of_calls(operation):
             if any(isinstance(x, keras.Variable) for x in leaves):
                 raise Opaque("its `call` computes with variables")
     return inner
-
-
-def _nested(inputs, args, kwargs):
-    """Flat inputs, nested like the one argument that holds them all, if it
-    holds nothing else."""
-    given = [x for x in (*args, *kwargs.values()) if x is not None]
-    holds_all = len(given) == 1 and len(tree.flatten(given)) == len(inputs)
-    return tree.pack_sequence_as(given[0], inputs) if holds_all else inputs
 
 
 def _cast(tensor, layer):
@@ -208,35 +201,20 @@ def _cast(tensor, layer):
     return tensor
 
 
-def _skeleton(model, layer):
-    """What a model computes, comparable: its operations and arguments."""
-    order: dict = {}
-    known = {id(x) for x in keras_internals.layers_inside(layer)}
-
-    def plain(x):
-        if isinstance(x, keras.KerasTensor):
-            return order.setdefault(id(x), len(order))
-        return repr(x)
-
-    found = []
-    for node in keras_internals.nodes_in_order(model):
-        op, arguments = node.operation, node.arguments
-        kwargs = {k: v for k, v in arguments.kwargs.items() if k != "training"}
-        # A layer without weights may be new in every call.
-        key = id(op) if id(op) in known else _attributes(op)
-        given = tree.map_structure(plain, (arguments.args, kwargs))
-        found.append((type(op).__name__, key, str(given)))
-        for x in node.outputs:
-            plain(x)
-    return found
-
-
-def _attributes(op):
-    """The settings of an operation or a layer, text."""
-    if isinstance(op, keras.Layer):
-        return str({**op.get_config(), "name": ""})
-    names = inspect.signature(type(op).__init__).parameters
-    return str({x: repr(getattr(op, x, None)) for x in names if x != "self"})
+def _refuse_modes(inner):
+    """Raises `Opaque` for a sublayer that is called in a mode of its own: a
+    Functional model runs all of its layers in the same."""
+    for node in keras_internals.nodes_in_order(inner):
+        mode = node.arguments.kwargs.get("training")
+        parameter = inspect.signature(node.operation.call).parameters.get(
+            "training"
+        )
+        if mode is not None and parameter and mode != parameter.default:
+            raise Opaque(
+                f"it calls {node.operation.name!r} with `training={mode}` in "
+                "any mode; pass its own `training`, and freeze a layer by its "
+                "attribute `trainable`"
+            )
 
 
 def _verify(layer, inner, args, kwargs):
@@ -251,8 +229,7 @@ def _verify(layer, inner, args, kwargs):
             failure = error
         if all(None not in x.shape[1:] for x in inner.inputs):
             break
-    reason = str(failure).strip().split("\n")[0]
-    raise Opaque(f"it does not run on random input ({reason[:200]})")
+    raise Opaque(f"it does not run on random input: {_first(failure)}")
 
 
 def _compare(layer, inner, args, kwargs, size):
@@ -269,29 +246,41 @@ def _compare(layer, inner, args, kwargs, size):
 
     args, kwargs = tree.map_structure(concrete, (args, kwargs))
     given = tree.pack_sequence_as(inner.input, flat)
+    # With other weights: what was computed from them while the layer was traced
+    # is a constant of the graph. Seeds stay, and what the layers update in the
+    # scopes is discarded, so that both draw the same noise.
+    changed = [
+        (x, _changed(x, rng))
+        for x in layer.variables
+        if keras.backend.is_float_dtype(x.dtype)
+    ]
     for training in (False, True):
-        # The scopes discard updates of batch statistics and seeds, so that
-        # both start from the same.
-        with keras.StatelessScope():
+        with keras.StatelessScope(state_mapping=changed):
             expected = layer(*args, **{**kwargs, "training": training})
-        with keras.StatelessScope():
+        with keras.StatelessScope(state_mapping=changed):
             found = inner(given, training=training)
-        for a, b in zip(
-            tree.flatten(expected), tree.flatten(found), strict=True
-        ):
-            a, b = (
-                ops.convert_to_numpy(ops.cast(x, "float32")) for x in (a, b)
+        pairs = zip(tree.flatten(expected), tree.flatten(found), strict=True)
+        if not all(_same(a, b) for a, b in pairs):
+            when = "training" if training else "inference"
+            raise Opaque(
+                "its `call` computes something else on symbolic tensors than "
+                f"on numbers, in {when}"
             )
-            scale = max(float(np.max(np.abs(a), initial=0.0)), 1e-6)
-            same = a.shape == b.shape and np.allclose(
-                a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True
-            )
-            if not same:
-                when = "training" if training else "inference"
-                raise Opaque(
-                    f"its `call` on symbolic tensors computes something else "
-                    f"than on numbers, in {when}"
-                )
+
+
+def _changed(variable, rng):
+    """Another value of a variable. A variance stays positive."""
+    value = ops.convert_to_numpy(ops.cast(variable, "float32"))
+    noise = CHANGE * rng.uniform(0.5, 1.0, value.shape)
+    return ops.cast(value * (1 + noise) + noise, variable.dtype)
+
+
+def _same(a, b):
+    a, b = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (a, b))
+    scale = max(float(np.max(np.abs(a), initial=0.0)), 1e-6)
+    return a.shape == b.shape and np.allclose(
+        a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True
+    )
 
 
 def _random(rng, shape, dtype):
@@ -300,3 +289,12 @@ def _random(rng, shape, dtype):
     if dtype.startswith(("int", "uint")):
         return rng.integers(0, 2, shape)  # Valid as indices of any table.
     return rng.normal(size=shape).astype("float32")
+
+
+def _first(error):
+    """The first sentence that says something, of an error of Keras's."""
+    text = str(error).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = [x.strip() for x in text.splitlines() if x.strip()]
+    told = [x for x in lines if not x.startswith("Exception encountered")]
+    line = (told or lines or [""])[0]
+    return f"{type(error).__name__}, {line[:200]}"

@@ -29,7 +29,7 @@ def expand(
     kept from removed channels depend on the old weights and are dropped.
 
     Args:
-        model: Functional or built Sequential `keras.Model` without gates, with
+        model: Built `keras.Model` without gates, with
             regular connectivity. The model stays unchanged.
         budget: Positive number, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.

@@ -43,7 +43,7 @@ def prune(
     `baselines.halvings`.
 
     Args:
-        model: Functional or built Sequential `keras.Model`, which stays
+        model: Built `keras.Model`, which stays
             unchanged.
         criterion: Function of `baselines.ChannelGroup` that returns a score per
             channel, such as `baselines.weight_magnitude`; see

@@ -1,6 +1,7 @@
 """Explains what was gated, what was not and why, and what compaction did."""
 
 import dataclasses
+import random
 import warnings
 
 import keras
@@ -114,10 +115,13 @@ def explain(model: keras.Model) -> Explanation:
     # does not matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        state = random.getstate()  # Of the seeds of what the user makes.
         try:
-            gated = trace.trace(gating.gate(model))
+            gated = trace.trace(gating.gate(model, seed=0))
         except ValueError:  # `gate` says why, once it is asked to.
             return found
+        finally:
+            random.setstate(state)
     least = _least_costs(CostModel(ChannelAnalysis(gated)))
     return dataclasses.replace(found, least=least)
 

@@ -119,11 +119,17 @@ class TeacherWatch(keras.callbacks.Callback):
         super().__init__()
         self._next = 4
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._next = 4
+
     def on_train_batch_end(self, batch, logs=None):
         # Reading costs a transfer from the device: not after every batch.
         if batch + 1 >= self._next:
             self._next *= 4
             self._read(EXAMPLES)
+
+    def on_test_begin(self, logs=None):
+        self._read(1)  # Keras resets all metrics before it evaluates.
 
     def on_epoch_end(self, epoch, logs=None):
         self._read(1)

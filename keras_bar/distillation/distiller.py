@@ -150,18 +150,19 @@ class Distiller(keras.distillation.Distiller):
         callbacks = bound.arguments.get("callbacks") or []
         watch = chance.TeacherWatch()
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(watch)
+            watch.set_model(self)
+            callbacks = callbacks.callbacks  # The user's, which `fit` uses.
         else:
-            bound.arguments["callbacks"] = [
-                *keras.tree.flatten(callbacks),
-                watch,
-            ]
+            callbacks = [*keras.tree.flatten(callbacks)]
+            bound.arguments["callbacks"] = callbacks
+        callbacks.append(watch)
         self.watches_teacher = True
         self.train_function = None  # The step is compiled with the check.
         try:
             return super().fit(*bound.args[1:], **bound.kwargs)
         finally:
             self.watches_teacher = False
+            callbacks.remove(watch)
 
     def get_metrics_result(self):
         """The metrics without the check, which counts for nobody else."""

@@ -362,6 +362,26 @@ def test_the_first_batches_decide(trained):
         np.testing.assert_array_equal(a, b)
 
 
+def test_few_batches_and_validation_data_that_are_no_arrays(trained):
+    teacher, x, y = trained
+    data = Shuffled(x, y)
+    (message,) = warnings_of(
+        distiller(broken(teacher)), data, validation_data=data
+    )
+    assert "for 32 of the examples" in message
+
+
+def test_a_list_of_callbacks_stays_the_users(trained):
+    teacher, x, y = trained
+    model = distiller(broken(teacher))
+    callbacks = keras.callbacks.CallbackList(
+        [keras.callbacks.LambdaCallback()], add_history=True, model=model
+    )
+    before = [*callbacks.callbacks]
+    assert len(warnings_of(model, Shuffled(x, y), callbacks=callbacks)) == 1
+    assert callbacks.callbacks == before
+
+
 def test_targets_that_are_no_classes_are_not_judged(trained):
     teacher, x, y = trained
     targets = np.random.default_rng(0).normal(size=(256, 3)).astype("float32")
