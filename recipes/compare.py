@@ -15,7 +15,7 @@ are in `tables.md`, the tables of the supplement's section 6, and in the figures
 `accuracy`, `volume` and `flops`, its Figures 6 and 8, the supplement's numbers
 dashed; `channels`, its Figure 1, and `flops_of_layers` show BAR's networks at
 all factors. What is done is not done again, and an experiment that was
-interrupted resumes after its last epoch. With the defaults there are 120
+interrupted resumes after its last epoch. With the defaults there are 132
 experiments, of some minutes each on one core, and the searches.
 """
 
