@@ -16,25 +16,33 @@ from tests.helpers.pruning import randomize
 pytestmark = pytest.mark.core
 
 
-@keras.saving.register_keras_serializable("tests")
-class Registered(layers.Layer):
+class Opaque(layers.Layer):
+    """A layer that stays whole, because it has a variable of its own."""
+
+    def build(self, input_shape):
+        self.factor = self.add_weight(shape=(), initializer="ones")
+
     def call(self, x):
-        return 2 * x
-
-
-class Unregistered(layers.Layer):
-    def call(self, x):
-        return 2 * x
+        return self.factor * x
 
 
 @keras.saving.register_keras_serializable("tests")
-class Applying(layers.Layer):
+class Registered(Opaque):
+    pass
+
+
+class Unregistered(Opaque):
+    pass
+
+
+@keras.saving.register_keras_serializable("tests")
+class Applying(Opaque):
     def __init__(self, function, **kwargs):
         super().__init__(**kwargs)
         self.function = function
 
     def call(self, x):
-        return self.function(x)
+        return self.function(super().call(x))
 
     def get_config(self):
         return {**super().get_config(), "function": self.function}
@@ -82,9 +90,8 @@ def test_what_is_registered_needs_no_warning(tmp_path):
 
 
 def test_registering_in_time_is_enough(tmp_path):
-    class Late(layers.Layer):
-        def call(self, x):
-            return 2 * x
+    class Late(Opaque):
+        pass
 
     with pytest.warns(UserWarning, match="Late"):
         small = keras_bar.compact(gated_with(Late()))
