@@ -225,11 +225,6 @@ def graph_of(sequential):
     return getattr(sequential, "_functional", None)
 
 
-def nodes_by_depth(model):
-    """Dict from depth, 0 at the outputs, to the nodes of a Functional model."""
-    return model._nodes_by_depth
-
-
 def structures(model):
     """Pair of the inputs and the outputs of a Functional model, nested."""
     return model._inputs_struct, model._outputs_struct

@@ -123,11 +123,8 @@ class Graph:
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
-        by_depth = keras_internals.nodes_by_depth(model)
-        for depth in sorted(by_depth, reverse=True):
-            for node in by_depth[depth]:
-                if not node.is_input:
-                    self._append(node, values, prefix, training)
+        for node in keras_internals.nodes_in_order(model):
+            self._append(node, values, prefix, training)
         return [values[id(x)] for x in model.outputs]
 
     def _append(self, keras_node, values, prefix, training):

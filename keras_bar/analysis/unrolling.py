@@ -40,23 +40,25 @@ def is_candidate(op):
     return isinstance(op, keras.layers.Lambda) or not is_known(op)
 
 
-def unroll(layer, args, kwargs):
+def unroll(layer, args, kwargs, nested=False):
     """The graph of a layer's call.
 
     Args:
         layer: Built `keras.Layer`, a subclassed `keras.Model` among them.
         args, kwargs: Arguments of the call, with a `keras.KerasTensor` in the
             place of every tensor.
+        nested: Whether the graph's inputs are nested like the first argument,
+            which then holds all of them.
 
     Returns:
-        A Functional `keras.Model` of the very sublayers, from the flat list of
-        these tensors to the layer's outputs.
+        A Functional `keras.Model` of the very sublayers, from these tensors, in
+        a flat list unless `nested`, to the layer's outputs.
 
     Raises:
         Opaque: If the layer cannot be unrolled.
     """
     _refuse_state(layer)
-    inner = _trace(layer, args, kwargs)
+    inner = _trace(layer, args, kwargs, nested)
     _refuse_modes(inner)
     _verify(layer, inner, args, kwargs)
     return inner
@@ -80,11 +82,7 @@ def unroll_model(model, inputs=None):
         inputs = _built_for(model)
     elif not model.built:
         model(inputs)  # Builds it; the symbolic outputs are not needed.
-    _refuse_state(model)
-    inner = _trace(model, (inputs,), {}, nested=True)
-    _refuse_modes(inner)
-    _verify(model, inner, (inputs,), {})
-    return inner
+    return unroll(model, (inputs,), {}, nested=True)
 
 
 def _built_for(model):
@@ -144,7 +142,7 @@ def _refuse_state(layer):
                 raise Opaque(f"its function uses {name!r} from outside")
 
 
-def _trace(layer, args, kwargs, nested=False):
+def _trace(layer, args, kwargs, nested):
     """The Functional model of one symbolic call, with inputs as nested as the
     first argument or flat."""
     inputs = []

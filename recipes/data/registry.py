@@ -38,7 +38,7 @@ class Dataset:
     # Raises what that would, from the path and whether broken ones are left
     # out, as far as it can be told at once.
     check: Callable
-    # Whose numbers in the supplement stand beside.
+    # The data set whose numbers in the supplement stand beside.
     published: str | None = "cifar10"
     count: int | None = None
     scale: float = 1.0

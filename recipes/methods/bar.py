@@ -51,7 +51,7 @@ def describe(history, metric, gated, data):
     return {
         # The accuracy in training mode, with the gates' noise.
         "stochastic": history["accuracy"][-1],
-        # Of the hard-pruned network, before any fine-tuning.
+        # The hard-pruned network's, before any fine-tuning.
         "pruned_train": data.accuracy(gated, "train"),
         "validation": history["val_accuracy"][-1],
         "pruned": data.accuracy(gated),

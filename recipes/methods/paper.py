@@ -7,12 +7,6 @@ TITLE = "BAR, as in the paper"
 REQUIREMENTS = ()
 
 
-def run(experiment, teacher, **settings):
-    """What `BudgetRegularizer.paper` does.
-
-    Args:
-        experiment: `Experiment`.
-        teacher: The full network.
-        **settings: Arguments of `PaperSettings`.
-    """
-    return bar.run(experiment, teacher, strength=PaperSettings(**settings))
+def run(experiment, teacher):
+    """What `BudgetRegularizer.paper` does."""
+    return bar.run(experiment, teacher, strength=PaperSettings())
