@@ -1,1 +1,1 @@
-"""Everything that follows a budget: callbacks, controls, costs, selection."""
+"""Pruning to a budget: callbacks, controls, marginal costs and selection."""

@@ -73,17 +73,17 @@ class AfterPruning(CallbackWrapper):
         self.callback.on_train_end(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._look()
+        self._check_gates()
         self.run("on_epoch_begin", epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
         began_unpruned = not self._pruned
-        self._look()
+        self._check_gates()
         if began_unpruned:  # The gates were fixed within this epoch.
             self.run("on_epoch_begin", epoch, None)
         self.run("on_epoch_end", epoch, logs)
 
-    def _look(self):
+    def _check_gates(self):
         _ = self.model  # On JAX this brings the variables up to date.
         self._pruned = all(gate.is_fixed for gate in self._gates)
 

@@ -1,8 +1,8 @@
 """The paper's control: a barrier in the loss.
 
-The supplement gives the noise (2-4), the sparsity loss (5), the transition (1)
-and where gates start (section 4), and they are computed as they stand there.
-`PaperSettings` has what it leaves open.
+The noise (equations 2 to 4), the sparsity loss (5), the transition (1) and the
+initial locations of the gates (section 4) are those of the supplement.
+`PaperSettings` holds the settings that the supplement leaves open.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from keras_bar.budget.controls import CENTER
 from keras_bar.budget.controls import Penalty
 from keras_bar.layers.hard_concrete_gate import check_inference
 
-# How far the paper's gates can move: 80 epochs of 781 steps on CIFAR-10, in
-# each of which Adam moves them by its learning rate, 1e-3.
+# Distance that the paper's gates can travel: Adam moves them by its learning
+# rate, 1e-3, in each of 80 epochs of 781 steps on CIFAR-10.
 TRAVEL = 80 * 781 * 1e-3
-# How far a gate moves in a step at most: Adam's momentum carries it on for ten
-# steps after the cost is within the budget again.
+# Maximum movement of a gate in one step. Adam's momentum keeps moving the gate
+# for about ten steps after the cost has returned to within the budget.
 FASTEST = 0.02
-# Location at which the strongest channel of a required gate is kept: P(z > 0)
-# is 0.99, so that the noise seldom severs the network.
+# Minimum location of the strongest channel of a required gate: P(z > 0) is
+# 0.99, so the noise rarely disconnects the network.
 KEPT = 3.0
 
 COUNTED = ("alive", "expected", "larger")
@@ -34,36 +34,36 @@ COUNTED = ("alive", "expected", "larger")
 
 @dataclasses.dataclass(frozen=True)
 class PaperSettings:
-    """What the supplement leaves open about the paper's control.
+    """Settings of the paper's control that the supplement leaves open.
 
     Args:
-        strength: Float, the factor lambda, for `L_S` in units of the metric.
-            The paper's is 1e-5.
-        samples: Float, what lambda is divided by. Keras's loss is the mean over
-            a batch, and the paper's batch has 64 samples; the public
-            reimplementation (A-LinCui) divides by the size of the batch, too.
-        counted: What the cost `V` in the barrier counts: `"alive"`, the
-            channels that are open more often than not, as in the paper;
-            `"expected"`, all, with the probability that they are open; or
-            `"larger"`, the larger of both, so that gates that hover where they
-            no longer count as alive do not please the barrier.
-        rate: Float, how many times faster than the optimizer the gates move;
-            or None: such that they can move as far in this training as in the
-            62,500 steps of the paper with Adam's 1e-3, but no slower than the
-            optimizer, and by no more than 0.02 in a step.
-        inference: The factor of inference, `"median"`, `"mean"` or
+        strength: Float, the factor lambda of `L_S`, which is in units of the
+            metric. 1e-5 in the paper.
+        samples: Float, the divisor of lambda. Keras's loss is the mean over a
+            batch, and the paper's batch has 64 samples; the public
+            reimplementation (A-LinCui) also divides by the batch size.
+        counted: String, the cost `V` in the barrier. `"alive"` counts the
+            channels that are open more often than not, as in the paper.
+            `"expected"` counts every channel with its keep probability.
+            `"larger"` is the larger of the two: gates that hover just below
+            the point where they count as alive do not satisfy the barrier.
+        rate: Float, the speed of the gates relative to the optimizer. None
+            chooses it such that the gates can travel as far in this training
+            as in the paper's 62,500 steps of Adam with 1e-3, but at least the
+            optimizer's speed and at most 0.02 per step.
+        inference: String, the inference factor: `"median"`, `"mean"` or
             `"louizos"`; see `layers.HardConcreteGate`.
-        push: Float, how many times as large as the gradients of the data loss
-            those of the penalty are at most, on average over the channels; or
-            None: as large as the barrier, clipped to 1e10, makes them. Adam
-            answers a single gradient that is larger than all others by orders
-            of magnitude with 30 times its usual step, and remembers its square
-            for 1,000 steps, so that what gates learn counts no more.
-        lead: Float, by what share of the steps the barrier looks ahead on
-            `b(t)`: it takes gates some steps to answer. 0 in the paper.
-        sharpness: Float, by how much the slope of the gates grows, around the
-            point where they close, until the budget arrives: an annealed
-            temperature. 1 leaves the noise as it is in the paper.
+        push: Float, the largest ratio of the penalty's gradients to those of
+            the data loss, on average over the channels. None leaves only the
+            barrier's own limit, 1e10. Adam answers a single gradient that is
+            orders of magnitude larger than all others with 30 times its usual
+            step, and keeps its square in the second moment for 1,000 steps, in
+            which the gradients of the data hardly move the gates.
+        lead: Float, the share of the steps by which the barrier looks ahead on
+            `b(t)`, because gates take some steps to respond. 0 in the paper.
+        sharpness: Float, the factor by which the slope of the gates grows,
+            around the point where they close, until the budget arrives: an
+            annealed temperature. 1 keeps the noise of the paper.
 
     Example:
 
@@ -107,21 +107,21 @@ class PaperSettings:
 
     @classmethod
     def make(cls, strength):
-        """Settings from a strength, or from themselves."""
+        """Returns the settings with a strength; settings stay unchanged."""
         return strength if isinstance(strength, cls) else cls(strength)
 
 
 class BarrierControl(Penalty):
     """The paper's control: a loss `lambda * f(V, a, b) * L_S`.
 
-    The strongest channel of every gate without which the network would fall
-    apart stays open, and the penalty does not push it: once a network is
-    severed, its `V` is 0 and there is no penalty any more.
+    The strongest channel of each gate that keeps the network connected stays
+    open and gets no penalty: `V` would be 0 in a disconnected network, and the
+    penalty would vanish.
 
     Args:
         budget: `controls.Budget`.
         settings: `PaperSettings`.
-        required: Dict from gate to how many of its channels stay open.
+        required: Dict from gate to the number of its channels that stay open.
     """
 
     def __init__(self, budget, settings, required):
@@ -132,8 +132,9 @@ class BarrierControl(Penalty):
         self.savings = budget.cost_model.savings(budget.metric)
 
     def begin(self, optimizer, resumes):
-        """Sets what gates do in inference, and how fast they move, from where
-        they are; a training that is resumed has the rate with its weights."""
+        """Sets the inference factor and the speed of the gates, and leaves
+        their locations unchanged. A resumed training has restored the speed
+        together with its weights."""
         for gate in self.gates:
             gate.inference = self.settings.inference
         if resumes:
@@ -155,7 +156,7 @@ class BarrierControl(Penalty):
         step = ops.cast(state.steps_done(), "float32")
         t = ops.clip(step / float(self.budget.steps), 0.0, 1.0)
         sharper = ops.power(float(self.settings.sharpness), t)
-        # The slope has this factor already, but for that of the last step.
+        # The slope already includes the growth of all earlier steps.
         growth = self.settings.sharpness ** (1.0 / self.budget.steps)
         under_way = ops.logical_and(step > 0.0, step <= self.budget.steps)
         moves = ops.logical_and(is_new, under_way)
@@ -167,14 +168,15 @@ class BarrierControl(Penalty):
         return loss
 
     def _offset(self, gate, slope, sharper):
-        """What to add to `slope * log_alpha`, `(channels,)`."""
+        """The offset added to `slope * log_alpha`, tensor `(channels,)`."""
         offset = CENTER * (1.0 - sharper)
         location = slope * ops.stop_gradient(gate.log_alpha) + offset
         missing = ops.maximum(KEPT - location, 0.0)
         return offset + ops.where(self._is_kept(gate), missing, 0.0)
 
     def _is_kept(self, gate):
-        """Which channels of a gate stay open, boolean tensor `(channels,)`."""
+        """Whether each channel has to stay open, boolean tensor
+        `(channels,)`."""
         log_alpha = ops.stop_gradient(ops.convert_to_tensor(gate.log_alpha))
         kept = self.required.get(gate, 0)
         if not kept:
@@ -186,28 +188,29 @@ class BarrierControl(Penalty):
         probabilities = {}
         for gate in self.gates:
             p = gate.probability()
-            # Closing it would save nothing: it stays open.
-            stays = ops.stop_gradient(p)
-            probabilities[gate] = ops.where(self._is_kept(gate), stays, p)
+            # A kept channel cannot close, so it gets no penalty.
+            constant = ops.stop_gradient(p)
+            probabilities[gate] = ops.where(self._is_kept(gate), constant, p)
         soft = self.budget.cost_model.soft(self.budget.metric, probabilities)
         strength = self.settings.strength / self.settings.samples
         factor = strength * self.barrier(state, soft)
         if self.settings.push is not None:
-            factor = ops.minimum(factor, self._largest(state))
+            factor = ops.minimum(factor, self._largest_factor(state))
         loss = factor * soft
-        # Once the budget has arrived the gates are fixed: a barrier that they
-        # touch would only drown the loss.
+        # The gates are fixed once the budget has arrived. A barrier that they
+        # touch would only drown the data loss.
         return ops.where(state.steps_done() < self.budget.steps, loss, 0.0)
 
-    def _largest(self, state):
-        """The largest `lambda * f`, scalar tensor: such that the gradients of
-        the penalty are what `push` allows beside those of the data loss, which
-        the gates saw in the last step."""
+    def _largest_factor(self, state):
+        """The largest `lambda * f`, scalar tensor. With it the ratio of the
+        penalty's gradients to those of the data loss, which the gates observed
+        in the last step, is `push`."""
         data, penalty = 0.0, 0.0
         for gate in self.gates:
-            # Its gradient is the next observation: nothing else may add to it.
+            # The optimizer stores the gradient of `observation` as the next
+            # observation, so the penalty must not contribute to it.
             seen = ops.stop_gradient(ops.convert_to_tensor(gate.observation))
-            # A loss scale that is too large is tried out and given up again.
+            # Dynamic loss scaling tries scales at which gradients overflow.
             seen = ops.where(ops.isfinite(seen), seen, 0.0)
             data += ops.sum(ops.sqrt(seen)) / state.loss_scale()
             p = ops.stop_gradient(gate.probability())
@@ -228,12 +231,12 @@ class BarrierControl(Penalty):
         return {"penalty": float(ops.convert_to_numpy(self.loss(state)))}
 
     def least_steps(self, optimizer):
-        """Those in which an optimizer that normalises gradients, as Adam does,
-        moves a gate from where it starts to where it closes."""
+        """Steps that an optimizer which normalises gradients, such as Adam,
+        needs to move a gate from its start to the point where it closes."""
         rate = self._learning_rate(optimizer)
         variable = self.gates[0].log_alpha
-        mover = keras_internals.optimizer_of(optimizer, variable)
-        if rate <= 0.0 or isinstance(mover, keras.optimizers.SGD):
+        own_optimizer = keras_internals.optimizer_of(optimizer, variable)
+        if rate <= 0.0 or isinstance(own_optimizer, keras.optimizers.SGD):
             return 0
         farthest = max(
             float(np.median(ops.convert_to_numpy(gate.location() - CENTER)))
@@ -243,7 +246,7 @@ class BarrierControl(Penalty):
         return math.ceil(max(farthest, 0.0) / rate)
 
     def _learning_rate(self, optimizer):
-        """The largest with which the optimizer moves the gates."""
+        """The largest learning rate of the gates while the budget moves."""
         return keras_internals.learning_rate(
             optimizer, self.gates[0].log_alpha, self.budget.steps
         )

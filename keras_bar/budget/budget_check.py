@@ -81,7 +81,7 @@ class BudgetCheck:
         )
 
     def floor(self):
-        """Text: the layers that hold the least cost."""
+        """Formats the layers that hold the least cost as a table."""
         rows: list[tuple] = [
             ("layer", "type", "channels", self.metric, "share")
         ]

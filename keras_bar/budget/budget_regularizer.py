@@ -24,17 +24,17 @@ class BudgetRegularizer(GateRegularizer):
     """Prunes a gated model to a budget during `fit`.
 
     The budget moves from the full cost to its final value along a sigmoidal
-    transition (supplement, section 1), and the gates are made to follow it in
-    the compiled training step. When it has arrived, all gates are fixed, the
-    model is within the budget and connected, and the rest of `fit` trains the
-    remaining network. `keras_bar.compact` builds the small network.
+    transition (supplement, section 1). A control in the compiled training step
+    makes the gates follow it. When the budget has arrived, all gates are fixed,
+    the model is within the budget and connected, and the rest of `fit` trains
+    the pruned network. `keras_bar.compact` builds the small network.
 
     The logs of every epoch hold the metric, such as `volume`, of the network if
     it were compacted now, and `budget`, the moving budget, both as fractions of
     the full cost. With `log_all=True` they also hold the other two of `volume`,
     `flops` and `params`; `expected`, the expected cost under the noise; and
-    `threshold`, by which the gates are pushed, or `penalty`, the added loss.
-    Callbacks that read them come after this one in the list.
+    `threshold`, which all scores are compared with, or `penalty`, the added
+    loss. Callbacks that read them must come after this one in the list.
 
     Only networks whose gates are fixed are pruned. To keep the best of them,
     wrap Keras's callbacks in `keras_bar.callbacks.AfterPruning`.
@@ -44,25 +44,26 @@ class BudgetRegularizer(GateRegularizer):
             or a number above 1, in units of the metric.
         metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
         steps: Integer, steps of the optimizer over which the budget moves; or
-            float in (0, 1], the fraction of all steps of `fit`. In the steps
-            after them the network settles, with its channels decided.
-        hardness: Float, hardness `d` of the transition; 0 is the line.
-        strength: None, or the factor lambda of the paper's penalty, or
-            `keras_bar.callbacks.PaperSettings` with it; see `paper`. By default
-            a threshold tracks the budget instead; see
+            float in (0, 1], the fraction of all steps of `fit`. The remaining
+            steps train the network with its final channels.
+        hardness: Float, hardness `d` of the transition; 0 is a straight line.
+        strength: None, the factor lambda of the paper's penalty, or
+            `keras_bar.callbacks.PaperSettings`; see `paper`. By default a
+            threshold follows the budget instead; see
             `keras_bar.budget.controls.ThresholdControl`.
         undecided_fraction: Pair of floats, the share of the expected cost
             whose gates are undecided, at the start and at the end.
         initial_logit: Float, `logit P(z > 0)` at the start.
-        cost_exponent: Float, how much faster channels that cost more close:
-            0 treats all alike, 1 in proportion to their cost. More than 1 is
-            right where few channels remain: what closing one costs once the
-            others have learned to do its work grows less than its importance.
-        log_all: Boolean, whether the logs have every entry. Defaults to False.
+        cost_exponent: Float, the exponent of the marginal cost in the ranking
+            of channels: 0 ranks by importance alone, 1 by importance per cost.
+            More than 1 suits networks with few remaining channels: once the
+            others have learned to do its work, the loss from closing a channel
+            grows less than in proportion to its importance.
+        log_all: Boolean, whether to log all entries. Defaults to False.
 
     Raises:
         FloatingPointError: During `fit`, if the loss or a weight becomes NaN.
-            No gate is fixed by it.
+            No gate is fixed then.
         ValueError: Before the first step, if the model has no gates or was
             pruned already, a second regularizer takes part, the number of
             steps is unknown, or the budget is not positive, above the full
@@ -128,10 +129,10 @@ class BudgetRegularizer(GateRegularizer):
         strength: float = 1e-5,
         **kwargs,
     ) -> "BudgetRegularizer":
-        """The control of the paper: its barrier penalty in the loss.
+        """Prunes with the paper's control, a barrier penalty in the loss.
 
         Args:
-            budget, metric: As of the class.
+            budget, metric: See the class.
             strength: Float, the factor lambda.
             **kwargs: Settings that the paper leaves open, the arguments of
                 `keras_bar.callbacks.PaperSettings`; and further arguments of
@@ -233,7 +234,7 @@ class BudgetRegularizer(GateRegularizer):
         )
 
     def opened(self, gate):
-        if self._progress.settles:  # It is trained with from now on.
+        if self._progress.settles:  # The rest of `fit` trains the channel.
             return 1.0
         # Batch normalization saw the mean of a reopened channel under the
         # noise; at 1 the channel could drown the others.

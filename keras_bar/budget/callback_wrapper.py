@@ -23,7 +23,7 @@ class CallbackWrapper(keras.callbacks.Callback):
 
     @property
     def async_safe(self):
-        """Whether Keras may go on while the callback sees a batch."""
+        """Whether Keras may continue while the callback handles a batch."""
         hooks = ("on_train_batch_end", "on_test_batch_end")
         base = keras.callbacks.Callback
         return getattr(self.callback, "async_safe", False) or all(

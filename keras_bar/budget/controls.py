@@ -1,8 +1,8 @@
 """How a budget acts on the gates, inside the compiled training step.
 
-Both controls see all gates once per step, after the noise of the step was
-drawn. They read and write variables only, so they work in a compiled `fit`, on
-every replica alike, and are resumed with the weights.
+Both controls act on all gates once per step, after the noise of the step was
+drawn. They only read and write variables, so they work in a compiled `fit`,
+behave the same on every replica, and resume with the weights.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ CENTER = hard_concrete.BETA * math.log(
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """The budget, and the network that it holds for.
+    """A budget and the network that it limits.
 
     Attributes:
         cost_model: `CostModel` of the gated network.
@@ -67,93 +67,96 @@ class Budget:
 
 
 class Penalty:
-    """A control that is a loss and nothing else.
+    """A control that only adds a loss.
 
     Args:
-        gates: The gates it acts on.
+        gates: The gates that it acts on.
     """
 
     def __init__(self, gates):
         self.gates = list(gates)
 
     def start(self, state):
-        """Prepares the gates before the first step: what they learn alone
-        counts, whatever drove them before."""
+        """Prepares the gates before the first step: resets what another control
+        has set, so that only their weights count."""
         state.threshold.assign(0.0)
         for gate in self.gates:
             gate.reset_drive()
 
     def begin(self, optimizer, resumes):
-        """Nothing: the gates move as the optimizer moves them."""
+        """Does nothing, because only the optimizer moves the gates."""
 
     def __call__(self, state, is_new=True):
         """The loss, a scalar tensor.
 
         Args:
             state: `BudgetState`.
-            is_new: Boolean tensor, whether this is the first time that the
-                network runs in a step of the optimizer.
+            is_new: Boolean tensor, whether the network runs for the first time
+                in the current step of the optimizer.
         """
         raise NotImplementedError
 
     def logs(self, state):
-        """Entries of the logs: the loss that is added at present."""
+        """Log entries, dict from name to float: the loss added now."""
         return {"penalty": float(ops.convert_to_numpy(self(state)))}
 
     def least_steps(self, optimizer):
-        """How many steps it takes at least."""
+        """Minimum number of steps that the control needs."""
         return 0
 
 
 class ThresholdControl:
     """Moves one threshold for all gates so that the cost follows the budget.
 
-    The pull on the gates is applied beside the optimizer, as decoupled weight
-    decay is: Adam normalises the size of every gradient away, and a penalty
-    inside of it moves all gates alike and too late. Every channel has a score,
+    The pull on the gates acts beside the optimizer, like decoupled weight
+    decay: Adam divides a gradient by its size, so a penalty in the loss moves
+    all gates alike, and too late. Every channel has a score,
 
-        log_alpha + 1/2 log(importance / marginal_cost^cost_exponent),
+        log_alpha + 1/2 log(importance / marginal_cost^cost_exponent).
 
-    where the importance estimates the loss expected from closing it (see
-    `layers.hard_concrete_gate.multiply_observed`) and the marginal cost of the
-    channel is that in a network narrowed to the moving budget
-    (`MarginalCosts`), so that channels rank by benefit per cost. The location
-    is `slope * (score - threshold)` around the point where it closes. Each step
+    The importance estimates the loss expected from closing the channel (see
+    `layers.hard_concrete_gate.multiply_observed`). The marginal cost is the
+    cost of the channel in a network narrowed to the moving budget
+    (`MarginalCosts`), so channels rank by benefit per cost. The location of a
+    channel is `slope * (score - threshold)` around the point where it closes.
+    In each step
 
     - the threshold takes a fraction of the Newton step that brings both the
-      expected and the hard cost within the moving budget. It falls only where
-      the expected cost is far below: channels are whole, and to use a budget
-      to the last unit the threshold would open and close one for ever;
-    - the slope grows or falls such that of the expected cost the share whose
-      gates are undecided, `mean 4 p (1 - p)`, follows a schedule that ends
-      near 0. At the end the noise has no say any more: expected and hard cost
-      agree.
+      expected and the hard cost within the moving budget. It falls only if the
+      expected cost is far below the budget: channels are indivisible, and a
+      threshold that used the whole budget would open and close one of them
+      forever;
+    - the slope changes such that the undecided share of the expected cost,
+      `mean 4 p (1 - p)`, follows a schedule that ends near 0. At the end the
+      noise has no influence: expected and hard cost agree.
 
-    The strongest channels of gates without which the network would fall apart
+    The strongest channels of the gates that keep the network connected
     (`required_gates`) stay open.
 
     Args:
         budget: `Budget`.
         initial_logit: Float, `logit P(z > 0)` of the gates at the start.
         undecided_fraction: Pair of floats, the undecided share of the expected
-            cost at start and end; each gate weighted with the marginal cost of
-            its channels.
-        cost_exponent: Float, the weight of a channel's cost: 1 ranks by
+            cost at the start and at the end. Each gate is weighted by the
+            marginal cost of its channels.
+        cost_exponent: Float, the exponent of the marginal cost: 1 ranks by
             benefit per cost, 0 by benefit.
-        required_gates: Dict from gate to how many of its channels stay open.
+        required_gates: Dict from gate to the number of its channels that stay
+            open.
     """
 
     THRESHOLD_GAIN = 0.3
     SLOPE_GAIN = 0.1
     SLOPES = (0.3, 1000.0)
     MEMORY = 0.99
-    # In fewer steps the cost exceeds b(t) by up to 0.06 (100 steps) or 0.1 (75)
-    # of the full cost, in 200 by 0.03 (`tests/helpers/tiny.py`, Adam, 1/2).
+    # The cost exceeds b(t) by up to 0.1 of the full cost with 75 steps, by 0.06
+    # with 100 and by 0.03 with 200 (`tests/helpers/tiny.py`, Adam, 1/2).
     LEAST_STEPS = 200
-    # The cost lags behind what it follows; this share of the steps ahead.
+    # The cost lags behind the moving budget, so the control looks ahead by this
+    # share of the steps.
     LEAD = 0.01
-    # Between these shares of the moving budget the expected cost rests; the
-    # hard one must be within the last.
+    # The threshold rests while the expected cost is between the shares `USED`
+    # of the moving budget and the hard cost is at most the share `HARD`.
     USED = (0.88, 0.98)
     HARD = 0.99
 
@@ -186,7 +189,8 @@ class ThresholdControl:
             gate.importance.assign(np.zeros(gate.channels))
 
     def begin(self, optimizer, resumes):
-        """Nothing: the threshold moves the gates, not the optimizer."""
+        """Does nothing, because the threshold does not depend on the
+        optimizer."""
 
     def __call__(self, state, is_new=True):
         budget, step = self.budget, state.steps_done()
@@ -204,7 +208,7 @@ class ThresholdControl:
         gap = self._gap(share, hard, step)
         # d share / d threshold = -slope * sum(marginal_cost p (1 - p))
         newton = gap / (slope * undecided / 4.0)
-        # Once the budget has arrived the gates are fixed, and do not follow.
+        # The gates are fixed once the budget has arrived.
         moves = ops.logical_and(is_new, step < budget.steps)
         move = ops.where(moves, self.THRESHOLD_GAIN * newton, 0.0)
         threshold = state.threshold + move
@@ -218,23 +222,27 @@ class ThresholdControl:
             )
 
     def _saliency_per_cost(self, log_costs, scale):
-        """Benefit per cost of every channel, `(channels,)` per gate: half the
-        logarithm, 0 on average over the network.
+        """Half the logarithm of saliency per cost, with mean 0 over the
+        network.
 
         Args:
-            log_costs: Dict from gate to scalar tensor.
+            log_costs: Dict from gate to the logarithm of its marginal cost, a
+                scalar tensor.
             scale: Scalar tensor, the loss scale under which the importances
-                were observed; 0 if they have been seen before.
+                were observed; 0 if they have been counted before.
+
+        Returns:
+            Dict from gate to tensor `(channels,)`.
         """
         saliency_per_cost = {}
-        for gate, log_price in log_costs.items():
+        for gate, log_cost in log_costs.items():
             before = ops.convert_to_tensor(gate.importance)
             seen = ops.convert_to_tensor(gate.observation)
-            # A loss scale that is too large is tried out and given up again.
+            # Dynamic loss scaling tries scales at which gradients overflow.
             seen = ops.where(ops.isfinite(seen), seen, 0.0)
-            # It is a square of gradients.
+            # The observation is a square of gradients.
             seen = seen / ops.square(ops.maximum(scale, 1e-15))
-            # A closed channel shows nothing: it keeps what was seen last.
+            # A closed channel has no observation and keeps its importance.
             importance = ops.where(
                 ops.logical_and(seen > 0.0, scale > 0.0),
                 self.MEMORY * before + (1 - self.MEMORY) * seen,
@@ -242,7 +250,7 @@ class ThresholdControl:
             )
             gate.importance.assign(importance)
             saliency_per_cost[gate] = 0.5 * (
-                ops.log(importance + 1e-30) - self.cost_exponent * log_price
+                ops.log(importance + 1e-30) - self.cost_exponent * log_cost
             )
         mean = sum(
             self.weights[g] * ops.mean(m) for g, m in saliency_per_cost.items()
@@ -250,7 +258,7 @@ class ThresholdControl:
         return {g: m - mean for g, m in saliency_per_cost.items()}
 
     def _offset(self, gate, slope, margin):
-        """What to add to `slope * log_alpha`, `(channels,)`."""
+        """The offset added to `slope * log_alpha`, tensor `(channels,)`."""
         offset = CENTER + slope * margin
         kept = self.required_gates.get(gate, 0)
         if not kept:
@@ -261,9 +269,9 @@ class ThresholdControl:
         return ops.where(location >= weakest, offset + missing, offset)
 
     def _next_slope(self, step, probabilities, log_costs):
-        """The slope that brings the undecided part of the cost nearer to its
-        schedule, and that part, at least what the schedule wants, as a fraction
-        of the full cost."""
+        """Returns the slope that moves the undecided part of the cost towards
+        its schedule; and that part, or its scheduled value if that is larger,
+        as a fraction of the full cost."""
         t = ops.cast(step, "float32") / float(self.budget.steps)
         first, last = self.undecided_fraction
         wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
@@ -275,7 +283,8 @@ class ThresholdControl:
             )
             return sum(parts) / self.budget.full_cost
 
-        # All that is open; of a product every factor counts.
+        # The schedule is a share of the open part. If a cost is a product, each
+        # of its factors contributes to both parts.
         wanted = wanted * part(lambda p: p)
         undecided = part(lambda p: 4.0 * p * (1.0 - p))
         gap = ops.log(ops.maximum(undecided, 1e-6 * wanted) / wanted)
@@ -285,20 +294,20 @@ class ThresholdControl:
         return slope, ops.maximum(undecided, wanted)
 
     def logs(self, state):
-        """Entries of the logs."""
+        """Log entries, dict from name to float."""
         return {"threshold": float(state.threshold.numpy())}
 
     def least_steps(self, optimizer):
-        """How many steps it takes at least to follow a budget."""
+        """Minimum number of steps in which the cost can follow a budget."""
         return self.LEAST_STEPS
 
     def _gap(self, share, hard, step):
-        """By how much the cost is too high, or too low if negative; fractions
-        of the full cost, as the expected `share` and the `hard` one."""
+        """Excess of the cost, or its deficit if negative. This, the expected
+        cost `share` and the `hard` cost are fractions of the full cost."""
         ahead = step + int(self.LEAD * self.budget.steps)
         limit = self.budget.moving(ahead) / self.budget.full_cost
-        # While the budget is no constraint, open gates keep some noise, and
-        # learn.
+        # While the budget is no constraint, the expected cost stays at its
+        # initial value: open gates keep some noise, and learn.
         open_share = ops.sigmoid(float(self.initial_logit))
         least, most = (ops.minimum(x * limit, open_share) for x in self.USED)
         excess = ops.maximum(share - most, hard - self.HARD * limit)

@@ -19,17 +19,16 @@ BINS = 20
 class GateHistoryLogger(keras.callbacks.Callback):
     """Writes a histogram of `P(z > 0)` per gate, after every epoch.
 
-    `keras_bar.reports.plot_gates` draws it. The file is JSON: a dict from the
-    number of the epoch, from 1 on, to a dict from the gate's name to how many
-    of its channels are in each of 20 equal bins from 0 to 1. A resumed run
-    appends.
+    `keras_bar.reports.plot_gates` draws it. The file holds a JSON dict from
+    epoch number, starting at 1, to a dict from gate name to the counts of its
+    channels in 20 equal bins from 0 to 1. A resumed run appends.
 
     Args:
         path: Path of the file. Its folder must exist.
 
     Raises:
         ValueError: If the file cannot be written, or exists and is not a
-            history of gates; in `fit`, if the model has no gates.
+            gate history; in `fit`, if the model has no gates.
 
     Example:
 
@@ -56,7 +55,7 @@ class GateHistoryLogger(keras.callbacks.Callback):
         if not all(x.isdecimal() for x in self.epochs):
             raise files.DamagedFileError(
                 f"{self.path} is not a history of gates and cannot be "
-                "continued. Expected numbers of epochs as its keys, or a path "
+                "continued. Expected epoch numbers as its keys, or a path "
                 f"without a file. Received: {[*self.epochs][:3]}"
             )
 
@@ -81,7 +80,7 @@ class GateHistoryLogger(keras.callbacks.Callback):
 def _checked(path):
     if not isinstance(path, str | os.PathLike):
         raise ValueError(
-            "Invalid file of a history. Expected its path. "
+            "Invalid path of a gate history. Expected a string or a path. "
             f"Received: path={path!r}"
         )
     files.check_writable(path)

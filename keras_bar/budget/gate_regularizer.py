@@ -27,14 +27,14 @@ class GateRegularizer(keras.callbacks.Callback):
     A subclass makes the control, a function of the model's `BudgetState` that
     runs once per step, within the compiled step, and returns a loss or None;
     see `keras_bar.budget.controls`. This class finds the gates, installs the
-    control, resumes an interrupted training, and fixes the gates: once the
-    control has had its steps, or when `fit` ends.
+    control, resumes an interrupted training, and fixes the gates after the
+    control's last step, or when `fit` ends.
 
     Args:
         steps: Integer, steps of the optimizer in which the control acts; or
             float in (0, 1], the fraction of all steps of `fit`; or None, to its
             end.
-        log_all: Boolean, whether the logs have every entry, or those in
+        log_all: Boolean, whether to log all entries, or only those in
             `brief_logs`.
 
     Example:
@@ -77,21 +77,21 @@ class GateRegularizer(keras.callbacks.Callback):
 
     @property
     def brief_logs(self):
-        """Names of the entries of the logs that progress is judged by."""
+        """Names of the log entries that show the progress of pruning."""
         return ("volume", "penalty")
 
     def make_control(self, steps):
-        """The control.
+        """Creates the control.
 
         Args:
-            steps: Integer, the steps in which it acts; infinite where they are
-                not known.
+            steps: Integer, the steps in which it acts; infinite if they are
+                unknown.
 
         Returns:
-            Function of `BudgetState` with the methods `start(state)`, to be
-            called before the first step, `begin(optimizer, resumes)`, once the
-            number of steps is known, `logs(state)`, a dict from name to float,
-            and `least_steps(optimizer)`, how many it needs.
+            Function of `BudgetState` with the methods `start(state)`, called
+            before the first step; `begin(optimizer, resumes)`, called once the
+            number of steps is known; `logs(state)`, a dict from name to float;
+            and `least_steps(optimizer)`, the minimum number of steps.
         """
         raise NotImplementedError
 
@@ -99,20 +99,20 @@ class GateRegularizer(keras.callbacks.Callback):
         """Raises a ValueError if this regularizer cannot prune the model."""
 
     def limit(self):
-        """Metric and cost that the network is pruned to, or None."""
+        """Metric and budget to which the network is pruned, or None."""
         return None
 
     def alive(self, cost_model):
-        """Dict from gate to its channels that live now, booleans
-        `(channels,)`."""
+        """Dict from gate to its alive channels, booleans `(channels,)`."""
         return alive_masks(cost_model.gates)
 
     def choose(self, cost_model, masks):
-        """Which channels live when the gates are fixed.
+        """Chooses the channels that stay when the gates are fixed.
 
         Args:
             cost_model: `CostModel`.
-            masks: Dict from gate to booleans `(channels,)`, those alive now.
+            masks: Dict from gate to booleans `(channels,)`, the channels that
+                are alive now.
 
         Returns:
             Dict like `masks`.
@@ -120,7 +120,7 @@ class GateRegularizer(keras.callbacks.Callback):
         return selection.connected(cost_model, masks)
 
     def opened(self, gate):
-        """The factor at which a dead channel is opened."""
+        """Factor of the reopened channels of a gate."""
         return 1.0
 
     def is_finished(self, cost_model):
@@ -129,7 +129,7 @@ class GateRegularizer(keras.callbacks.Callback):
         return False
 
     def measure(self, cost_model):
-        """Further entries of the logs, a dict from name to float."""
+        """Further log entries, a dict from name to float."""
         return {}
 
     def announce(self):
@@ -148,8 +148,8 @@ class GateRegularizer(keras.callbacks.Callback):
         self._progress = Progress()
         # The step was compiled without this control, or with another one.
         model.train_function = None
-        # Weights that another callback restores when `fit` begins come later
-        # than this, and are kept.
+        # Another callback may restore weights when `fit` begins, which is
+        # later. Those are kept.
         self._before = [x.numpy() for x in self._remembered()]
         self._steps_before = self._steps_done()
         self._state.start()
@@ -183,7 +183,7 @@ class GateRegularizer(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._undo_outside_of_fit()
-        self._settle_if_due()  # Validation shall see the remaining network.
+        self._settle_if_due()  # Validate the network that remains.
 
     def on_predict_begin(self, logs=None):
         self._undo_outside_of_fit()
@@ -215,17 +215,17 @@ class GateRegularizer(keras.callbacks.Callback):
         _ = self.model  # On JAX this brings the variables up to date.
         if not self._progress.has_started:  # No epoch was left to train.
             self._begin(self.params.get("epochs") or 0)
-        # Another callback may have restored weights from before.
+        # Another callback may have restored earlier weights.
         if not self._is_fixed():
             self._fix_gates()
         self._progress.phase = Phase.FINISHED
         self._state.control = None
-        # The step without the control is compiled anew.
+        # Compile the step again, without the control.
         self.model.train_function = None
 
     def _begin(self, epoch):
-        """Starts at an epoch, or resumes there an interrupted training, whose
-        number of steps came with the weights."""
+        """Starts at an epoch, or resumes an interrupted training there, whose
+        number of steps was restored with its weights."""
         interrupted = self._steps_before > 0 and not self._steps_done()
         if epoch and interrupted:
             self._restore()
@@ -235,7 +235,7 @@ class GateRegularizer(keras.callbacks.Callback):
             raise ValueError(
                 "This model was pruned already: every gate is fixed. Expected "
                 "gates that can learn; to prune further, gate the compact "
-                f"model anew. Received: {self._model_name!r}"
+                f"model again. Received: {self._model_name!r}"
             )
         optimizer = self.model.optimizer
         batches = keras_internals.batches_per_step(optimizer)
@@ -249,7 +249,7 @@ class GateRegularizer(keras.callbacks.Callback):
         self._state.limit = self.limit()
         self._first_iteration = int(ops.convert_to_numpy(optimizer.iterations))
         self._control.begin(optimizer, resumes=done > 0)
-        # A control may choose what gates do in inference.
+        # A control may choose the inference factor of the gates.
         self.model.test_function = None
         if self._progress.phase is Phase.TRACKING and total > done:
             least = self._control.least_steps(optimizer)
@@ -268,10 +268,10 @@ class GateRegularizer(keras.callbacks.Callback):
         }
 
     def _settle_if_due(self):
-        """Fixes the gates once the control has had its steps."""
+        """Fixes the gates after the control's last step."""
         if self._progress.may_settle():
             _ = self.model  # On JAX this brings the variables up to date.
-            if self._progress.look(self._steps_done()):
+            if self._progress.update(self._steps_done()):
                 self._fix_gates()
 
     def _is_fixed(self):
@@ -288,7 +288,8 @@ class GateRegularizer(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def _disarmed_by_nan(self):
-        """Removes the control if training ends here, as Keras calls no hook."""
+        """Removes the control if NaN ends the training, because Keras then
+        calls no further hook."""
         try:
             yield
         except FloatingPointError:
@@ -314,7 +315,8 @@ class GateRegularizer(keras.callbacks.Callback):
             x.assign(value)
 
     def _undo_outside_of_fit(self):
-        """Keras calls `set_model` for `evaluate` and `predict`, too."""
+        """Undoes `set_model`, which Keras also calls in `evaluate` and
+        `predict`."""
         if not self._progress.has_started:
             self._restore()
 
@@ -322,7 +324,7 @@ class GateRegularizer(keras.callbacks.Callback):
         return int(ops.convert_to_numpy(self._state.steps_done()))
 
     def _remembered(self):
-        """The variables in which a control remembers what it did."""
+        """List of the variables that hold the state of a control."""
         gates = self._cost_model.gates
         return [
             self._state.step,

@@ -5,18 +5,19 @@ import functools
 import numpy as np
 from keras import ops
 
-# From the full network to one that is a hundredth as wide.
+# From the full network down to one with 1/100 of its widths.
 KEEP_PROBABILITIES = np.geomspace(1.0, 0.01, 13)
 
 
 class MarginalCosts:
     """The marginal costs of channels in a network narrowed to a total cost.
 
-    In the full network a 1x1 shortcut costs a tenth of the 3x3 convolution
-    beside it and less, in one narrowed to 1/256 of the FLOPs a third: marginal
-    costs follow the budget. They do not follow the gates one by one: if two
-    convolutions follow each other, a narrow second one would make the first
-    cheap and open it, which would make the second expensive and close it.
+    The ratios of marginal costs change as a network becomes narrower. A 1x1
+    shortcut costs a tenth, or less, of the 3x3 convolution beside it in the
+    full network, but a third of it in a network narrowed to 1/256 of the FLOPs.
+    Marginal costs therefore follow the budget. They do not follow individual
+    gates: of two consecutive convolutions, a narrow second one would make the
+    first cheap and open it, which would make the second expensive and close it.
 
     Args:
         cost_model: `CostModel`.
@@ -29,8 +30,8 @@ class MarginalCosts:
 
     @functools.cached_property
     def _known(self):
-        """Logarithms of the costs, as fractions of the full one, rising; and
-        dict from gate to those of its marginal costs."""
+        """Logarithms of the costs, as ascending fractions of the full cost; and
+        a dict from gate to the logarithms of its marginal costs."""
         rows = [
             self.cost_model.marginal_costs(self.metric, x)
             for x in reversed(KEEP_PROBABILITIES)

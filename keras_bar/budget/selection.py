@@ -1,4 +1,4 @@
-"""Which channels stay: sets that are within budget and connected."""
+"""Selection of channels: sets that are within a budget and connected."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from keras_bar.budget.budget_check import BudgetCheck
 from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
 
-# The share of a budget from which on it counts as used.
+# Minimum share of a budget that counts as well used.
 WELL_USED = 0.95
 
 # Maximum number of layers that a warning names.
@@ -20,7 +20,7 @@ MOST_NAMED = 8
 
 
 def check_metric(metric):
-    """Raises a ValueError unless there is such a cost."""
+    """Raises a ValueError for an unknown metric."""
     if metric not in METRICS:
         raise ValueError(
             "Unknown metric. Expected one of "
@@ -47,7 +47,7 @@ def target_cost(cost_model, metric, budget, name):
         metric: `"volume"`, `"flops"` or `"params"`.
         budget: Float in (0, 1], a fraction of the full cost; or a number above
             1, in units of the metric.
-        name: String, what to call the model in errors.
+        name: String, the name of the model in errors.
 
     Returns:
         Number.
@@ -78,7 +78,7 @@ def target_cost(cost_model, metric, budget, name):
 def check_budget(
     model: keras.Model, budget: float, metric: str = "volume"
 ) -> BudgetCheck:
-    """Says whether a gated model can be pruned to a budget, before training.
+    """Checks whether a gated model can be pruned to a budget, before training.
 
     Args:
         model: `keras.Model` made by `keras_bar.gate`.
@@ -87,9 +87,9 @@ def check_budget(
         metric: `"volume"`, `"flops"` or `"params"`.
 
     Returns:
-        A `BudgetCheck`. Its `least` is what the smallest connected network
-        costs: one channel in every gate that must not close. Where `possible`
-        is False, `BudgetRegularizer` would refuse the budget.
+        A `BudgetCheck`. Its `least` is the cost of the smallest connected
+        network, which has one channel in every gate that must not close. If
+        `possible` is False, `BudgetRegularizer` would refuse the budget.
 
     Raises:
         ValueError: If the model has no gates, the budget or the metric is
@@ -115,7 +115,7 @@ def check_budget(
     cost_model = CostModel(ChannelAnalysis(trace(model)))
     if not cost_model.gates:
         raise ValueError(
-            "The model has no gates, so that nothing of it can be left out. "
+            "The model has no gates, so nothing in it can be pruned. "
             "Expected a model made by `keras_bar.gate`. "
             f"Received: {model.name!r}"
         )
@@ -130,8 +130,8 @@ def _budget_check(cost_model, metric, target):
 
 
 def least_costs(cost_model):
-    """Dict from metric to the cost of the smallest connected network found,
-    for the metrics that are known whatever the size of the input."""
+    """Dict from metric to the cost of the smallest connected network found, for
+    the metrics that do not depend on an unknown input size."""
     return {
         metric: smallest_cost(cost_model, metric)
         for metric in METRICS
@@ -140,12 +140,12 @@ def least_costs(cost_model):
 
 
 def warn_uncounted(cost_model, metric, name):
-    """Warns if a budget leaves out what some layers compute.
+    """Warns if a budget does not count the computation of some layers.
 
     Args:
         cost_model: `CostModel`.
         metric: The metric of the budget.
-        name: String, what to call the model.
+        name: String, the name of the model.
     """
     if metric == "flops" and cost_model.uncounted:
         warnings.warn(
@@ -167,7 +167,7 @@ def check_known_size(cost_model, metric, name):
 
 
 def in_units(cost_model, metric, budget):
-    """A budget in units of its metric, be it possible or not."""
+    """A budget in units of its metric, possible or not."""
     return budget * cost_model.full[metric] if budget <= 1 else budget
 
 
@@ -177,18 +177,18 @@ def is_number(x):
 
 
 def required_gates(cost_model, metric="flops"):
-    """Gates that must not close entirely, lest the network fall apart.
+    """Gates that keep the network connected, and must not close entirely.
 
-    Whole gates are closed one after the other, the costliest first, as long
-    as a path from the input to every output is left.
+    The search closes whole gates, the costliest first, as long as a path from
+    the input to every output remains.
 
     Args:
         cost_model: `CostModel`.
-        metric: `"volume"`, `"flops"` or `"params"`: what is to be saved.
+        metric: `"volume"`, `"flops"` or `"params"`, the cost to save.
 
     Returns:
-        Dict from gate to the number of its channels that shall stay open; one
-        in each of them suffices to keep the network connected.
+        Dict from gate to the number of its channels that must stay open. One
+        per gate suffices to keep the network connected.
     """
     masks = {gate: _first(gate, 1) for gate in cost_model.gates}
     costs = {
@@ -234,9 +234,9 @@ def strongest(cost_model, metric, target, scores):
 
     Returns:
         Dict from gate to booleans `(channels,)`: all channels above some
-        score, and of those below it what still fits, if that leaves much of
-        the budget unused. The strongest channel of every lifeline is among
-        them if the network would not be connected otherwise.
+        score; and if they leave much of the budget unused, those below it that
+        still fit. The strongest channel of every required gate is included if
+        the network would otherwise be disconnected.
     """
     ranks = _rank(scores)
     masks = _largest(cost_model, metric, target, ranks)
@@ -246,21 +246,21 @@ def strongest(cost_model, metric, target, scores):
         masks = _largest(cost_model, metric, target, ranks)
     cost = cost_model.hard(masks)[metric]
     if cost > target or not cost_model.analysis.is_connected(masks):
-        # The strongest channels do not go together; these do.
+        # The strongest channels exceed the budget or are not connected.
         masks = smallest(cost_model, metric)
     return _fill(cost_model, metric, target, ranks, masks)
 
 
 def connected(cost_model, masks):
-    """A set of channels that leaves a path open.
+    """A set of channels that keeps the network connected.
 
     Args:
         cost_model: `CostModel`.
         masks: Dict from gate to booleans `(channels,)`, the channels wanted.
 
     Returns:
-        Dict like `masks`: these channels, and if the network would fall apart
-        with them, those of the `smallest` network, too.
+        Dict like `masks`: these channels, and if they do not connect the
+        network, also those of the `smallest` network.
     """
     if cost_model.analysis.is_connected(masks):
         return masks
@@ -272,13 +272,13 @@ def completed(cost_model, metric, target, scores, masks):
     """A set of channels that is within a budget and uses it.
 
     Args:
-        cost_model, metric, target, scores: As of `strongest`.
+        cost_model, metric, target, scores: See `strongest`.
         masks: Dict from gate to booleans `(channels,)`, the channels wanted.
 
     Returns:
-        Dict like `masks`: these channels, if they are within the budget and
-        connected, and where much of it is unused the strongest others that
-        fit; otherwise the `strongest`.
+        Dict like `masks`: if these channels are within the budget and
+        connected, they and the strongest others that fit until the budget is
+        well used; otherwise the `strongest`.
     """
     within = cost_model.hard(masks)[metric] <= target
     if within and cost_model.analysis.is_connected(masks):
@@ -287,18 +287,19 @@ def completed(cost_model, metric, target, scores, masks):
 
 
 def _rank(scores):
-    """Dict from gate to the places of its channels in the order of all. Equal
-    scores get different places; those that are no numbers come first."""
+    """Dict from gate to the ranks of its channels among all channels. Equal
+    scores get different ranks; NaN ranks lowest."""
     flat = np.concatenate([*scores.values()])
     flat = np.where(np.isnan(flat), -np.inf, flat)
-    places = np.empty(len(flat))
-    places[np.argsort(flat, kind="stable")] = np.arange(len(flat))
+    ranks = np.empty(len(flat))
+    ranks[np.argsort(flat, kind="stable")] = np.arange(len(flat))
     ends = np.cumsum([len(x) for x in scores.values()])
-    return dict(zip(scores, np.split(places, ends[:-1]), strict=True))
+    return dict(zip(scores, np.split(ranks, ends[:-1]), strict=True))
 
 
 def _largest(cost_model, metric, target, scores):
-    """Bisects the number of channels kept: costs grow with the set."""
+    """Masks of the most channels of highest score within the budget, found by
+    bisection, because the cost grows with the set."""
     ordered = np.sort(np.concatenate([*scores.values()]))[::-1]
     low, high = 0, len(ordered)  # Keeping `low` fits; `high + 1` never does.
     while low < high:
@@ -310,7 +311,7 @@ def _largest(cost_model, metric, target, scores):
 
 def _fill(cost_model, metric, target, scores, masks):
     """Opens channels that still fit, the strongest first, until the budget is
-    used well: in a small network one channel may be a large part of it."""
+    well used. In a small network one channel can be a large part of it."""
     cost = cost_model.hard(masks)[metric]
     closed = [
         (score, gate, i)
@@ -330,7 +331,8 @@ def _fill(cost_model, metric, target, scores, masks):
 
 
 def _above(scores, threshold):
-    """Masks of the channels at or above a score; infinite ones always stay."""
+    """Masks of the channels at or above a score. Channels of infinite score
+    always stay."""
     return {
         gate: (x >= threshold) | np.isposinf(x) for gate, x in scores.items()
     }

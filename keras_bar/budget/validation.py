@@ -16,7 +16,7 @@ MANY = 5
 
 
 def check_steps(steps):
-    """Raises a ValueError unless it is a number of steps, or a fraction."""
+    """Raises a ValueError for an invalid number or fraction of steps."""
     whole = isinstance(steps, int | np.integer) and steps >= 1
     fraction = isinstance(steps, float) and 0 < steps <= 1
     if isinstance(steps, bool) or not (whole or fraction):
@@ -28,7 +28,7 @@ def check_steps(steps):
 
 
 def check_transition(hardness, strength):
-    """Raises a ValueError for a wrong transition or strength of the penalty."""
+    """Raises a ValueError for an invalid hardness or strength."""
     if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(
             "Invalid hardness of the transition. Expected a number of 0 "
@@ -39,7 +39,7 @@ def check_transition(hardness, strength):
 
 
 def check_tracking(undecided_fraction, initial_logit, cost_exponent):
-    """Raises a ValueError for wrong settings of `ThresholdControl`."""
+    """Raises a ValueError for invalid settings of `ThresholdControl`."""
     pair = (
         isinstance(undecided_fraction, tuple | list)
         and len(undecided_fraction) == 2
@@ -64,7 +64,8 @@ def check_tracking(undecided_fraction, initial_logit, cost_exponent):
 
 
 def find_gated(model):
-    """The gated network in a model: itself, a part, or a distiller's student.
+    """Finds the gated network in a model: the model itself, a nested model, or
+    a distiller's student.
 
     Args:
         model: `keras.Model`.
@@ -79,8 +80,8 @@ def find_gated(model):
     while stack:
         candidate = stack.pop()
         if isinstance(candidate, keras.distillation.Distiller):
-            # Not its layers: they include models that share the student's
-            # layers to extract features, and a teacher that may have gates.
+            # Do not search its layers: they include feature extractors, which
+            # share the student's layers, and a teacher that may have gates.
             stack.append(candidate.student)
         elif isinstance(candidate, keras.Model):
             if _is_gated(candidate):
@@ -89,7 +90,7 @@ def find_gated(model):
     raise ValueError(
         "The model has no gates to prune. Expected a model made by "
         "`keras_bar.gate`; one made by `keras_bar.compact` is finished, gate "
-        f"it anew to prune further. Received: {model.name!r}"
+        f"it again to prune further. Received: {model.name!r}"
     )
 
 
@@ -128,12 +129,12 @@ def check_length(steps, total, least):
 
     Args:
         steps: Steps in which the budget moves.
-        total: All steps of `fit`; infinite where they are unknown.
+        total: All steps of `fit`; infinite if they are unknown.
         least: The number of steps that the control needs.
     """
     if steps > total:
         warnings.warn(
-            f"The budget moves within {steps} steps, of which `fit` has "
+            f"The budget moves within {steps} steps, but `fit` only has "
             f"{total}. Expected no more `steps` than those of `fit`. The "
             "training is too short for the budget to arrive: the weakest "
             "channels will be closed when it ends.",
@@ -154,8 +155,8 @@ def check_loss(logs, epoch):
     loss = logs.get("loss")
     if loss is not None and np.isnan(loss):
         raise FloatingPointError(
-            f"The loss of epoch {epoch + 1} is NaN, and no gate was fixed by "
-            "it. Expected a finite loss: a smaller learning rate, `clipnorm`, "
+            f"The loss of epoch {epoch + 1} is NaN, so no gate was fixed. "
+            "Expected a finite loss: a smaller learning rate, `clipnorm`, "
             "or data without NaN may help. "
             f"Received: loss={float(loss)}"
         )
@@ -170,15 +171,15 @@ def check_finite(model):
     ]
     if broken:
         raise FloatingPointError(
-            "Weights are NaN or infinite, so the gates cannot be fixed by "
-            "them. Expected finite weights: a smaller learning rate, "
+            "Weights are NaN or infinite, so no gate was fixed. "
+            "Expected finite weights: a smaller learning rate, "
             "`clipnorm`, or data without NaN may help. "
             f"Received: {_shortened(broken)}"
         )
 
 
 def _shortened(names):
-    """Names for an error message."""
+    """Formats names for an error message, and counts those left out."""
     rest = f" and {len(names) - MANY} more" if len(names) > MANY else ""
     return ", ".join(map(repr, names[:MANY])) + rest
 
