@@ -52,8 +52,8 @@ def _draw_densities(axes, log_alpha):
         log_alpha,
     )
     atoms = {
-        0: 1 - _numbers(hard_concrete.probability_alive, log_alpha),
-        1: _numbers(hard_concrete.probability_one, log_alpha),
+        0: 1 - _to_numpy(hard_concrete.probability_alive, log_alpha),
+        1: _to_numpy(hard_concrete.probability_one, log_alpha),
     }
     top = 1.6 * max(hard.max(), *atoms.values())
     for place, mass in atoms.items():
@@ -86,12 +86,12 @@ def _draw_quantiles(axes, log_alpha):
 
 def _draw_both(axes, x, binary, hard, log_alpha):
     """Draws a function of both distributions; returns the hard one's values."""
-    values = _numbers(binary, x, log_alpha)
+    values = _to_numpy(binary, x, log_alpha)
     axes.plot(x, values, color=_BINARY, linestyle="--", label="binary concrete")
-    values = _numbers(hard, x, log_alpha)
+    values = _to_numpy(hard, x, log_alpha)
     axes.plot(x, values, color=_HARD, label="hard concrete")
     return values
 
 
-def _numbers(function, *arguments):
+def _to_numpy(function, *arguments):
     return ops.convert_to_numpy(function(*arguments))

@@ -52,7 +52,7 @@ def plot_flops(
     axes.set_xlabel("FLOPs, % of the full network's")
     axes.grid(axis="x", **plotting.GRID)
     axes.set_axisbelow(True)
-    # The legend stands above the axes, where no bars can be.
+    # The legend is above the axes, where it covers no bars.
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     plotting.save(figure, path)
 

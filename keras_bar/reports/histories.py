@@ -1,4 +1,4 @@
-"""Reads what trainings have written down."""
+"""Reads the logs of trainings from files."""
 
 import os
 import pathlib
@@ -13,11 +13,12 @@ def read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
         path: Path of the file, which may be missing.
 
     Returns:
-        Dict from log to its values, one per epoch, like `history` of what `fit`
-        returns; an empty one if there is no file.
+        Dict from the name of a log to its values, one per epoch, like the
+        attribute `history` of what `fit` returns; empty if there is no file.
 
     Raises:
-        keras_bar.files.DamagedFileError: If the file is no JSON object.
+        keras_bar.files.DamagedFileError: If the file does not hold a JSON
+            object.
 
     Example:
 

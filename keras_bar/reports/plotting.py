@@ -121,7 +121,7 @@ def plot_channels(costs: dict[str, Cost], path: str | os.PathLike[str]) -> None:
     axes.set_ylabel("channels")
     _draw_blocks(axes, blocks)
     _mark_removed(axes, blocks, networks.values())
-    # The legend stands above the block names, where no bars can be.
+    # The legend is above the block names, where it covers no bars.
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
     save(figure, path)
 
@@ -199,7 +199,7 @@ def _mark_removed(axes, blocks, networks):
 
 
 def shade(index, count):
-    """Colour of network `index` of `count`, which differ in lightness."""
+    """Colour of network `index` of `count`; the colours differ in lightness."""
     import matplotlib
 
     if count == 1:
@@ -208,13 +208,13 @@ def shade(index, count):
 
 
 def new_figure(width, height):
-    """Creates a figure with axes of a size in inches."""
+    """Creates a figure with axes of the given size in inches."""
     figure, (axes,) = new_panels(1, 1, width, height)
     return figure, axes
 
 
 def new_panels(count, columns, width, height):
-    """Creates a figure with a list of axes, each of a size in inches."""
+    """Creates a figure with a list of axes, each of the given size in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -238,8 +238,8 @@ def new_panels(count, columns, width, height):
 
 
 def save(figure, path):
-    """Writes a figure in the format of the suffix, `.png` by default. Several
-    processes may write the same file."""
+    """Writes a figure in the format of the path's suffix, `.png` by default.
+    Several processes may write the same file."""
     path = pathlib.Path(path)
     if not path.suffix:
         path = path.with_suffix(".png")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-# Per key of a dict of results: heading, format, and whether less is better, so
-# that the comparison is a factor.
+# Heading, format, and whether less is better, by the key of a result. If less
+# is better, a comparison is a factor, and otherwise a difference.
 _COLUMNS = {
     "accuracy": ("accuracy", "{:.2%}", False),
     "volume": ("volume", "{:,}", True),

@@ -21,7 +21,7 @@ def measure_latency(
     """Measures the latency of predictions.
 
     Times `predict_on_batch`, which is compiled, on one batch of noise, from
-    NumPy array to NumPy array. The models take turns, so that other load of the
+    NumPy array to NumPy array. The models take turns, so that other load on the
     machine affects all of them alike, and the median ignores outliers.
 
     Args:
@@ -67,8 +67,8 @@ def measure_files(
         paths: Dict from a label to the path of a `.keras` file.
 
     Returns:
-        Dict from label to a dict, as `comparison_table` takes it, without
-        accuracies.
+        Dict from label to a dict in the form that `comparison_table` takes,
+        without accuracies.
 
     Example:
 

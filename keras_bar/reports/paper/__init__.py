@@ -51,7 +51,7 @@ def curves(dataset: str, metric: str) -> list[Curve]:
 
     Args:
         dataset: `"cifar10"`, `"cifar100"`, `"mio_tcd"` or `"tiny_imagenet"`.
-        metric: `"volume"` or `"flops"`, whose factor places an accuracy.
+        metric: `"volume"` or `"flops"`, whose factor is the key of an accuracy.
 
     Returns:
         List of `keras_bar.reports.Curve`, one per method.
@@ -79,8 +79,8 @@ def nearest(
     Args:
         dataset: See `curves`.
         method: String, the supplement's name of the method.
-        factor: Float, by which the metric is reduced; of the F-trained BAR and
-            the volume, by which the narrowed network with its FLOPs is.
+        factor: Float, the reduction of the metric. For the volume of the
+            F-trained BAR it is that of the narrowed network of equal FLOPs.
         metric: `"volume"` or `"flops"`.
 
     Returns:
