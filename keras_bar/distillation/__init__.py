@@ -1,4 +1,4 @@
-"""Knowledge distillation, complete where that of Keras is not."""
+"""Knowledge distillation, with the parts that Keras's own lacks."""
 
 from keras_bar.distillation.distiller import Distiller
 from keras_bar.distillation.losses import FeatureDistillation

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_bar.distillation import probabilities
 
-# Number of examples that are checked, and the batch size.
+# Number of examples to check, and the batch size.
 EXAMPLES = 128
 BATCH = 32
 
@@ -16,7 +16,7 @@ BATCH = 32
 class TeacherCheck(keras.metrics.Metric):
     """Compares a teacher's answers with a constant one, the class frequencies.
 
-    A metric, so that the check sees the answers that a training computes
+    The check is a metric, so that it sees the answers that a training computes
     anyway, on any backend and for data that must not be read twice. It judges
     an output if its labels are classes, or distributions over classes.
 
@@ -43,8 +43,9 @@ class TeacherCheck(keras.metrics.Metric):
         ]
 
     def _add_sums(self, i, classes, kind):
-        """Variables of one output: sums over the examples of their classes, of
-        the cross-entropy and of what is no class; None if it has no classes."""
+        """Dict of the variables of one output: the sums over the examples of
+        class distributions, cross-entropies and invalid labels. None if the
+        output has no classes."""
         if not classes or classes < 2 or kind == probabilities.SIGMOID:
             return None
         shapes = {"classes": (classes,), "loss": (), "invalid": ()}
@@ -92,9 +93,8 @@ class TeacherCheck(keras.metrics.Metric):
             count = round(classes.sum())
             present = np.count_nonzero(classes > 0.5)
             if invalid or 2 * present <= min(len(classes), count):
-                continue  # No classes, or too few of them to judge by.
-            # One example is added to each class, because the examples may lack
-            # it.
+                continue  # The labels are invalid, or have too few classes.
+            # Add one example per class, because the examples may lack some.
             frequencies = (classes + 1) / (classes + 1).sum()
             constant = -np.sum(classes * np.log(frequencies)) / count
             if loss / count < constant:
@@ -113,7 +113,7 @@ class TeacherCheck(keras.metrics.Metric):
 
 
 class TeacherWatch(keras.callbacks.Callback):
-    """Reads a distiller's `TeacherCheck` once it has seen enough examples."""
+    """Reads a distiller's `TeacherCheck` after it has seen enough examples."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ class TeacherWatch(keras.callbacks.Callback):
         self._next = 4
 
     def on_train_batch_end(self, batch, logs=None):
-        # Reading costs a transfer from the device: not after every batch.
+        # Do not read after every batch: reading transfers from the device.
         if batch + 1 >= self._next:
             self._next *= 4
             self._read(EXAMPLES)
@@ -227,8 +227,8 @@ def _ask(teacher, x):
 
 
 def _as_distributions(y, answer):
-    """Labels as distributions `(examples, classes)`, and which of them are
-    valid, `(examples,)`; or None if their shape is not that of labels."""
+    """Labels as distributions `(examples, classes)`, and whether each of them
+    is valid, `(examples,)`; or None if they do not have the shape of labels."""
     y, answer = ops.convert_to_tensor(y), ops.convert_to_tensor(answer)
     classes, places = answer.shape[-1], tuple(answer.shape[1:-1])
     shape = tuple(y.shape[1:])

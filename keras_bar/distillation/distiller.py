@@ -113,7 +113,7 @@ class Distiller(keras.distillation.Distiller):
             )
         self.teacher_check = chance.TeacherCheck(teacher, student)
         # Whether the training compares the teacher's answers, and whether that
-        # or the check of arrays has begun before.
+        # comparison or the check of arrays has already been done.
         self.watches_teacher = self._chance_checked = False
         # A built distiller can be restored by `BackupAndRestore`, together with
         # its optimizer. It has no variables of its own to build.
@@ -126,8 +126,8 @@ class Distiller(keras.distillation.Distiller):
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
         distiller_checks.check_compile_loss(loss, self.student)
-        # Keras's distiller hides the loss from its base class, and so disables
-        # all that `keras.Model` does with it.
+        # Keras's distiller hides the loss from its base class, which disables
+        # everything that `keras.Model` does with it.
         keras.Model.compile(self, optimizer, loss, metrics=metrics, **kwargs)
 
     def compile_from_config(self, config):
@@ -146,12 +146,12 @@ class Distiller(keras.distillation.Distiller):
         return super().fit(*args, **kwargs)
 
     def _fit_watching(self, bound):
-        """Fits, and compares the teacher's answers on the way."""
+        """Fits, and compares the teacher's answers during training."""
         callbacks = bound.arguments.get("callbacks") or []
         watch = chance.TeacherWatch()
         if isinstance(callbacks, keras.callbacks.CallbackList):
             watch.set_model(self)
-            callbacks = callbacks.callbacks  # The user's, which `fit` uses.
+            callbacks = callbacks.callbacks  # The list that `fit` uses.
         else:
             callbacks = [*keras.tree.flatten(callbacks)]
             bound.arguments["callbacks"] = callbacks
@@ -165,7 +165,7 @@ class Distiller(keras.distillation.Distiller):
             callbacks.remove(watch)
 
     def get_metrics_result(self):
-        """The metrics without the check, which counts for nobody else."""
+        """The metrics without the check, which is internal."""
         result = super().get_metrics_result()
         result.pop(self.teacher_check.name, None)
         return result

@@ -180,7 +180,7 @@ def weighted_mean(loss, target, output, sample_weight=None):
 
 
 def with_rank(weights, rank):
-    """Weights with `rank` axes, of which the first is that of the samples."""
+    """Weights with `rank` axes; the first is the axis of the samples."""
     weights = ops.convert_to_tensor(weights, dtype="float32")
     while len(weights.shape) > rank:
         weights = ops.mean(weights, axis=-1)

@@ -154,7 +154,7 @@ def _logits_of(outputs, kind):
     logarithms = ops.log(ops.maximum(ops.cast(outputs, "float32"), SMALLEST))
     if kind == SOFTMAX:
         return logarithms
-    # Only the values can tell.
+    # Only the values reveal the kind.
     return ops.where(
         are_probabilities(outputs), logarithms, ops.cast(outputs, "float32")
     )
