@@ -1,6 +1,7 @@
-"""Data sets of the paper that tensorflow-datasets does not have, as streams.
+"""The data sets of the paper, for tensorflow-datasets and as streams.
 
-Importing this package registers them: `tfds.load("tiny_imagenet")`.
+Importing this package registers those that tensorflow-datasets lacks:
+`tfds.load("tiny_imagenet")`.
 """
 
 from keras_bar.datasets.mio_tcd import MioTcd

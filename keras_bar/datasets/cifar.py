@@ -41,7 +41,7 @@ def _check_files(folder, info):
         size = path.stat().st_size if path.exists() else 0
         if not size or size % record:
             raise ValueError(
-                f"{path} is missing or cut. Expected images of {record} "
+                f"{path} is missing or truncated. Expected images of {record} "
                 f"bytes. Received: {size} bytes"
             )
 

@@ -107,7 +107,7 @@ class Reader:
             image = pillow.open(io.BytesIO(data)).convert("RGB")
             if decode is not None:
                 decode(data)
-        except Exception as error:  # Two decoders raise many kinds.
+        except Exception as error:  # The decoders raise errors of many types.
             # Pillow's errors end with the address of the stream.
             self.broken[path.name] = str(error).split(" <")[0]
             return None
@@ -126,7 +126,7 @@ class Reader:
             Dict from the names of the files that were left out to the reasons.
 
         Raises:
-            ValueError: If files could not be read, and are refused.
+            ValueError: If files could not be read and the config refuses them.
         """
         if self.broken and not self.config.skip:
             names = list(self.broken)

@@ -21,7 +21,7 @@ CLASSES = (
     "work_van",
 )
 SIZE = 128
-# One in this many images of each class belongs to the test set.
+# One out of this many images of each class belongs to the test set.
 HELD_OUT = 10
 
 

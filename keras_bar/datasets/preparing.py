@@ -124,7 +124,7 @@ def check_available(
     folder = sources.around(source, folder)
     if skip_broken and not source.files:
         raise ValueError(
-            f"The images of {name} are not files of their own. Expected "
+            f"The images of {name} are not separate files. Expected "
             "skip_broken=False. Received: skip_broken=True"
         )
     builders = _make_builders(name, folder, skip_broken)
@@ -135,12 +135,12 @@ def check_available(
 
 
 def _make_builders(name, folder, skip_broken):
-    """The builders that can be read once prepared; `prepare` prepares the first
-    one."""
+    """The builders whose prepared data are accepted; `prepare` prepares the
+    first one."""
     source, build = SOURCES[name], BUILDERS[name]
     found = sources.find(source, folder)
     if source.files:
-        # A complete data set has nothing to leave out.
+        # A complete data set is accepted because it has nothing to skip.
         configs = ["readable", "complete"] if skip_broken else ["complete"]
         return [build(data_dir=folder, config=x, source=found) for x in configs]
     extracted = build(data_dir=folder, source=found)

@@ -65,8 +65,8 @@ SOURCES = {
 
 
 def around(source, folder):
-    """The folder of the data sets; users may also name the archive in it, or
-    the extracted folder."""
+    """The folder of the data sets. Users may instead pass the archive or the
+    extracted folder in it."""
     folder = pathlib.Path(folder).expanduser()
     if folder.name in (source.extracted, source.archive):
         return folder.parent

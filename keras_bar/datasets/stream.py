@@ -1,8 +1,8 @@
 """Images of tensorflow-datasets, as a stream of augmented batches.
 
-The stream is a `tf.data` one and not Grain's: the images are written and
-decoded by TensorFlow anyway, and `fit` under a `tf.distribute` strategy splits
-a batch between hosts for a `tf.data.Dataset` only.
+The stream uses `tf.data`, not Grain: TensorFlow writes and decodes the images
+anyway, and `fit` under a `tf.distribute` strategy only splits batches between
+hosts for a `tf.data.Dataset`.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from keras_bar import files
 
 # Decoded images up to this size, in bytes, are kept in memory.
 MEMORY = 4 * 2**30
-# So many are shuffled together where they are not.
+# Size of the shuffle buffer, in images, if they are not kept in memory.
 SHUFFLED = 50_000
-# Pixels around an image, of which a random part is cut away again.
+# Border in pixels, padded around an image before the random crop.
 PAD = 4
-# Standard deviations below this are those of a channel that is constant.
+# Minimum standard deviation, for channels that are constant.
 LEAST = 1e-3
 
 
@@ -30,27 +30,26 @@ class Stream:
     """Training and test images of a data set, for `Model.fit`.
 
     Images are `(height, width, channels)`, normalized per channel by the mean
-    and the standard deviation of the training images. Those are written to a
-    file beside the data set. Training images are cut from the images with a
-    border of 4 pixels, and half of them are flipped. Their order, and what is
-    cut, depend on a seed and the epoch only, so that a resumed training sees
-    what an uninterrupted one would have seen.
+    and the standard deviation of the training images, which are stored in a
+    file beside the data set. Training images are padded by 4 pixels, cropped at
+    random, and flipped with probability 1/2. Their order and augmentation
+    depend only on a seed and the epoch, so that a resumed training sees the
+    same images as an uninterrupted one.
 
     Args:
-        builder: `tfds.core.DatasetBuilder`, prepared, with the splits `"train"`
+        builder: Prepared `tfds.core.DatasetBuilder` with the splits `"train"`
             and `"test"` of images and labels.
-        count: Integer, with how many images to train, or None for all.
-        batch_size: Integer.
-        validation: Integer, how many test images to validate with at most.
+        count: Integer, the number of training images, or None for all.
+        batch_size: Integer, images per batch.
+        validation: Integer, the maximum number of test images to validate with.
 
     Attributes:
-        steps: Integer, batches per epoch; images that do not fill one are left
-            out.
-        validation: What `fit` takes as `validation_data`.
+        steps: Integer, batches per epoch; an incomplete last batch is dropped.
+        validation: `tf.data.Dataset`, the argument `validation_data` of `fit`.
         left_out: List of the names of images that could not be read.
 
     Raises:
-        ValueError: If there are fewer images than asked for.
+        ValueError: If the data set has fewer than `count` training images.
 
     Example:
 
@@ -60,7 +59,7 @@ class Stream:
     >>> builder = datasets.prepare("mio_tcd", "data")
     Downloading and preparing ...
     >>> stream = datasets.Stream(builder, batch_size=16)
-    mean and deviation of the training images
+    computing the mean and the deviation of the training images
     >>> batches = stream.batches(seed=0)
     >>> model = keras.Sequential([
     ...     keras.Input((128, 128, 3)),
@@ -80,7 +79,7 @@ class Stream:
     >>> accuracy = stream.accuracy(model)
     """
 
-    # Every epoch cuts and flips the images in another way.
+    # Whether all epochs have the same images: augmentation differs.
     repeats = False
 
     def __init__(
@@ -96,8 +95,8 @@ class Stream:
         self.count = available if count is None else count
         if not 0 < self.count <= available:
             raise ValueError(
-                "There are fewer images than asked for. Expected at most "
-                f"{available}. Received: {count}"
+                "Invalid number of training images. Expected 1 to "
+                f"{available}. Received: count={count}"
             )
         self.tests = splits["test"].num_examples
         self._validated = min(validation, self.tests)
@@ -106,19 +105,19 @@ class Stream:
         self._train = self._read(f"train[:{self.count}]")
         if self._in_memory:
             self._train = self._train.cache()
-            # Filled now: `fit` starts iterators that it does not finish, and
-            # with several hosts these have left parts of a cache behind.
+            # Fill the cache now: `fit` does not finish all iterators that it
+            # starts, which on several hosts has left partial caches behind.
             self._train.reduce(0, lambda count, _: count + 1).numpy()
         self.mean, self.deviation = self._statistics()
 
     @property
     def steps(self):
-        """Batches per epoch; images that do not fill one are left out."""
+        """Batches per epoch; an incomplete last batch is dropped."""
         return self.count // self.batch_size
 
     @property
     def validation(self):
-        """What `fit` validates on after every epoch."""
+        """The argument `validation_data` of `fit`."""
         data = self._normalized(self._read("test")).batch(self.batch_size)
         data = _of_length(data.prefetch(2), -(-self.tests // self.batch_size))
         return data.take(-(-self._validated // self.batch_size))
@@ -131,12 +130,12 @@ class Stream:
         return [name for split in splits for name in split]
 
     def batches(self, seed: int | list[int]) -> "Epochs":
-        """Returns the training images in an order of a seed."""
+        """Returns the training batches, shuffled and augmented by a seed."""
         return Epochs(self, seed)
 
     def accuracy(self, model: keras.Model, split: str = "test") -> float:
-        """Returns the fraction of a split's images that a network of logits
-        gets right."""
+        """Returns the fraction of a split's images that a model, which returns
+        logits, classifies correctly."""
         raw = self._train if split == "train" else self._read("test")
         images = (
             self._normalized(raw).batch(self.batch_size).map(lambda x, y: x)
@@ -146,21 +145,21 @@ class Stream:
         return float(np.mean(np.argmax(logits, -1) == labels))
 
     def sample(self, count: int) -> np.ndarray:
-        """Returns the first training images."""
+        """Returns the first `count` training images, normalized."""
         data = self._normalized(self._train.take(count)).batch(count)
         return next(data.as_numpy_iterator())[0]
 
     def checksum(self) -> str:
-        """Returns a string that tells other images from these."""
+        """Returns a string that identifies the images."""
         name = self.builder.info.name.removeprefix("extracted_")
         return f"{name} {self.count} {self.tests}"
 
     def epoch(self, seed, epoch):
-        """The training images of an epoch, in batches: their order, and what
-        is cut from them, depend on two integer tensors and nothing else."""
+        """The training batches of an epoch. The order and the augmentation
+        depend only on the seed and the epoch, two integer tensors."""
         buffer = self.count if self._in_memory else SHUFFLED
         data = self._normalized(_shuffle(self._train, buffer, seed, epoch))
-        # One number of two, so that neighbouring seeds share no epoch.
+        # A combination in which neighbouring seeds share no epoch.
         both = seed * 1_000_003 + epoch
 
         def augment(index, pair):
@@ -170,7 +169,7 @@ class Stream:
         return data.batch(self.batch_size, drop_remainder=True)
 
     def _read(self, split):
-        """Images, decoded if they are kept in memory, and labels."""
+        """Pairs of image and label; images kept in memory are decoded."""
         skip = {"image": tfds.decode.SkipDecoding()}
         data = self.builder.as_dataset(
             split=split,
@@ -193,18 +192,21 @@ class Stream:
 
     def _statistics(self):
         """Mean and standard deviation of the channels over the training set,
-        kept beside it."""
+        from a file beside it that is written if missing."""
         path = pathlib.Path(self.builder.data_dir)
         path = path / f"statistics-{self.count}.json"
         found: dict[str, Any] = files.read_json(path)
         if not found:
-            print("mean and deviation of the training images", flush=True)
+            print(
+                "computing the mean and the deviation of the training images",
+                flush=True,
+            )
             layer = keras.layers.Normalization(axis=-1)
             images = self._train.map(lambda x, y: self._decode(x))
             layer.adapt(images.batch(self.batch_size))
             names = ("mean", layer.mean), ("deviation", layer.variance**0.5)
             found = {x: np.ravel(y).astype(float).tolist() for x, y in names}
-            # A folder that many share may not be ours to write to.
+            # A shared folder may be read-only.
             with contextlib.suppress(OSError):
                 files.write_json(path, found)
         deviation = np.maximum(found["deviation"], LEAST)
@@ -212,15 +214,15 @@ class Stream:
 
 
 class Epochs(keras.callbacks.Callback):
-    """What `fit` trains on: `dataset`, batches of the `epoch` that is set. As a
-    callback of `fit`, this object sets it."""
+    """The training batches of a `Stream`, for `fit`. `dataset` yields the
+    batches of `epoch`, which this object sets as a callback of `fit`."""
 
     def __init__(self, data, seed):
         super().__init__()
         seed = np.int64(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)
         self.epoch = 0
-        # Asked for at the start of every epoch. Not a variable: under a
-        # strategy that would be one on every device.
+        # The generator runs at the start of every epoch. A variable would be
+        # copied to every device of a strategy.
         epochs = tf.data.Dataset.from_generator(
             lambda: [self.epoch],
             output_signature=tf.TensorSpec((), tf.int64),
@@ -238,8 +240,8 @@ def _of_length(data, count):
 
 
 def _split_batches(data):
-    """The same images, in the same order; several hosts share every batch, and
-    not the files, of which there may be fewer."""
+    """Fixes the order, and lets several hosts share every batch instead of the
+    files, which may be fewer than the hosts."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = (
@@ -249,8 +251,8 @@ def _split_batches(data):
 
 
 def _shuffle(data, buffer, seed, seed2):
-    """`Dataset.shuffle` whose seeds are tensors, and the only ones: the method
-    adds the global seed."""
+    """`Dataset.shuffle` with two tensors as its only seeds: the method itself
+    would also use the global seed."""
     shuffled = tf.raw_ops.ShuffleDataset(
         input_dataset=tf.data.experimental.to_variant(data),
         buffer_size=tf.constant(buffer, tf.int64),
@@ -264,7 +266,7 @@ def _shuffle(data, buffer, seed, seed2):
 
 
 def _augment(image, seed):
-    """Pads, cuts a random part, and flips every other image."""
+    """Pads, crops at random, and flips with probability 1/2."""
     first, second = tf.unstack(tf.random.split(seed, 2))
     padded = tf.pad(image, [[PAD, PAD], [PAD, PAD], [0, 0]])
     image = tf.image.stateless_random_crop(padded, image.shape, first)

@@ -1,7 +1,8 @@
 """Synthetic images, to try a training without a download.
 
-Every class has a pattern, so that they can be learned, and a pipeline that
-mixes images or labels up shows. What reads them reads the real ones.
+Every class has a pattern, so the images can be learned, and a pipeline that
+mixes up images or labels is noticed. The same code reads synthetic and real
+images.
 """
 
 import os
@@ -24,15 +25,15 @@ def prepare_synthetic(
     classes: int,
     per_class: int,
 ) -> tfds.core.DatasetBuilder:
-    """Writes synthetic images that can be learned, unless they are there.
+    """Writes synthetic images that can be learned, unless they exist.
 
     Args:
         name: String, the name of the data set.
         folder: Path of the folder of the data; created if necessary.
         size: Integer, width and height of the images, which have 3 channels.
-        classes: Integer.
-        per_class: Integer, training images per class; a quarter as many are for
-            tests.
+        classes: Integer, the number of classes.
+        per_class: Integer, training images per class; the test set has a
+            quarter as many.
 
     Returns:
         `tfds.core.DatasetBuilder` with the splits `"train"` and `"test"`.
@@ -57,7 +58,7 @@ def prepare_synthetic(
 
 
 def write(name, folder, size, classes, per_class):
-    """Writes training images, and a quarter as many for tests."""
+    """Writes training images, and a quarter as many test images."""
     counts = {"train": per_class, "test": -(-per_class // 4)}
     images = {x: make_images(x, size, classes, n) for x, n in counts.items()}
     from_arrays = tf.data.Dataset.from_tensor_slices
@@ -77,8 +78,8 @@ def write(name, folder, size, classes, per_class):
 
 
 def make_images(split, size, classes, per_class):
-    """Dict of images, uint8 `(n, size, size, 3)`, and labels, in a random
-    order: the pattern of the class, and noise."""
+    """Dict of images, uint8 `(n, size, size, 3)`, and labels, in random order.
+    An image is the pattern of its class plus noise."""
     rng = np.random.default_rng(len(split))
     labels = rng.permutation(np.repeat(np.arange(classes), per_class))
     images = [rng.normal(make_pattern(x, size), NOISE) for x in labels]
@@ -86,8 +87,8 @@ def make_images(split, size, classes, per_class):
 
 
 def make_pattern(label, size):
-    """Bands of colours, that stay what they are when an image is flipped, or
-    shifted by a few pixels."""
+    """Horizontal bands of colours, which survive flips and small shifts. Array
+    `(size, size, 3)`."""
     colours = np.random.default_rng(label).uniform(20, 235, (BANDS, 3))
     rows = colours[np.arange(size) * BANDS // size]
     return np.broadcast_to(rows[:, None], (size, size, 3))
