@@ -1,4 +1,4 @@
-"""The workers of a sweep on several machines: which of them live."""
+"""Heartbeats of the workers of a sweep on several machines."""
 
 import contextlib
 import itertools
@@ -12,18 +12,19 @@ from keras_tuner.engine.trial import TrialStatus
 
 from keras_bar import files
 
-# Seconds between two signs of life, and without one until a worker is lost:
-# compiling holds Python's lock for some, network file systems are slow.
+# Seconds between heartbeats, and seconds without one after which a worker is
+# lost. Compiling holds Python's lock for a while, and network file systems are
+# slow.
 BEAT, PATIENCE = 5.0, 60.0
 
 
 def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
-    """Lets a worker of a sweep write signs of life until its process ends.
+    """Lets a worker of a sweep write heartbeats until its process ends.
 
     Args:
-        folder: Path of the folder that a `HeartbeatOracle` watches, in a file
-            system that all machines share. It is made when needed.
-        name: String, the worker's, as in `KERASTUNER_TUNER_ID`.
+        folder: Path of the folder that a `HeartbeatOracle` watches, on a file
+            system that all machines share; created if necessary.
+        name: String, the name of the worker, as in `KERASTUNER_TUNER_ID`.
 
     Example:
 
@@ -35,7 +36,7 @@ def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
 
     def beat():
         for count in itertools.count():
-            # A file system that fails for a moment must not end the signs.
+            # A temporary failure of the file system must not end the beats.
             with contextlib.suppress(OSError):
                 files.write_text(folder / name, f"{time.time()} {count}")
             time.sleep(BEAT)
@@ -46,13 +47,13 @@ def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
 class HeartbeatOracle(keras_tuner.oracles.RandomSearchOracle):
     """Draws at random, and hands the trial of a lost worker to another one.
 
-    KerasTuner's chief waits for a worker for as long as it takes, also for one
-    that is gone for good. This one gives up a worker without a sign of life for
-    a minute, and the next one that asks gets its trial.
+    KerasTuner's chief waits for a lost worker without a limit. This oracle
+    gives up a worker after a minute without a heartbeat, and the next worker
+    that asks for a trial gets the lost one.
 
     Args:
-        folder: Path of the folder of the signs of life, in a file system that
-            all machines share; see `start_heartbeat`.
+        folder: Path of the folder of the heartbeats, on a file system that all
+            machines share; see `start_heartbeat`.
         **kwargs: Arguments of `keras_tuner.oracles.RandomSearchOracle`.
 
     Example:
@@ -73,25 +74,26 @@ class HeartbeatOracle(keras_tuner.oracles.RandomSearchOracle):
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
-        """Creates a trial for a worker that asks, or repeats a lost one."""
+        """Returns a new trial for a worker, or one that a worker lost."""
         for name in self.tuner_ids - {tuner_id}:
             if self._is_lost(name):
                 self._give_up(name)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
-            # One of those may be lost yet: ask again.
+            # An ongoing trial may still be lost, so the worker asks again.
             trial.status = TrialStatus.IDLE
             self.tuner_ids.add(tuner_id)
         return trial
 
     def _is_lost(self, name):
-        """Whether a worker is silent for too long, by this machine's clock."""
+        """Whether a worker has been silent for too long, by this machine's
+        clock."""
         path = self._folder / name
-        sign = path.read_text() if path.exists() else None
+        beat = path.read_text() if path.exists() else None
         now = time.monotonic()
         before, since = self._seen.get(name, (None, now))
-        if name not in self._seen or sign != before:
-            self._seen[name] = sign, now
+        if name not in self._seen or beat != before:
+            self._seen[name] = beat, now
             return False
         return now - since > PATIENCE
 
@@ -99,5 +101,5 @@ class HeartbeatOracle(keras_tuner.oracles.RandomSearchOracle):
         self.tuner_ids.remove(name)
         trial = self.ongoing_trials.pop(name, None)
         if trial:
-            print(f"{name} is silent: another one resumes its trial")
+            print(f"{name} is silent: another worker resumes its trial")
             self._retry_queue.append(trial.trial_id)

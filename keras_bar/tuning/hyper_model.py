@@ -14,9 +14,10 @@ class PruningHyperModel(keras_tuner.HyperModel):
     """Prunes the models of a function and reports the result to the tuner.
 
     By default a tuner compares the best epochs of its trials and keeps their
-    weights. With a moving budget, the best epoch is an early one of a hardly
-    pruned network. This class uses the last epoch, when the budget is met, so
-    `tuner.get_best_models()` returns pruned models that can be compacted.
+    weights. With a moving budget, the best epoch is an early one, when the
+    network is hardly pruned. This class uses the last epoch, when the budget is
+    met, so `tuner.get_best_models()` returns pruned models that can be
+    compacted.
 
     A trial that a tuner such as Hyperband continues starts again, because a
     longer schedule changes the budget from the first step.
@@ -116,7 +117,7 @@ class PruningHyperModel(keras_tuner.HyperModel):
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            model: What `build` returned.
+            model: The model that `build` returned.
             *args: Arguments of `Model.fit`.
             callbacks: Further callbacks, such as the tuner's own.
             initial_epoch: Integer, number of epochs that a continued trial has

@@ -35,7 +35,7 @@ class Interval:
 
 # The supplement's sensitivity analysis (section 8) draws seven hyperparameters
 # from intervals of width 1e-5, 0.2 or 1.0, "depending on the scale", and does
-# not name them. This choice of names is that of this package.
+# not name them. The names here are a choice of this package.
 INTERVALS = {
     # Adam.
     "learning_rate": Interval(1e-3, 1e-5),
