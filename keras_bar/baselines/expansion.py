@@ -133,7 +133,7 @@ def _widened(graph, widths):
             clones[id(node.op)] = layer
         try:
             outputs = _call(layer, node, tensors)
-        except Exception as error:  # Backends raise many kinds.
+        except Exception as error:  # Backends raise errors of many types.
             raise ValueError(
                 "The model cannot be widened: the configuration of a layer "
                 "fixes a number of channels. Expected layers that accept any "

@@ -164,7 +164,7 @@ class _ScalePenalty(Penalty):
                 # The last channel stays open, so closing it saves nothing.
                 pushed = ops.where(ops.sum(alive) > 1.0, 1.0, 1.0 - alive)
             # The value is 0 or 1 and the gradient is that of the scale, so
-            # the gradient of the cost is that of the penalty.
+            # the cost has the gradient of the penalty.
             slope = size - ops.stop_gradient(size)
             vectors[gate] = alive + pushed * slope
         return self.strength * self.cost_model.soft(self.metric, vectors)

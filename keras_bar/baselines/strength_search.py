@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterable
 
-# How far to go where all trials lie on one side: further each time.
+# Base of the factor between strengths while all trials lie on one side of the
+# target; the factor grows with every trial.
 STRIDE = 4.0
 
 
@@ -16,28 +17,28 @@ def find_strength(
     trials: int = 7,
     known: Iterable[float] = (),
 ) -> float:
-    """Searches for the strength of a penalty that leads to a wanted size.
+    """Searches for the strength of a penalty that leads to a target size.
 
     The penalties of the baselines have a strength and no budget. This function
-    prunes with several strengths, until the pruned network has the wanted size.
-    Sizes are taken to fall with the strength; between two trials, their
-    logarithms are interpolated.
+    prunes with several strengths until the pruned network has the target size.
+    It assumes that the size falls as the strength grows, and interpolates the
+    logarithms of the sizes between two trials.
 
     Args:
         attempt: Function from a strength to the size of the pruned network, a
             fraction of the full one in (0, 1]. It prunes, so it takes long.
-        target: Float, the wanted size.
-        strength: Float, the strength to begin with.
-        near: Float, by what factor the size may miss the target. At 1/16 a
-            single channel can be a tenth of what is left, and few networks are
-            nearer than the default.
-        trials: Integer, how many strengths are tried at most, besides the known
-            ones.
-        known: Strengths that were tried before, and whose sizes `attempt` tells
-            without pruning again.
+        target: Float, the target size.
+        strength: Float, the initial strength.
+        near: Float, the largest accepted ratio of size and target, either way.
+            At 1/16 a single channel can be a tenth of the pruned network, so
+            few networks come closer than the default.
+        trials: Integer, the maximum number of strengths to try, besides the
+            known ones.
+        known: Strengths that were tried before, and whose sizes `attempt`
+            returns without pruning again.
 
     Returns:
-        Float, the strength whose size came nearest to the target, by their
+        Float, the strength whose size is nearest to the target, by their
         ratio.
 
     Example:
@@ -64,12 +65,12 @@ def find_strength(
 
 
 def next_strength(sizes, target, trial):
-    """The strength to try next, rounded to three digits.
+    """The next strength to try, rounded to three digits.
 
     Args:
         sizes: Dict from the strengths that were tried to their sizes.
-        target: Float, the wanted size.
-        trial: Integer, how many strengths were tried since the first.
+        target: Float, the target size.
+        trial: Integer, the number of strengths tried since the first.
     """
     weak = max((x for x, size in sizes.items() if size > target), default=None)
     strong = min(
@@ -82,7 +83,7 @@ def next_strength(sizes, target, trial):
     else:
         a, b = math.log(sizes[weak]), math.log(sizes[strong])
         share = (a - math.log(target)) / (a - b) if a > b else 0.5
-        # Not so near to a trial that nothing new would be learned.
+        # A strength very close to an earlier one would bring nothing new.
         share = min(max(share, 0.1), 0.9)
         found = weak * (strong / weak) ** share
     return float(f"{found:.3g}")
