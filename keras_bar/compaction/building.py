@@ -15,9 +15,9 @@ from keras_bar.compaction.moving import Mover
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import MixedResidual
 
-# In the name of a layer that compaction made of constants per channel. Only
-# the name of a Keras layer can hold a mark that is saved, even where Keras
-# alone reads and writes the file.
+# Part of the name of a layer that compaction made of constants per channel. A
+# name is the only mark on a Keras layer that a file keeps, even if Keras alone
+# reads and writes it.
 MARK = "__keras_bar__"
 
 
@@ -55,8 +55,8 @@ class Builder:
             addition.
 
     Attributes:
-        tensors: Dict from `Value` to its tensor in the new model; None where
-            nothing of it is computed.
+        tensors: Dict from `Value` to its tensor in the new model; None if none
+            of its channels are computed.
         order: Dict from `Value` to the channels that its tensor stores, in
             order; None, for all channels, where the channel axis is unknown.
     """
@@ -79,7 +79,7 @@ class Builder:
         self._clones = {}
 
     def rebuild(self, node, tensors):
-        """The new output tensors of a node, None where nothing is built."""
+        """The new output tensors of a node; None where nothing is built."""
         self.tensors = tensors
         if not any(self.is_built(x) for x in node.outputs):
             self._removed.append(node)
@@ -91,7 +91,7 @@ class Builder:
         return [self.restored(value) for value in self.analysis.graph.outputs]
 
     def is_built(self, value):
-        """Whether anything of a tensor is computed."""
+        """Whether any channel of a tensor is computed."""
         return value in self.analysis.needed and self.resolved.live[value].any()
 
     def clone(self, node, **changes):

@@ -29,7 +29,7 @@ def compact(
     Constants are folded into biases and batch normalization, and the gates'
     values into the weights. In inference the result equals
     `hard_prune(model)`. It only contains Keras's own layers and operations, so
-    that its file loads without this package.
+    its file loads without this package.
 
     Args:
         model: Gated `keras.Model`. It is not changed.

@@ -30,9 +30,9 @@ class Explanation:
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
         least: Dict from metric to the least cost to which the model can be
-            pruned, and the full cost: no budget can be smaller. Empty where
-            nothing can be pruned, and for the result of `hard_prune` or
-            `compact`.
+            pruned, and the full cost. No budget can be smaller than the least
+            cost. Empty if nothing can be pruned, and for the result of
+            `hard_prune` or `compact`.
         uncounted: Dict from name to type of the layers without a rule, whose
             multiply-adds no cost counts.
     """
@@ -53,7 +53,7 @@ class Explanation:
         lines.append(f"{len(self.ungated)} convolutions cannot:")
         lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
         if self.least:
-            lines.append("The least that can be pruned to:")
+            lines.append("Lowest possible costs:")
             lines += [
                 f"  {name}: {least:,} of {full:,} ({least / full:.4g})"
                 for name, (least, full) in self.least.items()
@@ -67,7 +67,7 @@ class Explanation:
                 f"{x.layer} (moved {x.moved:.3g}, lost {x.error:.3g} rms)"
             )
         for title, names in (
-            ("Removed whole", self.removed),
+            ("Removed entirely", self.removed),
             ("Mixed additions", self.mixed),
             ("Restored to full width", self.restored),
         ):
@@ -111,14 +111,14 @@ def explain(model: keras.Model) -> Explanation:
     found = explanation_of(model, cost_model)
     if cost_model.gates or not found.gated:
         return found
-    # The least cost depends on where the gates would be. What the copy lacks
-    # does not matter here.
+    # The least cost depends on where the gates would be. Warnings about the
+    # gated copy do not matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        state = random.getstate()  # Of the seeds of what the user makes.
+        state = random.getstate()  # It seeds the layers that the user creates.
         try:
             gated = trace.trace(gating.gate(model, seed=0))
-        except ValueError:  # `gate` says why, once it is asked to.
+        except ValueError:  # The user's call of `gate` will give the reason.
             return found
         finally:
             random.setstate(state)

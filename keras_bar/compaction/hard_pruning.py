@@ -28,7 +28,7 @@ class Adjustment:
     Dead channels that hold a constant other than 0 enter a zero-padded
     convolution, which sees the constant end at the border of the image. The
     convolution no longer reads them, and their mean contribution goes into its
-    bias. No other constant loses less.
+    bias. No other constant has a smaller squared error.
 
     Attributes:
         layer: Name of the convolution.
@@ -46,7 +46,7 @@ class Adjustment:
 
 @dataclasses.dataclass(frozen=True)
 class HardPruned:
-    """A hard-pruned network, and what is known about the gated one.
+    """A hard-pruned network and the analysis of the gated one.
 
     Attributes:
         model: The hard-pruned `keras.Model`.
@@ -63,8 +63,8 @@ class HardPruned:
 
     @property
     def analysis(self):
-        """`ChannelAnalysis` of the gated network. The hard-pruned one has the
-        same channels, and only other weights."""
+        """`ChannelAnalysis` of the gated network. The hard-pruned network has
+        the same channels and differs only in its weights."""
         return self.cost_model.analysis
 
     @property
@@ -243,8 +243,8 @@ class _Pruning:
             copy.bias.assign(np.zeros(copy.bias.shape))
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
-        # A layer that keeps channels apart also keeps constants, unless they
-        # end.
+        # A layer that does not mix channels maps constants to constants, unless
+        # it sees them end at a border.
         if not np.any(constants) or not (ends or rule.mixes_channels):
             return
         response = rule.response(node, resolved)

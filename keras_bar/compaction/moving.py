@@ -1,6 +1,6 @@
-"""Moves channels along their axis, by operations that multiply nothing.
+"""Moves channels along their axis, without multiplications.
 
-They are Keras's own: slice, pad, take and transpose.
+The operations are Keras's slice, pad, take and transpose.
 `benchmarks/mixed_addition.py` measures which is the fastest in which case.
 """
 
@@ -121,5 +121,5 @@ class Mover:
 
 
 def _is_run(resolved):
-    """Whether the numbers are consecutive, and there are any."""
+    """Whether the numbers are consecutive; False if there are none."""
     return len(resolved) > 0 and bool(np.all(np.diff(resolved) == 1))
