@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-# Value of `fixed_value` for channels that still learn. No factor is so small.
+# Value of `fixed_value` for channels that still learn. No factor is this small.
 LEARNING = -1e30
 
 # Key of the saved state of the noise.
@@ -16,8 +16,8 @@ class ChannelGate(keras.layers.Layer):
 
     Subclasses implement four methods: `add_parameters` adds the weights, `draw`
     and `inference_factors` return the factors, and `keep_probability` returns
-    the probability that they are not 0. A channel whose factor in inference is
-    0 is dead and can be removed.
+    the probability that they are not 0. A channel whose inference factor is 0
+    is dead and can be removed.
 
     Factors are computed in float32 under every dtype policy, and the noise is
     the same on all replicas of a `tf.distribute` strategy.
@@ -218,8 +218,8 @@ class ChannelGate(keras.layers.Layer):
             return input_shape
         factors = [1] * len(input_shape)
         factors[self.axis] = input_shape[self.axis]
-        # The batch size stands here even if the size is 1, which Keras would
-        # take for the batch size of all products.
+        # The factors have one entry along this axis, but with a 1 here Keras
+        # would infer a batch size of 1 for every product with them.
         factors[0] = input_shape[0]
         return [input_shape, tuple(factors)]
 
@@ -248,8 +248,8 @@ def check_rate(rate):
 
 
 def seeded(initializer, seed):
-    """Gives an initializer the seed `seed` if it has none, so that gates differ
-    although they share the initializer of a user."""
+    """Gives an initializer the seed `seed` if it has none, so that gates that
+    share a user's initializer differ."""
     initializer = keras.initializers.get(initializer)
     config = initializer.get_config()
     if config.get("seed", seed) is not None:

@@ -12,7 +12,7 @@ from keras_bar.layers.channel_gate import ChannelGate
 from keras_bar.layers.channel_gate import check_rate
 from keras_bar.layers.channel_gate import seeded
 
-# The factors of inference, by the name of the rule.
+# Functions of the inference factors, by name.
 INFERENCE: dict[str, Callable] = {
     "median": hard_concrete.deterministic,
     "mean": hard_concrete.mean_where_open,
@@ -21,10 +21,10 @@ INFERENCE: dict[str, Callable] = {
 
 
 def check_inference(inference):
-    """Raises a ValueError for an unknown rule."""
+    """Raises a ValueError for an unknown inference factor."""
     if inference not in INFERENCE:
         raise ValueError(
-            "Unknown factor of inference. Expected one of "
+            "Unknown inference factor. Expected one of "
             f"{', '.join(map(repr, INFERENCE))}. "
             f"Received: inference={inference!r}"
         )
@@ -78,8 +78,8 @@ class HardConcreteGate(ChannelGate):
 
     In training one factor `z` per channel is drawn for the whole batch
     (supplement, eq. 4); it is exactly 0 or exactly 1 with positive
-    probability. In inference the factor is by default the same formula at
-    `u = 1/2`. A channel whose factor is 0 then is dead and can be removed.
+    probability. The inference factor is by default the same formula at
+    `u = 1/2`. A channel whose inference factor is 0 is dead and can be removed.
 
     Everything is computed in float32 under every dtype policy, and the noise
     is the same on all replicas of a `tf.distribute` strategy.
@@ -91,15 +91,15 @@ class HardConcreteGate(ChannelGate):
         return_factors: Whether to return `[inputs * z, z]`, so that one gate
             can serve several writers of a residual stream.
         seed: Integer seed of the noise, and of an initializer without one.
-        rate: Float above 0, how many times faster than an optimizer's steps the
-            gate moves, for trainings that are too short for these. A
-            `BudgetRegularizer` needs none, and sets the slope itself.
-        inference: The factor of inference. `"median"`, the formula at
-            `u = 1/2`: near 0 just above where it closes. `"mean"`, what batch
-            normalization has seen on average, `E[z]`, and 0 where the median
-            is 0. `"louizos"`, that of Louizos et al., 2018,
-            `clip(1.2 sigmoid(log_alpha) - 0.1, 0, 1)`, which closes later.
-            Defaults to `"median"`.
+        rate: Float above 0, the speed of the gate relative to the optimizer's
+            steps, for trainings that are too short for these. A
+            `BudgetRegularizer` sets the slope itself and needs no rate.
+        inference: String, the inference factor. `"median"` is the formula at
+            `u = 1/2`, which is near 0 just above the point where the gate
+            closes. `"mean"` is `E[z]`, the mean that batch normalization has
+            seen, and 0 where the median is 0. `"louizos"` is the factor of
+            Louizos et al., 2018, `clip(1.2 sigmoid(log_alpha) - 0.1, 0, 1)`,
+            which closes later. Defaults to `"median"`.
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
@@ -192,7 +192,7 @@ class HardConcreteGate(ChannelGate):
 
     def location(self):
         """The Hard Concrete's `log alpha` in force, tensor `(channels,)`."""
-        # A copy, since PyTorch differentiates with what was read here, after
+        # A copy, because PyTorch's backward pass uses the value read here after
         # a budget has assigned the next step's slope in place.
         return ops.copy(self.slope) * self.log_alpha + self.offset
 

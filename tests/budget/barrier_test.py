@@ -24,7 +24,7 @@ from tests.helpers.gradients import gradient
 pytestmark = pytest.mark.core
 
 
-# --- The factor of inference ----------------------------------------------
+# --- The inference factor --------------------------------------------------
 
 
 def quantiles(log_alpha):
@@ -93,7 +93,7 @@ def test_an_unknown_rule():
         ({"lead": 1.0}, "Invalid lead"),
         ({"sharpness": "4"}, "Invalid sharpness"),
         ({"counted": "hard"}, "'alive', 'expected', 'larger'"),
-        ({"inference": "mode"}, "Unknown factor of inference"),
+        ({"inference": "mode"}, "Unknown inference factor"),
     ],
 )
 def test_wrong_settings(wrong, message):
