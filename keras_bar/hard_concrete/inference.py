@@ -1,4 +1,4 @@
-"""Numbers that stand for the distribution once nothing is drawn from it."""
+"""Deterministic values of the distribution, for inference without sampling."""
 
 import numpy as np
 from keras import ops
@@ -60,7 +60,7 @@ def mean_where_open(
 
     Returns:
         Tensor of values in [0, 1) with the shape of `log_alpha`: 0 where
-        `P(z > 0)` is at most 1/2, 0.19 and more where it is above.
+        `P(z > 0)` is at most 1/2, and at least 0.19 elsewhere.
 
     Example:
 
@@ -75,11 +75,11 @@ def mean_where_open(
 def without_temperature(
     log_alpha: Tensor, gamma: float = GAMMA, zeta: float = ZETA
 ) -> Tensor:
-    """The factor of inference of Louizos et al., 2018, equation (13).
+    """The inference factor of Louizos et al., 2018, equation (13).
 
-    It is equation (4) at `u = 1/2` but for the temperature: positive where
-    `log_alpha` exceeds `log(-gamma / zeta)`, which is -2.398, or `P(z > 0)`
-    0.31.
+    This is equation (4) at `u = 1/2` without the temperature. It is positive
+    where `log_alpha` exceeds `log(-gamma / zeta)`, which is -2.398; `P(z > 0)`
+    then exceeds 0.31.
 
     Args:
         log_alpha: Tensor, the location.
