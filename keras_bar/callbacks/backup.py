@@ -1,4 +1,4 @@
-"""The state of a training, so that it can be interrupted at any time."""
+"""Backups of a training, which can be interrupted at any time."""
 
 import io
 import math
@@ -15,40 +15,42 @@ from keras_bar import files
 from keras_bar.multi_host import Hosts
 
 PATTERN = re.compile(r"epoch-(\d+)-([0-9a-f]{8})\.npz")
-# How many states are kept, so that there is one if the last one is damaged.
+# Number of states to keep, so that one is left if the last one is damaged.
 KEPT = 2
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps the state after each of the last two epochs, and resumes from the
-    last one that is whole.
+    """Saves the state after every epoch, keeps the last two states, and resumes
+    from the last valid one.
 
-    Must be the last of the callbacks: what the others do when an epoch or the
-    training begins or ends belongs to the state. Pass its `epoch` to `fit` as
-    `initial_epoch`. The state is the weights, those of the gates' noise, and
-    the optimizer; of a `Distiller` that of the student.
+    `Backup` must be the last callback, because the changes that other callbacks
+    make at the start and the end of an epoch or of the training belong to the
+    state. Pass its `epoch` to `fit` as `initial_epoch`. The state holds the
+    weights, the state of the gates' noise, and the optimizer; for a `Distiller`
+    it holds those of the student.
 
     A state is one file, so that its weights and its epoch always belong
-    together. It gets its name, which has its checksum, only when it is on the
-    disk: neither a process that is killed nor a full disk leaves a part of one,
-    and a damaged one is removed, and the one before it is used.
+    together. The file gets its name, which contains its checksum, only after it
+    is on the disk, so neither a killed process nor a full disk leaves a partial
+    state. A damaged state is removed, and the previous one is used.
     `keras.callbacks.BackupAndRestore` keeps the weights and the epoch in two
-    files, and `keras.callbacks.OrbaxCheckpoint` does not take a `Distiller`,
-    whose teacher and student have variables of the same path.
+    files, and `keras.callbacks.OrbaxCheckpoint` does not support a `Distiller`,
+    whose teacher and student have variables of equal paths.
 
     Args:
-        folder: Path of a folder for nothing else. It is made when needed.
-        hosts: `keras_bar.multi_host.Hosts` where several hosts train: the chief
+        folder: Path of a folder that holds only the states; created if
+            necessary.
+        hosts: `keras_bar.multi_host.Hosts` if several hosts train: the chief
             writes, and chooses the state from which all of them resume.
 
     Attributes:
-        epoch: Integer, the number of epochs that are done.
+        epoch: Integer, the number of finished epochs.
 
     Raises:
         FloatingPointError: In `fit`, if the loss or a weight is not finite. The
-            last state is then that of the epoch before.
+            last state is then that of the previous epoch.
         OSError: In `fit`, if the disk has no room for the states, or the state
-            is that of another model.
+            belongs to another model.
 
     Example:
 
@@ -87,7 +89,7 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         loss = (logs or {}).get("loss", 0.0)
         values = [keras.ops.convert_to_numpy(x) for x in _variables(self.model)]
-        # The loss does not know of the last update.
+        # The loss does not reflect the last update of the weights.
         if not math.isfinite(loss) or not all(map(_is_finite, values)):
             kept = f"the state after {self.epoch} epochs is kept"
             raise FloatingPointError(
@@ -96,7 +98,7 @@ class Backup(keras.callbacks.Callback):
                 f"{kept if self.epoch else 'no state is kept'} in "
                 f"{self.folder}. Received: loss={loss}"
             )
-        # One that stops early is done.
+        # A training that was stopped early is finished.
         ended = self.model.stop_training
         self.epoch = self.params["epochs"] if ended else epoch + 1
         if self._hosts.is_chief:
@@ -115,11 +117,11 @@ class Backup(keras.callbacks.Callback):
             old.unlink()
 
     def _find(self):
-        """The last state that is whole, if there is one, by the chief's
-        choice."""
+        """Path of the last valid state, which the chief chooses, or None."""
         path = self._choose() if self._hosts.is_chief else None
-        told = map(self._hosts.from_chief, _parse(path) if path else (0, 0))
-        epoch, checksum = told
+        epoch, checksum = map(
+            self._hosts.from_chief, _parse(path) if path else (0, 0)
+        )
         if not epoch:
             return None
         path = self._path(epoch, checksum)
@@ -143,7 +145,7 @@ class Backup(keras.callbacks.Callback):
             values = list(found.values())
         if [x.shape for x in values] != [tuple(x.shape) for x in variables]:
             raise OSError(
-                "The state of an interrupted training is that of another "
+                "The state of an interrupted training belongs to another "
                 f"network. Expected the {len(variables)} variables of this "
                 f"one, or no such file. Received: {path} with {len(values)}"
             )
@@ -151,13 +153,13 @@ class Backup(keras.callbacks.Callback):
             variable.assign(value)
 
     def _check_space(self):
-        """Raises an OSError if the disk has no room for the states beside those
-        that are there."""
+        """Raises an OSError if the disk has no room for the states, including
+        those that exist."""
         self.folder.mkdir(parents=True, exist_ok=True)
         numbers = sum(math.prod(x.shape) for x in _variables(self.model))
-        there = sum(x.stat().st_size for x in self.folder.glob("*"))
-        # One more state while the next is written; float32.
-        needed = 4 * numbers * (KEPT + 1) - there
+        used = sum(x.stat().st_size for x in self.folder.glob("*"))
+        # Numbers have 4 bytes. One more state exists while the next is written.
+        needed = 4 * numbers * (KEPT + 1) - used
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(
@@ -167,19 +169,19 @@ class Backup(keras.callbacks.Callback):
             )
 
     def _states(self):
-        """The files, the last epoch's first."""
+        """List of the paths of the states, the last epoch first."""
         found = [x for x in self.folder.glob("*") if PATTERN.fullmatch(x.name)]
         return sorted(found, key=_parse, reverse=True)
 
 
 def _parse(path):
-    """The epoch of a state, and its checksum, from the name of its file."""
+    """The epoch and the checksum of a state, from the name of its file."""
     ((epoch, checksum),) = PATTERN.findall(path.name)
     return int(epoch), int(checksum, 16)
 
 
 def _variables(model):
-    """All that a training changes."""
+    """List of all variables that a training changes."""
     teacher = getattr(model, "teacher", None)
     frozen = {id(x) for x in teacher.variables} if teacher else ()
     weights = [x for x in model.variables if id(x) not in frozen]

@@ -1,4 +1,4 @@
-"""Writes down the logs of a training, epoch by epoch."""
+"""Writes the logs of a training to a file, epoch by epoch."""
 
 import os
 import pathlib
@@ -10,21 +10,21 @@ from keras_bar import files
 
 
 class HistoryLogger(keras.callbacks.Callback):
-    """Writes the logs of every epoch to a file, and how many seconds it took.
+    """Writes the logs and the duration of every epoch to a file.
 
-    `keras_bar.reports.read_history` reads them. What `fit` returns lacks the
-    epochs before an interruption; this file has them, and has each epoch once,
-    however often it was begun. `keras.callbacks.CSVLogger` appends: after an
-    interruption between its row and a backup an epoch is there twice, and a row
-    that a full disk has cut runs into the next one.
+    `keras_bar.reports.read_history` reads them. The history that `fit` returns
+    lacks the epochs before an interruption. This file has every epoch exactly
+    once, however often it was started. `keras.callbacks.CSVLogger` appends: an
+    epoch that is interrupted between its row and a backup appears twice, and a
+    row that a full disk has truncated runs into the next one.
 
     Args:
-        path: Path of the file, JSON: a dict from the number of the epoch, from
-            0 on, to its logs. Its folder must exist.
+        path: Path of the file. It holds a JSON dict from epoch number, starting
+            at 0, to the logs and `seconds`. Its folder must exist.
 
     Raises:
-        keras_bar.files.DamagedFileError: If the file is there and is no JSON
-            object.
+        keras_bar.files.DamagedFileError: If the file exists and does not hold a
+            JSON object.
 
     Example:
 
