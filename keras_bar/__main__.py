@@ -28,7 +28,7 @@ ERROR = 300
 
 
 class UserError(Exception):
-    """An error of the user, printed as one line, with exit code 2."""
+    """A user error, printed as one line, with exit code 2."""
 
 
 def main(arguments=None):
@@ -68,7 +68,7 @@ def parse(arguments):
             action="append",
             default=[],
             metavar="MODULE",
-            help="module that registers layers of your own; may be repeated",
+            help="module that registers custom layers; may be repeated",
         )
         return command
 
@@ -193,7 +193,7 @@ def load(settings):
     # Damaged files raise any error of the reader of their format.
     except Exception as error:
         raise UserError(
-            "This is no Keras model that can be loaded. Expected a file that "
+            "The file is not a loadable Keras model. Expected a file that "
             "`model.save` wrote, with layers of Keras, keras_bar or a module "
             f"named with --import. Received: {path} "
             f"({textwrap.shorten(str(error), ERROR)})"
@@ -214,7 +214,7 @@ def check_whole(path):
             else "an empty file"
         )
         raise UserError(
-            "This is no Keras model that can be loaded. Expected a file that "
+            "The file is not a loadable Keras model. Expected a file that "
             "`model.save` wrote and that was copied completely. "
             f"Received: {path} ({found})"
         )

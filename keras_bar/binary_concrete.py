@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from keras import ops
 
-# A tensor of any backend, or what it converts: floats, lists, arrays.
+# A tensor of any backend, or anything that it converts: floats, lists, arrays.
 Tensor: TypeAlias = Any
 
 BETA = 2 / 3

@@ -134,23 +134,24 @@ class CostModel:
         return ops.sum(product * coefficients, axis=-1)
 
     def marginal_costs(self, metric, keep_probability):
-        """The cost of a channel in a network that is evenly narrower.
+        """The cost of one channel per gate in a uniformly narrowed network.
 
         FLOPs and parameters are products: a channel that is read and written
         with fewer others costs less, and the factor differs between gates.
 
         Args:
             metric: One of `METRICS`.
-            keep_probability: Float in (0, 1], that of every channel. The first
-                channel of each gate is certain, so that the result is the cost
-                of one channel among others, not that of a whole branch.
+            keep_probability: Float in (0, 1], the keep probability of all
+                channels. The first channel of each gate is certain, so that the
+                result is the cost of one channel among others, not that of a
+                whole branch.
 
         Returns:
             The cost of this network, and a dict from gate to the cost of one
             of its channels, at least 1; floats, in units of the metric.
         """
-        # All costs at once: with one gate each a little less open, and last
-        # with none.
+        # All costs are computed at once. Each row has one gate slightly less
+        # open; the last row has none.
         vectors, closed = {}, {}
         for i, gate in enumerate(self.gates):
             x = np.full(

@@ -67,8 +67,8 @@ def gate(
 
     Returns:
         A Functional `keras.Model` with the same inputs and outputs, named and
-        nested as those of `model`. A warning tells if the class of `model` has
-        its own `train_step` or the like, which the copy does not have.
+        nested as those of `model`. A warning is issued if the class of `model`
+        overrides methods such as `train_step`, which the copy does not have.
 
     Raises:
         ValueError: If the model has no graph of layers, nothing in it can be
@@ -101,9 +101,9 @@ def gate(
     gated = _rebuild(graph, makers)
     gated.ungated_reasons = {x.name: x.reason for x in placements if x.reason}
     if not model.trainable:
-        # Frozen as a whole, as a distiller freezes its teacher: a student has
-        # to learn. Layer by layer, because the copy itself is trainable
-        # already, and TensorFlow ignores an assignment of the same value.
+        # The model was frozen as a whole, as a distiller freezes its teacher,
+        # but a student has to learn. Each layer is set, because the copy itself
+        # is already trainable, and TensorFlow ignores an unchanged value.
         for x in gated.layers:
             x.trainable = True
     return gated
@@ -210,8 +210,8 @@ def _rebuild(graph, makers):
 
 
 def _budget_state(graph):
-    """The layer that holds the state of a budget. A model that is gated again
-    gets a copy of its own, because that may not wait for all of the gates."""
+    """The layer that holds the state of a budget. If a model is gated again,
+    its state layer, which may not wait for all gates, is replaced by a copy."""
     for node in graph.nodes:
         if isinstance(node.op, BudgetState):
             return trace.clone(node.op, node.name)

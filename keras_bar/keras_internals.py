@@ -82,7 +82,7 @@ def optimizers_in(optimizer):
 
 
 def optimizer_of(optimizer, variable):
-    """The optimizer that updates a variable, of those that one combines."""
+    """The optimizer that updates a variable, if one combines several."""
     first, *others = optimizers_in(optimizer)
     for part in others:
         known = getattr(part, "_trainable_variables", ())
@@ -131,10 +131,10 @@ def nodes_in_order(model):
 def undisturbed(layer):
     """A context in which a layer's `call` may run on symbolic tensors.
 
-    Neither the automatic names and random seeds of what the user makes later
-    nor the inbound nodes of the sublayers, and so `Layer.output`, differ
-    afterwards. Names in the context do not depend on what was made before, and
-    differ from those of the sublayers, which all have names of their own.
+    Afterwards, automatic names and random seeds of layers that the user creates
+    and the inbound nodes of the sublayers, and so `Layer.output`, are as if the
+    context had not existed. Names in the context do not depend on layers
+    created before, and all sublayers have distinct names.
     """
     inside = layers_inside(layer)
     names = global_state.get_global_attribute("object_name_uids")
@@ -196,12 +196,12 @@ def added_loss(model, loss):
 
 
 def maker_of(tensor):
-    """The operation, or layer, whose output a symbolic tensor is."""
+    """The operation or layer that produced a symbolic tensor."""
     return tensor._keras_history.operation
 
 
 def read_by_maker(tensor):
-    """List of the symbolic tensors of which a symbolic tensor was made."""
+    """List of the symbolic tensors from which a symbolic tensor was made."""
     made = tensor._keras_history
     return made.operation._inbound_nodes[made.node_index].input_tensors
 
@@ -241,8 +241,8 @@ def has_layers(layer):
 
 
 def normalized_axes(normalization):
-    """The axes along which a `keras.layers.Normalization` keeps statistics of
-    their own, a tuple."""
+    """Tuple of the axes along which a `keras.layers.Normalization` keeps
+    separate statistics."""
     return normalization._keep_axis
 
 
@@ -251,9 +251,9 @@ def mend_trainer(strategy):
     hosts (Keras issue 20585).
 
     The trainer builds a model on the mean over the replicas of a batch, which
-    does not exist for values of several hosts: any replica's part will do,
-    because only its shape is used. And it averages the logs along axis 0, which
-    scalars do not have. Other strategies go Keras's own way.
+    does not exist for values of several hosts. Any replica's part will do,
+    because only its shape is used. The trainer also averages the logs along
+    axis 0, which scalars lack. Other strategies use Keras's own code.
 
     Raises:
         ValueError: If the trainer is not like that of Keras 3.15.

@@ -16,18 +16,18 @@ class Hosts:
     """The hosts that train a model together.
 
     Keras 3 cannot `fit` with TensorFlow's `MultiWorkerMirroredStrategy` by
-    itself (Keras issue 20585). With this class it can: it replaces the two
-    functions of Keras's trainer that fail under this strategy.
+    itself (Keras issue 20585). This class replaces the two functions of Keras's
+    trainer that fail under this strategy.
 
     All hosts run the same program and train. The first one, the chief, also
-    writes files, which all of them read, in a file system that they share.
-    Without a strategy, this process is its own chief and waits for nobody.
+    writes files, which all hosts read from a file system that they share.
+    Without a strategy, this process is the chief and never waits.
 
     Args:
         strategy: `tf.distribute.MultiWorkerMirroredStrategy`, or None for a
             single host.
-        patience: Float, seconds until a file that the chief has written is seen
-            by the others. Network file systems may take half a minute.
+        patience: Float, maximum seconds until the other hosts see a file that
+            the chief has written. Network file systems may take half a minute.
 
     Attributes:
         strategy: The strategy, or None.
@@ -61,8 +61,7 @@ class Hosts:
     def from_chief(self, value: int) -> int:
         """Returns the chief's value of an integer or a boolean on every host.
 
-        Each host may see a file at another time, so that one of them has to
-        decide.
+        Hosts may see a file at different times, so one of them has to decide.
         """
         if self.strategy is None:
             return int(value)
@@ -70,11 +69,11 @@ class Hosts:
         return int(self.strategy.reduce("SUM", own, axis=None))
 
     def wait(self) -> None:
-        """Waits until all hosts have come here."""
+        """Waits until all hosts have reached this call."""
         self.from_chief(0)
 
     def wait_for_file(self, path: pathlib.Path) -> None:
-        """Waits until all hosts have come here and see a file of the chief's.
+        """Waits until all hosts have reached this call and see a file.
 
         Raises:
             OSError: If the file is not seen in time.
@@ -84,21 +83,21 @@ class Hosts:
         while not path.exists():
             if time.monotonic() > until:
                 raise OSError(
-                    "What one host writes is not seen by another. Expected a "
-                    "folder on a file system that all hosts share. "
+                    "A host does not see a file that another one wrote. "
+                    "Expected a folder on a file system that all hosts share. "
                     f"Received: {path.parent}"
                 )
             time.sleep(0.1)
 
     def write_json(self, path: pathlib.Path, value: Any) -> None:
-        """Lets the chief write a JSON file that all hosts see then."""
+        """Lets the chief write a JSON file, and waits until all see it."""
         if self.is_chief:
             files.write_json(path, value)
         self.wait_for_file(path)
 
     def agree(self, path: pathlib.Path, value: dict) -> dict:
-        """Returns what a JSON file holds; where there is none it is written
-        first, with the chief's value."""
+        """Returns the content of a JSON file. If the file does not exist, the
+        chief first writes its value to it."""
         if not self.from_chief(path.exists()):
             self.write_json(path, value)
         self.wait_for_file(path)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from keras import ops
 
-# A tensor of any backend, or what it converts: floats, lists, arrays.
+# A tensor of any backend, or anything that it converts: floats, lists, arrays.
 Tensor: TypeAlias = Any
 
 # Maximum of the barrier, and its value from the upper end onwards.

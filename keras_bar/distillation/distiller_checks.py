@@ -8,7 +8,7 @@ def check_networks(teacher, student):
     for who, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
             raise ValueError(
-                f"The {who} is no model. Expected a `keras.Model`. "
+                f"The {who} is not a model. Expected a `keras.Model`. "
                 f"Received: {who}={model!r} (of type {type(model)})"
             )
     advice = (

@@ -214,7 +214,7 @@ def new_figure(width, height):
 
 
 def new_panels(count, columns, width, height):
-    """Creates a figure with a list of axes, each of the given size in inches."""
+    """Creates a figure with a list of axes of the given size in inches each."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

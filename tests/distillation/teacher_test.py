@@ -431,7 +431,7 @@ def test_the_look_leaves_no_trace(trained):
         (lambda: distillation.LogitsDistillation(True), "temperature=True"),
         (
             lambda: distillation.Distiller("t", network(), None),
-            "teacher is no model.*'t'",
+            "teacher is not a model.*'t'",
         ),
         (
             lambda: distillation.Distiller(network(), network(), "mse"),
