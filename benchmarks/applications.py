@@ -1,15 +1,14 @@
-"""Every model of `keras.applications`, gated, half closed, compacted.
+"""Gates, half closes and compacts every model of `keras.applications`.
 
     python benchmarks/applications.py            # all 40
-    python benchmarks/applications.py VGG16 ...  # some, beside those found
+    python benchmarks/applications.py VGG16 ...  # some; other rows stay
 
-Writes `docs/applications.csv` and `docs/applications.md`, every model in a
-process of its own. Weights are random,
-images as small as the models allow; half of the channels of every gate are
-closed at random. FLOPs behind gates: those of the convolutions with a gate.
-FLOPs of the graph: those of the convolutions and matrix products in the graph
-that the backend runs for the compact model (`backend_flops.py`), relative to
-`measure_cost`.
+Writes `docs/applications.csv` and `docs/applications.md`. Each model runs in a
+separate process, with random weights and images as small as it allows; half of
+the channels of every gate are closed at random. FLOPs behind gates are those of
+the convolutions with a gate. FLOPs of the graph are those of the convolutions
+and matrix products in the graph that the backend runs for the compact model
+(`backend_flops.py`), relative to `measure_cost`.
 """
 
 import argparse
@@ -109,7 +108,7 @@ def measure(name):
 
 
 def read(folder):
-    """Dict from model to its row in the table that is there."""
+    """Dict from model to its row in the existing table."""
     path = folder / "applications.csv"
     if not path.exists():
         return {}
@@ -134,8 +133,8 @@ def write(rows, folder):
         "random weights and small images; half of the channels of each gate",
         "are closed at random. FLOPs of the graph are those of convolutions",
         f"and matrix products in {keras.backend.backend()}, counted for the",
-        "compact model. Seconds are wall-clock, of busy machines too: they say",
-        "which models take long, and no more.",
+        "compact model. Seconds are wall-clock, partly of busy machines: they",
+        "only show which models take long.",
         "",
         "| " + " | ".join(FIELDS.values()) + " |",
         "|" + " --- |" * len(FIELDS),
@@ -145,7 +144,7 @@ def write(rows, folder):
 
 
 def cells(row):
-    """A row as the reader sees it."""
+    """Formats a row of the table."""
     return (
         row["model"],
         row["gated"],
@@ -170,7 +169,7 @@ def main():
     arguments = parser.parse_args()
     rows = read(arguments.output) if arguments.models else {}
     for name in arguments.models or names():
-        # What one model needs is given back before the next.
+        # A process per model releases its memory before the next one.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows[name] = pool.apply(measure, [name])
         print(*cells(rows[name]), flush=True)

@@ -1,10 +1,10 @@
 """The FLOPs of the graph that a backend runs, to compare costs with.
 
-Counted are the operations that `keras_bar.measure_cost` counts: convolutions
-and matrix products, 2 FLOPs per multiply-add, for one sample, the zeros at
-padded borders included. Additions, activations and normalization are not
-among them, so that `cost_analysis` of a compiled JAX function, which adds up
-everything and leaves out padded borders, says something else.
+The count covers the operations that `keras_bar.measure_cost` counts:
+convolutions and matrix products, 2 FLOPs per multiply-add, for one sample,
+including the zeros at padded borders. It leaves out additions, activations and
+normalization, and so differs from `cost_analysis` of a compiled JAX function,
+which counts everything but padded borders.
 
 - TensorFlow: every operation of the traced function, and of the functions it
   calls, by the statistics of TensorFlow's profiler.
@@ -69,7 +69,7 @@ def _flops_of(graph):
             total += int(statistics.value)
         elif operation.type in ("Einsum", "XlaCallModule"):
             raise ValueError(
-                "An operation's FLOPs cannot be told. Expected convolutions "
+                "The FLOPs of an operation are unknown. Expected convolutions "
                 f"and matrix products. Received: {operation.type}"
             )
     return total
@@ -91,7 +91,7 @@ def _jax(model):
     jaxpr = jax.make_jaxpr(
         lambda x: model.stateless_call(*state, x, training=False)[0]
     )(inputs)
-    return sum(map(_of_equation, _equations(jaxpr.jaxpr)))
+    return sum(map(_equation_flops, _equations(jaxpr.jaxpr)))
 
 
 def _equations(jaxpr):
@@ -104,7 +104,7 @@ def _equations(jaxpr):
                 yield from _equations(inner)
 
 
-def _of_equation(equation):
+def _equation_flops(equation):
     """FLOPs of one equation."""
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":

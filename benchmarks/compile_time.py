@@ -1,8 +1,8 @@
-"""How long `gate` and `compact` take on large networks.
+"""Measures the time of `gate` and `compact` on large networks.
 
-Gates ResNet-50 (this package's and that of `keras.applications`), keeps a
-random half of every gate's channels, and compacts. The target is at most 20 s
-for each call.
+Gates ResNet-50 (the one of this package and that of `keras.applications`),
+keeps a random half of every gate's channels, and compacts. The target is at
+most 20 s per call.
 
     python benchmarks/compile_time.py
     python benchmarks/compile_time.py --networks DenseNet121 EfficientNetB0

@@ -1,7 +1,7 @@
-"""What a recorded teacher saves of a step of distillation.
+"""Measures how much of a distillation step a recorded teacher saves.
 
-A `Distiller` asks the teacher in every step, a `RecordedDistiller` is given the
-answers; students as large as the teacher and uniformly narrowed ones. They take
+A `Distiller` runs the teacher in every step, a `RecordedDistiller` gets its
+answers. Students are as large as the teacher or uniformly narrowed. All take
 turns of some batches, on random images in the layout of `fashion_mnist.py`.
 
     python benchmarks/distillation_step.py

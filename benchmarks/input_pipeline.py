@@ -1,11 +1,10 @@
-"""How many times faster the pipeline delivers images than a training takes
-them.
+"""Measures how many times faster the input pipeline is than training.
 
-Takes turns: a batch of the recipes' pipeline, augmented and normalised, and a
-training step of the network that it is for, on the same processors. The target
-is 20 times. Images are made up, in the true layout of the data sets: CIFAR-10
-for WideResNet-26-12, which is kept in memory, and Mio-TCD for ResNet-50, which
-is decoded from files, as the real one is, which does not fit.
+A batch of the recipes' pipeline, augmented and normalised, takes turns with a
+training step of its network on the same processors. The target is 20 times.
+Images are synthetic, in the true layout of the data sets: CIFAR-10 for
+WideResNet-26-12, which is kept in memory, and Mio-TCD for ResNet-50, which is
+decoded from files, because the real one does not fit into memory.
 
     python benchmarks/input_pipeline.py
 """
@@ -41,7 +40,7 @@ def main(arguments=None):
     for name in settings.datasets:
         with tempfile.TemporaryDirectory() as folder:
             watch = measure(name, pathlib.Path(folder), settings)
-        # The pipeline has the median of many batches, the step of few.
+        # The pipeline's time is the median of many batches, the step's of few.
         measured = watch.rows(PIPELINE)
         rows += [{"data set": name, **row} for row in measured]
     measuring.report("input_pipeline", vars(settings), rows)
@@ -74,7 +73,7 @@ def measure(name, folder, settings):
 
 
 def repeat(epochs):
-    """Batches for ever."""
+    """Yields batches of one epoch after another, forever."""
     while True:
         yield from epochs.dataset
         epochs.epoch += 1

@@ -1,4 +1,4 @@
-"""Random masks: gates as a pruning might have left them."""
+"""Random masks, like the result of pruning."""
 
 import numpy as np
 
@@ -11,8 +11,9 @@ def close_at_random(model, keep, exactly=True, seed=0):
     Args:
         model: Gated `keras.Model`.
         keep: Float, the share of the channels that stay open.
-        exactly: Boolean; whether every gate keeps just that share, or each
-            channel stays with that probability, and at least one per gate.
+        exactly: Boolean, whether every gate keeps exactly that share. If
+            False, each channel stays with that probability, at least one per
+            gate.
         seed: Integer.
     """
     rng = np.random.default_rng(seed)

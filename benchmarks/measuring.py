@@ -1,8 +1,8 @@
-"""What the benchmarks share: taking turns, tables, and where it was measured.
+"""Common parts of the benchmarks: turns, tables, and the environment.
 
-Ratios are of medians of one run, in which the candidates take turns, so that
-whatever else the machine does falls on all of them alike. Beside the time that
-passed, the processor time of the process is given: it does not grow when other
+Ratios are those of the medians of one run, in which the candidates take turns,
+so that other load on the machine affects all of them alike. The processor time
+of the process is given beside the wall-clock time: it does not grow when other
 processes take their share, and is the steadier of the two on a busy machine.
 """
 
@@ -24,8 +24,9 @@ class Watch:
     """Seconds that candidates took, turn by turn.
 
     Attributes:
-        wall: Dict from label to a list of the seconds that passed.
-        cpu: The same in seconds of processor time, of all threads.
+        wall: Dict from label to a list of wall-clock seconds.
+        cpu: Dict from label to a list of seconds of processor time, over all
+            threads.
     """
 
     def __init__(self, labels):
@@ -91,7 +92,7 @@ def forward(model, x, jit_compile):
     if keras.backend.backend() != "jax":
         function = compiled(lambda x: model(x, training=False), jit_compile)
         return lambda: wait(function(x))
-    # What a compiled function does not get as an argument is a constant.
+    # Variables are arguments: a compiled function treats others as constants.
     state = [
         [v.value for v in variables]
         for variables in (
@@ -107,7 +108,7 @@ def forward(model, x, jit_compile):
 
 
 def compiled(function, jit_compile):
-    """A function compiled as its backend does.
+    """Compiles a function in the way of the backend.
 
     Args:
         function: Function of tensors.
@@ -129,7 +130,7 @@ def compiled(function, jit_compile):
 
 
 def wait(tensor):
-    """Returns when a tensor is computed."""
+    """Waits until a tensor is computed."""
     if keras.backend.backend() == "jax":
         tensor.block_until_ready()
     elif keras.backend.backend() == "tensorflow":
@@ -137,7 +138,7 @@ def wait(tensor):
 
 
 def set_threads(count):
-    """Limits the threads of one operation; before anything is computed."""
+    """Limits the threads of one operation. Call it before any computation."""
     if not count:
         return
     backend = keras.backend.backend()
@@ -151,13 +152,13 @@ def set_threads(count):
 
         torch.set_num_threads(count)
     elif count == 1:
-        # XLA reads it when JAX first computes something.
+        # XLA reads the variable at JAX's first computation.
         flag = "--xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
 
 def table(rows):
-    """Dicts of the same keys as aligned text."""
+    """Formats dicts with equal keys as an aligned table."""
     cells = [list(rows[0]), *([str(x) for x in row.values()] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
@@ -183,7 +184,7 @@ def report(name, settings, rows, **more):
 
 
 def environment():
-    """Where this was measured."""
+    """Describes the machine and the versions of this measurement."""
     return {
         "backend": keras.backend.backend(),
         "versions": {
@@ -193,7 +194,7 @@ def environment():
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        # Above the number of cores others were at work, too.
+        # Other processes were running if this exceeds the number of cores.
         "load": round(os.getloadavg()[0], 1),
     }
 

@@ -1,21 +1,22 @@
-"""Ways to add a branch to a stream of which it writes some channels.
+"""Compares ways to add a branch to some channels of a stream.
 
-The stream so far is a prefix of the sum's channels, and half of the sum's
-channels are written by the branch, in a number of runs. The ways:
+The stream is a prefix of the sum's channels. The branch writes half of the
+sum's channels, in a number of runs. The ways are:
 
-- pads: the runs padded with zeros one by one, and added;
-- joined: the runs and zeros between them concatenated, and added;
-- regions: both sides cut where one of them begins or ends, what lies over each
-  other added, and the pieces concatenated;
-- gather: the branch, with one channel of zeros, gathered, and added;
-- planes: the same with the channels in front, so that whole planes are moved,
-  and transposed back;
-- product: the branch times a one-hot matrix (a 1x1 convolution), and added.
+- pads: each run is padded with zeros and added;
+- joined: the runs and the zeros between them are concatenated, and added;
+- regions: both sides are cut where one of them begins or ends, overlapping
+  pieces are added, and all pieces are concatenated;
+- gather: the branch, with one channel of zeros, is gathered and added;
+- planes: the same with the channels first, so that whole planes are moved, and
+  a transposition back;
+- product: the branch is multiplied by a one-hot matrix (a 1x1 convolution) and
+  added.
 
-`operations` is what `keras_bar.compact` builds, `layer` what
-`keras_bar.layers.MixedResidual` does. For scale, `add` is an ordinary addition
-of two full tensors and `conv` the 3x3 convolution that makes the branch from
-the sum. The least of all turns, in ms of processor time.
+`operations` is the way of `keras_bar.compact`, `layer` that of
+`keras_bar.layers.MixedResidual`. For scale, `add` is an ordinary addition of
+two full tensors, and `conv` the 3x3 convolution that computes the branch from
+the sum. Times are the minimum over all turns, in ms of processor time.
 
     python benchmarks/mixed_addition.py
     python benchmarks/mixed_addition.py --jit-compile
@@ -41,7 +42,7 @@ from keras_bar.compaction.moving import Mover
 from keras_bar.layers import MixedResidual
 
 # Batch, height and width, and channels of the sum: the groups of a
-# WideResNet-16-4 of which 1/2 of the channels is left, and two of a ResNet-50.
+# WideResNet-16-4 with half of its channels, and two groups of a ResNet-50.
 PLACES = (
     (64, 32, 56),
     (64, 16, 112),
@@ -69,7 +70,7 @@ def main(arguments=None):
 
 
 def make(batch, size, channels, count, settings):
-    """Dict from the name of a way to a function that does it."""
+    """Dict from the name of a way to its function."""
     runs = spread(channels, count)
     places = [i for start, stop in runs for i in range(start, stop)]
     before = channels - (runs[-1][1] - runs[-1][0]) // 2

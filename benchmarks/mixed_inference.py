@@ -1,21 +1,21 @@
-"""How fast a compact network with mixed connectivity runs.
+"""Measures the speed of a compact network with mixed connectivity.
 
-Keeps a random share of the channels behind every convolution of a Wide ResNet,
-each convolution its own, and compacts. Compared with the compact network are
+Keeps a random share of the channels of every convolution of a Wide ResNet,
+independently, and compacts. The compact network is compared with
 
 - narrowed: an ordinary network, all widths divided by one number such that its
-  FLOPs are the same, as near as whole widths allow;
+  FLOPs are as close to the compact network's as integer widths allow;
 - divided: an ordinary network, all widths multiplied by the share. It has
   fewer FLOPs, and round widths that suit the processor, unlike the others.
 
 Convolutions of equal FLOPs do not take equal time: one with 35 output channels
-can take as long as one with 48. So the masks come in two kinds. `exact` ones
-keep the share to the channel, and the compact network's convolutions write
-round numbers; `binomial` ones keep every channel with the same probability, and
-it has widths as odd as the narrowed one's.
+can take as long as one with 48. The masks are therefore of two kinds. `exact`
+masks keep exactly the share, so the compact network's convolutions have round
+widths. `binomial` masks keep every channel with the same probability, so its
+widths are as irregular as those of the narrowed network.
 
-The target is 1.25 times the time of the narrowed network. Ratios are at equal
-FLOPs: divided by the ratio of the FLOPs, which is given.
+The target is 1.25 times the time of the narrowed network. Ratios of times are
+at equal FLOPs: they are divided by the ratio of the FLOPs, which is given.
 
     python benchmarks/mixed_inference.py
     python benchmarks/mixed_inference.py --jit-compile

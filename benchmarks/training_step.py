@@ -1,4 +1,4 @@
-"""What gates and a budget add to a training step.
+"""Measures the time that gates and a budget add to a training step.
 
 Trains a Wide ResNet on random images with `fit`: without gates, with gates,
 and with gates and a `BudgetRegularizer`, which take turns batch by batch. The
@@ -95,8 +95,8 @@ def main(arguments=None):
         thread.join()
     if turns.failure:
         raise turns.failure
-    # When the first training has had its last turn, it is finished beside the
-    # last turns of the others.
+    # The first training finishes during the last turns of the others, which
+    # are therefore dropped.
     turns.watch.drop(WARMUP, 1)
     name = f"training_step_{keras.backend.backend()}"
     if settings.jit_compile != "false":
@@ -144,7 +144,7 @@ def train(model, label, turns, settings):
         callbacks.insert(0, regularizer)
     shape = (settings.batch_size, *model.input_shape[1:])
     data = Repeated(shape, WARMUP + settings.turns + 1)
-    # A few steps of pruning reach no budget; that is not what is measured.
+    # A few steps of pruning do not reach the budget, which is irrelevant here.
     warnings.filterwarnings("ignore", message="The training was too short")
     try:
         model.fit(data, callbacks=callbacks, verbose=0, shuffle=False)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prunes a network for handwritten digits, in a virtual environment which it
-# makes if it is missing. Arguments go to the recipe: sh scripts/demo.sh --help
+# Prunes a network for handwritten digits, in a virtual environment that it
+# creates if necessary. Arguments go to the recipe: sh scripts/demo.sh --help
 set -eu
 cd "$(dirname "$0")/.."
 

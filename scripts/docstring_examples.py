@@ -1,7 +1,7 @@
-"""Lets the documentation site show `Example:` sections as they are meant.
+"""Lets the documentation site show `Example:` sections as intended.
 
-Docstrings are written as Keras writes them, with text behind `Example:` that is
-not indented. Griffe, which reads them for the site, knows indented sections.
+Docstrings follow the style of Keras, in which the text after `Example:` is not
+indented. Griffe, which reads them for the site, needs indented sections.
 """
 
 import re
@@ -9,7 +9,7 @@ import textwrap
 
 import griffe
 
-# The heading, and what is behind it up to the next heading or the end.
+# The heading, and the text after it up to the next heading or the end.
 _SECTION = re.compile(
     r"^(?P<heading>Example|Reference|Call arguments):\n"
     r"(?P<text>.*?)(?=^[A-Z][a-z ]+:$|\Z)",
@@ -28,10 +28,10 @@ class Sections(griffe.Extension):
 def _rewritten(match):
     heading, text = match["heading"], match["text"].strip("\n")
     if heading == "Example":
-        # Griffe's own section, which tells code from text.
+        # Griffe's own section, which distinguishes code from text.
         heading = "Examples"
     if heading == "Call arguments":
-        # A list, as Markdown would make one paragraph of the lines.
+        # A list, because Markdown would join the lines to one paragraph.
         text = re.sub(r"^ {4}(?=\S)", "- ", text, flags=re.MULTILINE)
         text = textwrap.indent(text, "    ")
     elif not text.startswith(" "):

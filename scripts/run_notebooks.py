@@ -3,9 +3,9 @@
     python scripts/run_notebooks.py                     # all
     python scripts/run_notebooks.py docs/quickstart.ipynb
 
-Notebooks are stored with their outputs, which are small, so that the site shows
-results without training anything while it is built. The test suite checks that
-the outputs are those of the code beside them, and runs the notebooks.
+Notebooks are stored with their outputs, which are small, so that the build of
+the site shows results without training anything. The test suite checks that the
+outputs belong to the current code, and runs the notebooks.
 """
 
 import ast
@@ -19,9 +19,9 @@ import nbclient
 import nbformat
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Seconds that a cell may take.
+# Time limit of a cell, in seconds.
 PATIENCE = 600
-# The key in a notebook's metadata of what its outputs were made from.
+# Key of a notebook's metadata: the fingerprint of the code of its outputs.
 KEY = "keras_bar"
 
 
@@ -42,7 +42,7 @@ def fingerprint(notebook):
 
 
 def execute(notebook):
-    """Runs a notebook in a folder of its own, and replaces its outputs."""
+    """Runs a notebook in a temporary folder, and replaces its outputs."""
     # The checkout's package, installed or not.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -58,7 +58,7 @@ def execute(notebook):
 
 
 def clean(notebook):
-    """Leaves of a notebook what is the same each time."""
+    """Removes everything from a notebook that differs between runs."""
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index}"
         cell.metadata = {}
@@ -67,7 +67,7 @@ def clean(notebook):
             cell.outputs = [
                 x for x in cell.outputs if x.get("name") != "stderr"
             ]
-            # How objects of Matplotlib and IPython call themselves.
+            # Representations of objects of Matplotlib and IPython.
             for output in cell.outputs:
                 if "image/png" in output.get("data", {}):
                     output.data.pop("text/plain", None)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs every check in a virtual environment, which it makes if it is missing:
-# the linters, the documentation's links, and the tests in two processes.
+# Runs every check in a virtual environment, which it creates if necessary: the
+# linters, the build of the documentation, and the tests in two processes.
 # Arguments go to pytest: sh scripts/test.sh tests/schedules_test.py
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,6 +13,6 @@ VENV=${VENV:-.venv}
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
 "$VENV/bin/lint-imports"
-# Without the notice that a successor of the theme's makers exists.
+# The variable hides a notice about a successor of MkDocs.
 NO_MKDOCS_2_WARNING=1 "$VENV/bin/mkdocs" build --strict --quiet
 "$VENV/bin/python" -m pytest -n 2 --dist loadscope --no-loadscope-reorder "$@"

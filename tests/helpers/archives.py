@@ -1,5 +1,5 @@
-"""Synthetic images in the true layouts of public data sets, for what reads the
-archives. An image is noise around a colour and a stripe that tell its class."""
+"""Synthetic archives in the true layouts of public data sets. The colour and a
+stripe of an image, plus noise, identify its class."""
 
 import io
 
@@ -13,14 +13,14 @@ WORDNET = [f"n{10_000_000 + 7919 * i}" for i in range(200)]
 
 
 def write(name, folder, count, tests):
-    """Writes a data set as its archive would extract.
+    """Writes a data set in the layout of its extracted archive.
 
     Args:
         name: `"cifar10"`, `"cifar100"`, `"tiny_imagenet"` or `"mio_tcd"`.
         folder: `pathlib.Path`, where the archive would be extracted.
         count: Integer, training images per class.
-        tests: Integer, test images per class. Of Mio-TCD a tenth of all
-            images is for tests.
+        tests: Integer, test images per class. For Mio-TCD a tenth of all
+            images is the test set.
 
     Returns:
         `pathlib.Path` of the archive's folder.
@@ -31,7 +31,7 @@ def write(name, folder, count, tests):
 def make_image(rng, label, classes, size):
     """Array uint8 `(height, width, 3)`."""
     height, width = size
-    # Colours around a circle, stripes at a height that the class tells.
+    # The class determines the hue and the height of the stripe.
     angle = 2 * np.pi * label / classes
     colour = 128 + 60 * np.sin(angle + np.array([0, 2.1, 4.2]))
     image = rng.normal(colour, 40, (height, width, 3))
@@ -99,7 +99,7 @@ def _write_tiny_imagenet(folder, count, tests):
     def put(path, label):
         path.parent.mkdir(parents=True, exist_ok=True)
         image = make_image(rng, label, len(WORDNET), size)
-        # Some of the real ones are grey.
+        # Some of the real images are grey.
         path.write_bytes(encode(image[..., 0] if label == 7 else image))
 
     for label, number in enumerate(WORDNET):

@@ -1,4 +1,4 @@
-"""Small networks of the shapes that are pruned."""
+"""Small networks with the common kinds of blocks."""
 
 import keras
 from keras import layers
@@ -94,7 +94,7 @@ def sequential():
 
 
 def long_stream(post, blocks=4):
-    """Many writers of one stream: its channels lie in many runs."""
+    """A stream with many writers, whose channels form many runs."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(24, 3, padding="same")(x)
     for _ in range(blocks):

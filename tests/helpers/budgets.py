@@ -1,4 +1,4 @@
-"""What the tests of the budget share."""
+"""Common parts of the tests of budgets."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ LOGS = ["volume", "flops", "params", "budget", "expected"]
 # Long enough for the tiny network to reach its budget by itself.
 EPOCHS = 20
 
-# For a few steps, faster than to compile one.
+# Options of `fit` for a few steps, which take less time than compiling one.
 QUICK = {"run_eagerly": True}
 
 
@@ -35,7 +35,7 @@ class Interrupt(keras.callbacks.Callback):
 
 
 class Spy(keras.callbacks.Callback):
-    """Keeps the logs that a callback of the user sees."""
+    """Keeps the logs that a user's callback sees."""
 
     def __init__(self):
         super().__init__()
@@ -66,14 +66,14 @@ def assert_connected(model):
 
 
 def assert_finished(model, budget, metric="volume"):
-    """What leaves `fit` is within budget, connected, and fixed."""
+    """Asserts that a model after `fit` is within budget, connected and fixed."""
     assert used(model, metric) <= budget + 1e-9
     assert all(gate.is_fixed for gate in tiny.gates(model))
     assert_connected(model)
 
 
 def nothing(y_true, y_pred):
-    """A data loss of 0, which leaves the penalty."""
+    """A data loss of 0, so that the loss is the penalty."""
     return 0.0 * ops.sum(y_pred, axis=-1)
 
 

@@ -18,7 +18,7 @@ def features(layer="branch"):
 
 
 def distiller(losses=None, student=None, teacher=None, weight=0.1, **options):
-    """A distiller of the tiny network, the same every time, compiled."""
+    """A compiled distiller of the tiny network, with fixed seeds."""
     keras.utils.set_random_seed(0)
     teacher = teacher or tiny.network()
     student = student or keras_bar.gate(teacher, seed=0)

@@ -1,4 +1,4 @@
-"""Gradients and finite differences on whichever backend is running."""
+"""Gradients and finite differences on the current backend."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def finite_difference(fn, x, step=1e-2):
     Args:
         fn: Elementwise function of one float32 tensor.
         x: Array, where to differentiate.
-        step: Float. float32 loses more to rounding below 1e-3 than it gains.
+        step: Float. Below 1e-3 the rounding of float32 outweighs the gain.
 
     Returns:
         NumPy array with the shape of `x`.

@@ -1,6 +1,6 @@
-"""A small model around one layer, its gates half closed at random.
+"""A small model around one layer, with gates half closed at random.
 
-Every layer is tried behind a gate, where dead channels are 0, and behind a
+Every layer is tested behind a gate, where dead channels are 0, and behind a
 batch normalization of gated channels, where they hold other constants.
 """
 
@@ -20,7 +20,7 @@ CHANNELS = 6
 
 
 def before(x, zero, rank=2):
-    """A gated convolution, and constants if `zero` is not wanted."""
+    """A gated convolution, whose dead channels are constants unless `zero`."""
     conv = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}[rank]
     x = conv(CHANNELS, 1, name="first")(x)
     return x if zero else layers.BatchNormalization()(layers.ReLU()(x))
@@ -58,7 +58,7 @@ def filters_of(model, name="first"):
 
 
 def assert_removable(layer, zero):
-    """Nothing stops the removal, and nothing is changed by it."""
+    """Asserts that channels can be removed without changing the output."""
     gated, hard, small = prune(model_with(layer, zero))
     alive = int(gates_of(gated)[0].alive().sum())
     assert filters_of(small) <= alive < CHANNELS

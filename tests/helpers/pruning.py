@@ -1,4 +1,4 @@
-"""Closing gates at random, and the invariants of what comes out."""
+"""Closes gates at random, and asserts the invariants of the results."""
 
 import keras
 import numpy as np
@@ -14,8 +14,8 @@ from keras_bar.layers.channel_gate import LEARNING
 
 
 def randomize(model, seed=0):
-    """Gives a model weights as after training, the same on every backend:
-    statistics and biases are nowhere 0."""
+    """Gives a model weights like those of a trained one, the same on every
+    backend: no statistic or bias is 0."""
     rng = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         for weight in layer.weights if not layer._layers else ():
@@ -38,7 +38,7 @@ def gates_of(model):
 
 
 def set_gate(gate, log_alpha):
-    """Fixes a gate as if it had learned `log_alpha`, also one fixed before."""
+    """Fixes a gate as if it had learned `log_alpha`, even if it was fixed."""
     gate.fixed_value.assign(np.full(gate.fixed_value.shape, LEARNING))
     gate.log_alpha.assign(log_alpha)
     gate.fix()
@@ -66,17 +66,17 @@ def close_gates(model, seed=0, share=0.5, dead=()):
         alive = rng.random(size) >= share
         alive[rng.integers(size)] = True
         alive &= gate.name not in dead
-        # Also where `open_gates` fixed them: `fix` would keep them as they are.
+        # `open_gates` may have fixed the channels, and `fix` would keep them.
         gate.fixed_value.assign(np.full(size, LEARNING))
-        # A factor of its own for every channel, from 0.1 to 1.
+        # Each channel gets a different factor, from 0.1 to 1.
         set_gate(gate, np.where(alive, rng.uniform(-0.9, 1.5, size), -5.0))
         np.testing.assert_array_equal(gate.alive(), alive)
     return model
 
 
 def inputs_for(model, batch=2, seed=0):
-    """A random batch, nested like the inputs of the model; 12 stands for an
-    unknown size."""
+    """A random batch, nested like the inputs of the model; unknown sizes are
+    12."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
@@ -113,8 +113,8 @@ def control_of(model, regularizer):
 
 
 def asked(model, criterion, **options):
-    """Dict from name to the channels that a criterion is asked about, and to
-    what it answers."""
+    """Dicts from name to the channels that a criterion scores, and to its
+    scores."""
     seen, scores = {}, {}
 
     def remember(channels):
@@ -127,7 +127,7 @@ def asked(model, criterion, **options):
 
 
 def files_of(found):
-    """The files that warnings of this package are about."""
+    """The files that warnings of this package refer to."""
     return [x.filename for x in found if x.category is UserWarning]
 
 
@@ -145,8 +145,8 @@ def assert_invariants(
     """Asserts the invariants I1, I2 and I4 on a gated model.
 
     Args:
-        gated: Gated model, its gates as they shall be.
-        connectivities: Those that the compact model is built with.
+        gated: Gated model, whose gates may still learn.
+        connectivities: The connectivities of the compact models.
         tolerance: Float, relative difference of outputs.
         measure: Whether the model's costs can be measured.
         path: Where to save the compact model, or None.

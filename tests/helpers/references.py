@@ -1,4 +1,4 @@
-"""What comparisons with the programs of other authors share."""
+"""Common parts of the comparisons with programs of other authors."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ import keras_bar
 from tests.helpers import pruning
 from tests.helpers.gradients import gradient
 
-# What is left of numbers of the size of 1 that almost cancel.
+# Rounding error of sums of numbers around 1 that almost cancel.
 FLOAT32 = 1e-7
 
 
@@ -32,7 +32,7 @@ def gated_convolution(layer, size):
 
 
 def loss_of(model, regularizer):
-    """Function of nothing, the loss."""
+    """Function without arguments that returns the loss."""
     control, state = pruning.control_of(model, regularizer)
     return lambda: control(state)
 

@@ -1,4 +1,4 @@
-"""A network, data and training of a second."""
+"""A network, data and training that take a second."""
 
 import keras
 import numpy as np
@@ -40,14 +40,14 @@ def data(samples=8 * BATCHES):
 
 
 def student(width=WIDTH, **options):
-    """A gated network, the same every time, compiled."""
+    """A compiled gated network, with fixed seeds."""
     keras.utils.set_random_seed(0)
     return prepare(keras_bar.gate(network(width), seed=0), **options)
 
 
 def prepare(model, optimizer=None, loss=None, **options):
-    """Compiles a model, by default so that a short training is quick: a step
-    is traced by TensorFlow, and compiled by JAX, which would otherwise run it
+    """Compiles a model, by default for a quick short training: TensorFlow only
+    traces the step, and JAX compiles it, because it would otherwise run it
     operation by operation."""
     eager = options.get("run_eagerly", False)
     compiled = keras.backend.backend() == "jax" and not eager
