@@ -267,7 +267,7 @@ def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
 
 def test_more_steps_than_fit_has_are_told_of():
     regularizer = BudgetRegularizer(0.4, steps=1000)
-    with pytest.warns(UserWarning, match="1000 steps, of which `fit` has 5"):
+    with pytest.warns(UserWarning, match="1000 steps, but `fit` only has 5"):
         tiny.fit(tiny.student(**QUICK), regularizer, steps_per_epoch=5)
 
 
