@@ -66,7 +66,7 @@ def assert_connected(model):
 
 
 def assert_finished(model, budget, metric="volume"):
-    """Asserts that a model after `fit` is within budget, connected and fixed."""
+    """Asserts that a trained model is within budget, connected and fixed."""
     assert used(model, metric) <= budget + 1e-9
     assert all(gate.is_fixed for gate in tiny.gates(model))
     assert_connected(model)
