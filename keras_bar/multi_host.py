@@ -1,6 +1,9 @@
 """Training on several hosts with TensorFlow."""
 
+import json
+import os
 import pathlib
+import signal
 import time
 from typing import Any
 
@@ -9,7 +12,12 @@ from keras import ops
 from keras_bar import files
 from keras_bar import keras_internals
 
-__all__ = ["Hosts"]
+__all__ = ["Hosts", "join"]
+
+EXAMPLE = (
+    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
 
 
 class Hosts:
@@ -102,3 +110,67 @@ class Hosts:
             self.write_json(path, value)
         self.wait_for_file(path)
         return files.read_json(path)
+
+
+def join(patience: float = 90.0) -> Hosts:
+    """Joins the hosts that the environment names, and waits for them.
+
+    Every host runs the same command, with `TF_CONFIG` in its environment, which
+    names all hosts and tells which of them this is. Call this function once,
+    before TensorFlow is used for anything else. A `SIGTERM` ends the process at
+    once, as it does without TensorFlow, which would wait for a good moment.
+
+    Args:
+        patience: See `Hosts`.
+
+    Returns:
+        `Hosts` with a `tf.distribute.MultiWorkerMirroredStrategy`.
+
+    Raises:
+        ValueError: If `TF_CONFIG` is missing or wrong.
+        OSError: If the hosts cannot be joined, as when a port is in use.
+
+    Example:
+
+    >>> from keras_bar import multi_host
+    >>> import os
+    >>> config = os.environ.pop("TF_CONFIG", None)
+    >>> multi_host.join()
+    Traceback (most recent call last):
+    ValueError: The hosts are unknown. Expected the environment variable ...
+    """
+    workers, index = read_config()
+    import tensorflow as tf
+
+    others = ", ".join(workers)
+    print(f"host {index} of {len(workers)}, waiting for {others}", flush=True)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise OSError(
+            "The hosts cannot be joined. Expected a free port, with nothing "
+            f"that is left of an earlier run. Received: {workers[index]}, "
+            f"where TensorFlow says: {error.message}"
+        ) from error
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return Hosts(strategy, patience)
+
+
+def read_config():
+    """The addresses of the hosts in `TF_CONFIG`, and the index of this one."""
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        workers, index = cluster["worker"], int(task["index"])
+        kinds = {*cluster, task["type"]}
+        right = kinds == {"worker"} and 0 <= index < len(workers)
+    except (ValueError, KeyError, TypeError):
+        right = False
+    if not right:
+        raise ValueError(
+            "The hosts are unknown. Expected the environment variable "
+            f"TF_CONFIG on every host, such as {EXAMPLE}, with an index of its "
+            f"own. Received: TF_CONFIG={text!r}"
+        )
+    return workers, index

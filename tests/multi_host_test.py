@@ -31,3 +31,28 @@ def test_a_folder_that_hosts_do_not_share(tmp_path):
     hosts.is_chief = False
     with pytest.raises(OSError, match="a file system that all hosts share"):
         hosts.agree(tmp_path / "settings.json", {})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "no JSON",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": '
+        '"worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": '
+        "1}}",
+    ],
+)
+def test_hosts_that_are_not_known(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(ValueError, match="Expected the environment variable"):
+        multi_host.read_config()
+
+
+def test_the_example_of_the_error_is_right(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", multi_host.EXAMPLE)
+    assert multi_host.read_config() == (["10.0.0.1:2222", "10.0.0.2:2222"], 0)

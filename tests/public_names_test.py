@@ -24,10 +24,12 @@ OTHERS = (
     "keras_bar.callbacks",
     "keras_bar.datasets",
     "keras_bar.distillation",
+    "keras_bar.in_memory",
     "keras_bar.models",
     "keras_bar.multi_host",
     "keras_bar.reports",
     "keras_bar.reports.paper",
+    "keras_bar.runs",
     "keras_bar.tuning",
 )
 

@@ -81,6 +81,16 @@ def find(source, folder):
     return None
 
 
+def check(name, folder):
+    """Raises a ConnectionError within seconds if a data set is neither in a
+    folder, prepared or not, nor can be downloaded to there."""
+    source = SOURCES[name]
+    folder = around(source, folder)
+    prepared = (folder / x for x in (name, f"extracted_{name}"))
+    if not (any(x.exists() for x in prepared) or find(source, folder)):
+        check_network(name, source, folder)
+
+
 def check_network(name, source, folder):
     """Raises a ConnectionError within seconds if a data set cannot be
     downloaded. tensorflow-datasets would retry for minutes."""

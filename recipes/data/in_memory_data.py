@@ -1,138 +1,15 @@
-"""Images in memory: Fashion-MNIST at half its size, scikit-learn's digits.
-
-A `PyDataset` slices these arrays on every backend; for a stream they are too
-small, and TensorFlow need not be installed.
-"""
-
-import dataclasses
-import zipfile
-import zlib
+"""Data sets in memory: Fashion-MNIST at half its size, scikit-learn's
+digits."""
 
 import keras
 import numpy as np
 
-# Images for the curves of every epoch; at the end all of a split count.
-VALIDATION = 2000
+from keras_bar import in_memory
+
 # Of Fashion-MNIST: images that are neither trained nor tested on, to choose by.
 HELD_OUT = 5000
 # Mean and standard deviation of Fashion-MNIST's training images.
 MEAN, DEVIATION = 0.286, 0.353
-
-
-@dataclasses.dataclass
-class InMemoryData:
-    """Images `(n, height, width, channels)`, normalized, and their classes,
-    integers `(n,)`. Training images are shifted by up to `shift` pixels; where
-    there are images for validation, choices are made by them.
-    `keras_bar.datasets.Stream` has the same methods."""
-
-    x: np.ndarray
-    y: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    shift: int = 0
-    batch_size: int = 64
-    x_validation: np.ndarray | None = None
-    y_validation: np.ndarray | None = None
-    # No image is a file of its own that could be broken.
-    left_out = ()
-
-    @property
-    def repeats(self):
-        """Whether every epoch shows the same images, so that a teacher need
-        answer only once."""
-        return not self.shift
-
-    @property
-    def has_validation(self):
-        """Whether images are held out to choose by."""
-        return self.x_validation is not None
-
-    @property
-    def steps(self):
-        """Batches per epoch; images that do not fill one are left out."""
-        return len(self.x) // self.batch_size
-
-    @property
-    def validation(self):
-        """What `fit` validates on after every epoch."""
-        x, y = self.split("validation")
-        return x[:VALIDATION], keras.tree.map_structure(
-            lambda y: y[:VALIDATION], y
-        )
-
-    def batches(self, seed):
-        """What `fit` trains on; a seed is an integer or a sequence of them."""
-        return Batches(self, seed)
-
-    def answered(self, teacher):
-        """The same images for training and validation, with a teacher's logits
-        beside their classes, as `RecordedDistiller` takes them."""
-
-        def ask(x, y):
-            logits = teacher.predict(x, batch_size=500, verbose=0)
-            return {"labels": y, "teacher": logits}
-
-        x, y = self.validation
-        return dataclasses.replace(
-            self,
-            y=ask(self.x, self.y),
-            x_validation=x,
-            y_validation=ask(x, y),
-        )
-
-    def split(self, name):
-        """Images and targets for `"train"`, `"validation"` or `"test"`."""
-        if name == "train":
-            return self.x, self.y
-        if name == "validation" and self.has_validation:
-            return self.x_validation, self.y_validation
-        return self.x_test, self.y_test
-
-    def accuracy(self, model, split="test"):
-        """Fraction of a split's images that a network of logits gets right."""
-        x, y = self.split(split)
-        logits = model.predict(x, batch_size=500, verbose=0)
-        return float(np.mean(np.argmax(logits, -1) == y))
-
-    def sample(self, count):
-        """The first training images."""
-        return self.x[:count]
-
-    def checksum(self):
-        """Integer that tells other images from these."""
-        return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
-
-
-class Batches(keras.utils.PyDataset):
-    """Training images in an order, and shifted by pixels, that depend on the
-    seed and `epoch` only, so that a resumed training sees what an uninterrupted
-    one would have seen. Needs `fit(..., shuffle=False)`."""
-
-    def __init__(self, data, seed):
-        super().__init__()
-        self.data, self.seed = data, seed
-        self.epoch = 0  # To be set before every epoch.
-
-    def __len__(self):
-        return self.data.steps
-
-    def __getitem__(self, index):
-        data, border = self.data, self.data.shift
-        rng = np.random.default_rng([*np.ravel(self.seed), self.epoch])
-        order = rng.permutation(len(data.x))
-        # By the width of the border on either side.
-        shifts = rng.integers(0, 2 * border + 1, (len(order), 2))
-        part = slice(index * data.batch_size, (index + 1) * data.batch_size)
-        chosen = order[part]
-        x = data.x[chosen]
-        if border:
-            height, width = x.shape[1:3]
-            sides = (border, border)
-            padded = np.pad(x, [(0, 0), sides, sides, (0, 0)])
-            pairs = zip(padded, shifts[part], strict=True)
-            x = np.stack([y[i:, j:][:height, :width] for y, (i, j) in pairs])
-        return x, keras.tree.map_structure(lambda y: y[chosen], data.y)
 
 
 def load_digits(path, count, skip_broken):
@@ -150,7 +27,7 @@ def load_digits(path, count, skip_broken):
         random_state=0,
     )
     _check_count(x, count)
-    return InMemoryData(x[:count], y[:count], x_test, y_test, shift=1)
+    return in_memory.InMemoryData(x[:count], y[:count], x_test, y_test, shift=1)
 
 
 def load_fashion_mnist(
@@ -173,7 +50,7 @@ def load_fashion_mnist(
         x, x_test = np.split(images, [len(images) - tests])
         y, y_test = np.split(labels, [len(images) - tests])
     _check_count(x[held_out:], count)
-    return InMemoryData(
+    return in_memory.InMemoryData(
         _halved(x[:count]),
         y[:count].astype("int32"),
         _halved(x_test[:tests]),
@@ -184,20 +61,7 @@ def load_fashion_mnist(
 
 
 def _read(path, least):
-    try:
-        with np.load(path) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-    except KeyError as error:
-        raise ValueError(
-            f"{path} holds no Fashion-MNIST. Expected the arrays 'images' "
-            f"and 'labels'. Received: {error}"
-        ) from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        # NumPy takes text for pickled objects, and says so.
-        raise ValueError(
-            f"{path} holds no arrays. Expected an .npz file with the arrays "
-            "'images' and 'labels'. Received: a file of another kind"
-        ) from error
+    images, labels = in_memory.read_npz(path, "images", "labels")
     if images.shape[1:] != (28, 28) or not len(labels) == len(images) >= least:
         raise ValueError(
             f"{path} holds other images than asked for. Expected at least "

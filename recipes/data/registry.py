@@ -6,9 +6,9 @@ Keras is imported.
 
 import dataclasses
 import functools
-import importlib.util
+import importlib
 import pathlib
-import sys
+import runpy
 from collections.abc import Callable
 
 # Where tensorflow-datasets looks for its data sets, too.
@@ -80,18 +80,10 @@ def check_digits(path, skip_broken):
 def check_files(name, path, skip_broken):
     """Raises, within seconds, what is wrong with a data set's folder."""
     # Without the package that it is in, which imports Keras.
-    spec = importlib.util.spec_from_file_location("sources", SOURCES)
-    sources = importlib.util.module_from_spec(spec)
-    sys.modules["sources"] = sources  # Data classes look their module up.
-    spec.loader.exec_module(sources)
-    source = sources.SOURCES[name]
-    if not source.files:
+    sources = runpy.run_path(str(SOURCES))
+    if not sources["SOURCES"][name].files:
         refuse_skipping(path, skip_broken)
-    folder = sources.around(source, path or FOLDER)
-    prepared = (folder / x for x in (name, f"extracted_{name}"))
-    there = any(x.exists() for x in prepared) or sources.find(source, folder)
-    if not there:
-        sources.check_network(name, source, folder)
+    sources["check"](name, path or FOLDER)
 
 
 def _wide_resnet(depth, width, shape, classes):
@@ -141,7 +133,7 @@ DATASETS = {
         "Fashion-MNIST",
         "fashion_mnist",
         _wide_resnet(10, 2, (14, 14, 1), 10)
-        | {"vgg": lazy("recipes.data.networks", "vgg", (14, 14, 1), 10)},
+        | {"vgg": lazy("keras_bar.models", "VGG", (14, 14, 1), 10)},
         lazy("recipes.data.in_memory_data", "load_fashion_mnist"),
         refuse_skipping,
         count=10_000,

@@ -60,10 +60,10 @@ def describe(error):
     if isinstance(error, OSError):
         return f"Could not read or write: {error}\n{SAFE}"
     from keras_bar import files
+    from keras_bar import runs
     from recipes.experiment import hosts
-    from recipes.experiment import resuming
 
-    told = files.DamagedFileError, resuming.OtherRunError, FloatingPointError
+    told = files.DamagedFileError, runs.OtherRunError, FloatingPointError
     if isinstance(error, told):
         return str(error)
     if "tensorflow" in sys.modules:

@@ -11,6 +11,7 @@ import matplotlib  # noqa: F401  Wanted after the first experiment.
 
 import keras_bar
 from keras_bar import baselines
+from keras_bar import runs
 from recipes import methods
 from recipes.data.registry import DATASETS
 from recipes.experiment import devices
@@ -18,7 +19,6 @@ from recipes.experiment import hosts
 from recipes.experiment import lock
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
-from recipes.experiment.resuming import Run
 from recipes.experiment.training import JITS
 from recipes.experiment.training import Experiment
 from recipes.experiment.training import TrainingOptions
@@ -96,7 +96,7 @@ def prepare(settings, folder, stack):
             "connectivity": settings.connectivity,
             "mixed_precision": settings.mixed_precision,
         }
-        Run(folder, kind)
+        runs.Run(folder, kind, hosts.current())
     except (ValueError, OSError, ImportError) as error:
         settings.fail(str(error))
     options = TrainingOptions(

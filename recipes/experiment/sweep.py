@@ -7,11 +7,11 @@ import time
 import keras
 import keras_tuner
 
+from keras_bar import runs
 from keras_bar import tuning
 from recipes.experiment import devices
 from recipes.experiment import grid
 from recipes.experiment.key import ExperimentKey
-from recipes.experiment.resuming import Run
 from recipes.experiment.training import DRAWN
 from recipes.methods import bar
 from recipes.results import sweep_tables
@@ -110,7 +110,7 @@ def run(settings):
         make = grid.prepare(settings, folder, stack)
         kept = ("factors", "seed", "network", "metric", "start", "paper")
         try:
-            Run(folder / "sweep", {x: getattr(settings, x) for x in kept})
+            runs.Run(folder / "sweep", {x: getattr(settings, x) for x in kept})
         except ValueError as error:
             settings.fail(str(error))
         with devices.scope(settings):

@@ -1,14 +1,16 @@
 """An experiment: a key, with all that its training needs."""
 
 import dataclasses
+import importlib.util
 
 import keras
 
 from keras_bar import distillation
+from keras_bar import runs
 from recipes.data.registry import DATASETS
+from recipes.experiment import hosts
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
-from recipes.experiment.resuming import Run
 
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # Words of the command line for what `compile` takes.
@@ -42,7 +44,7 @@ class TrainingOptions:
         return keras.optimizers.Adam(rate, weight_decay=self.weight_decay)
 
 
-class Experiment(Run):
+class Experiment(runs.Run):
     """The training of a key on the images `data` of a data set, in a folder of
     its name in `output`, with options of which a sweep may have drawn some."""
 
@@ -56,7 +58,8 @@ class Experiment(Run):
         drawn: dict | None = None,
     ):
         told = {"drawn": drawn} if drawn else {}
-        super().__init__(output / str(key), dataclasses.asdict(key) | told)
+        settings = dataclasses.asdict(key) | told
+        super().__init__(output / str(key), settings, hosts.current())
         self.key, self.dataset, self.data = key, dataset, data
         self.output, self._options = output, options
         tuned = {x: y for x, y in (drawn or {}).items() if x in DRAWN}
@@ -113,7 +116,23 @@ class Experiment(Run):
         """Trains a part on an order of images of its own."""
         data = data or self.data
         batches = data.batches([self.key.seed, *part.encode()])
-        self.fit(part, model, batches, epochs, callbacks, data.validation)
+        callbacks = [*callbacks, batches]
+        if all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
+            # It makes a variable, which all hosts must do together.
+            root = self.folder / ("" if self.hosts.is_chief else "unfinished")
+            logs = root / "tensorboard" / part
+            callbacks.append(
+                keras.callbacks.TensorBoard(logs, write_graph=False)
+            )
+        self.fit(
+            part,
+            model,
+            batches.dataset,
+            epochs,
+            callbacks,
+            shuffle=False,
+            validation_data=data.validation,
+        )
 
     def distill(self, part, teacher, student, epochs, low=0, callbacks=()):
         """Trains a student by a teacher, `low` epochs of it at the low rate."""

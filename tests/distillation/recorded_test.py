@@ -8,7 +8,7 @@ from keras import ops
 
 import keras_bar
 from keras_bar import distillation
-from recipes.data.in_memory_data import InMemoryData
+from keras_bar.in_memory import InMemoryData
 from tests.helpers import tiny
 from tests.helpers.budgets import BudgetRegularizer
 
@@ -197,7 +197,7 @@ def test_images_with_the_answers_beside():
     images = InMemoryData(x, y, x[:9], y[:9], batch_size=8)
     answered = images.answered(teacher)
     logits = teacher.predict(x, verbose=0)
-    plain, told = images.batches(1)[2], answered.batches(1)[2]
+    plain, told = (x.batches(1).dataset[2] for x in (images, answered))
     np.testing.assert_array_equal(told[0], plain[0])
     np.testing.assert_array_equal(told[1]["labels"], plain[1])
     chosen = [

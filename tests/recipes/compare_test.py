@@ -16,7 +16,6 @@ from keras_bar import baselines
 from keras_bar.reports import paper
 from recipes import compare
 from recipes import methods
-from recipes.data import networks
 from recipes.data import registry
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
@@ -51,6 +50,10 @@ ROW = {
     "regular_volume": 300,
     "regular_flops": 1500,
 }
+
+
+def network():
+    return keras_bar.models.VGG((14, 14, 1), widths=(8,))
 
 
 def lines_of(text, title):
@@ -126,7 +129,7 @@ def test_a_strength_is_searched_for_with_one_seed(
 
 def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
     """And the same way, whatever was done before in this process."""
-    teacher = networks.vgg((14, 14, 1), 10)
+    teacher = network()
     gated = keras_bar.gate(
         teacher, layer=keras_bar.layers.MarkerGate, connectivity="regular"
     )
@@ -161,11 +164,9 @@ def test_a_network_that_has_taught_can_be_pruned(tmp_path):
     experiment = Experiment(
         key, "fashion_mnist", None, TrainingOptions(), tmp_path
     )
-    teacher = networks.vgg((14, 14, 1), 10)
+    teacher = network()
     expected = len(keras_bar.gate(teacher).trainable_variables)
-    make_distiller(
-        teacher, networks.vgg((14, 14, 1), 10), "adam", TrainingOptions()
-    )
+    make_distiller(teacher, network(), "adam", TrainingOptions())
     assert not teacher.trainable_variables
     student = keras_bar.gate(experiment.source(teacher))
     assert len(student.trainable_variables) == expected
@@ -207,7 +208,7 @@ def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
 
     def train(work, part, kind):
         trained.append((work.key.method, part, kind))
-        return networks.vgg((14, 14, 1), 10)
+        return network()
 
     monkeypatch.setattr(Experiment, "train_full", train)
     began = []
@@ -219,7 +220,7 @@ def test_halvings_begin_with_a_network_of_their_own(monkeypatch, tmp_path):
     monkeypatch.setattr(
         Experiment, "distill", lambda self, _, __, small, *___: small
     )
-    teacher = networks.vgg((14, 14, 1), 10)
+    teacher = network()
     for method in ("wm", "random"):
         key = ExperimentKey(method, 2, 0, "vgg", "volume", "scratch")
         experiment = Experiment(

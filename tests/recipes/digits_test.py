@@ -14,11 +14,11 @@ import pytest
 
 import keras_bar
 from keras_bar import reports
+from keras_bar import runs
 from recipes import digits
 from recipes.data import in_memory_data
 from recipes.data import registry
 from recipes.experiment import options
-from recipes.experiment import resuming
 from recipes.results import figures
 from tests.recipes import fashion
 
@@ -150,15 +150,15 @@ def test_finished_run_is_shown_again(finished, capsys, monkeypatch):
 
 def interrupt_once(patch, name, epoch):
     """Makes the next run end where an epoch of a part would begin."""
-    on_epoch_begin = resuming.Progress.on_epoch_begin
+    on_epoch_begin = runs.Progress.on_epoch_begin
 
     def interrupt(progress, now, logs=None):
         if (progress.name, now) == (name, epoch):
-            patch.setattr(resuming.Progress, "on_epoch_begin", on_epoch_begin)
+            patch.setattr(runs.Progress, "on_epoch_begin", on_epoch_begin)
             raise KeyboardInterrupt
         on_epoch_begin(progress, now, logs)
 
-    patch.setattr(resuming.Progress, "on_epoch_begin", interrupt)
+    patch.setattr(runs.Progress, "on_epoch_begin", interrupt)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_resumed_run_equals_an_uninterrupted_one(finished, resumed, name):
 
 
 def test_unfinished_files_are_not_taken_for_finished(tmp_path):
-    run_ = resuming.Run(tmp_path, {})
+    run_ = runs.Run(tmp_path, {})
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 
     def save(path):
@@ -249,19 +249,19 @@ def test_batches_depend_on_seed_and_epoch_only():
     data = in_memory_data.load_digits(None, 1347, False)
     one, other = (data.batches(3) for _ in range(2))
     one.epoch = other.epoch = 5
-    first = one[2]
-    for i in range(len(other)):
-        other[i]
-    np.testing.assert_array_equal(first[0], other[2][0])
-    np.testing.assert_array_equal(first[1], other[2][1])
+    first = one.dataset[2]
+    for i in range(len(other.dataset)):
+        other.dataset[i]
+    np.testing.assert_array_equal(first[0], other.dataset[2][0])
+    np.testing.assert_array_equal(first[1], other.dataset[2][1])
     other.epoch = 6
-    assert not np.array_equal(first[0], other[2][0])
+    assert not np.array_equal(first[0], other.dataset[2][0])
 
 
 def test_every_image_is_used_once_per_epoch():
     data = in_memory_data.load_digits(None, 1347, False)
     data.y = np.arange(len(data.y))
-    batches = data.batches(0)
+    batches = data.batches(0).dataset
     seen = np.concatenate([batches[i][1] for i in range(len(batches))])
     assert len(np.unique(seen)) == len(seen)
     assert len(data.y) - len(seen) < data.batch_size
@@ -270,7 +270,7 @@ def test_every_image_is_used_once_per_epoch():
 def test_images_are_shifted_by_up_to_one_pixel():
     data = in_memory_data.load_digits(None, 1347, False)
     data.y = np.arange(len(data.y))
-    batches = data.batches(0)
+    batches = data.batches(0).dataset
     seen = set()
     for x, label in zip(*batches[0], strict=True):
         padded = np.pad(data.x[label], ((1, 1), (1, 1), (0, 0)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from recipes.data import networks
+from keras_bar import models
 from recipes.data import registry
 from recipes.results import figures
 
@@ -46,14 +46,17 @@ def narrow():
     """A context in which recipes know Fashion-MNIST as a small data set with
     small networks."""
     full = registry.DATASETS["fashion_mnist"]
-    network = functools.partial(residual, (14, 14, 1), 10)
+    shape = (14, 14, 1)
+    networks = {
+        "wide_resnet": functools.partial(residual, shape, 10),
+        "vgg": functools.partial(models.VGG, shape, widths=(8,)),
+    }
     small = dataclasses.replace(
         full,
         load=functools.partial(full.load, tests=100, held_out=44),
-        networks={**full.networks, "wide_resnet": network},
+        networks=networks,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "VGG_WIDTHS", (8,))
         patch.setitem(registry.DATASETS, "fashion_mnist", small)
         yield
 

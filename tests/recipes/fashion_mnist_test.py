@@ -9,13 +9,12 @@ import pandas
 import pytest
 
 import keras_bar
+from keras_bar import in_memory
+from keras_bar import runs
 from recipes import fashion_mnist
 from recipes.data import in_memory_data
 from recipes.data import registry
-from recipes.data.in_memory_data import Batches
-from recipes.data.in_memory_data import InMemoryData
 from recipes.data.in_memory_data import load_fashion_mnist
-from recipes.experiment import resuming
 from recipes.methods import bar
 from recipes.results import figures
 from recipes.results import tables
@@ -107,14 +106,14 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
 
     lend_teacher(finished, tmp_path)
     patch = pytest.MonkeyPatch()
-    write = resuming.Progress.on_epoch_end
+    write = runs.Progress.on_epoch_end
 
     def stop(self, epoch, logs=None):
         write(self, epoch, logs)
         if self.name == "prune" and epoch == 2:
             raise Stop
 
-    patch.setattr(resuming.Progress, "on_epoch_end", stop)
+    patch.setattr(runs.Progress, "on_epoch_end", stop)
     with pytest.raises(Stop):
         run(pictures, tmp_path, "--methods", "bar")
     patch.undo()
@@ -139,7 +138,7 @@ def test_rows_of_pruning():
         "budget": [0.85, 0.25],
         "expected": [0.9, 0.35],
     }
-    data = InMemoryData(
+    data = in_memory.InMemoryData(
         np.zeros((1, 14, 14, 1)), [0], np.zeros((1, 14, 14, 1)), [0]
     )
     model = registry.DATASETS["fashion_mnist"].networks["wide_resnet"]()
@@ -212,11 +211,11 @@ def test_pictures_are_halved_and_normalised(pictures):
 
 def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
     data = load_fashion_mnist(pictures, 256, False, 100, 44)
-    batches = Batches(data, [0])
+    batches = data.batches([0])
     epochs = []
     for epoch in (0, 1, 0):
         batches.epoch = epoch
-        epochs.append(np.concatenate([batches[i][1] for i in range(4)]))
+        epochs.append(np.concatenate([batches.dataset[i][1] for i in range(4)]))
     np.testing.assert_array_equal(epochs[0], epochs[2])
     assert not np.array_equal(epochs[0], epochs[1])
     np.testing.assert_array_equal(np.sort(epochs[1]), np.sort(data.y))
@@ -229,7 +228,7 @@ def test_wrong_files_are_refused(tmp_path, pictures, capsys):
     (tmp_path / "cut.npz").write_bytes(pictures.read_bytes()[:9999])
     np.save(tmp_path / "one.npy", np.zeros(3))
     for path, why in (
-        (tmp_path / "other.npz", "holds no Fashion-MNIST"),
+        (tmp_path / "other.npz", "lacks an array"),
         (tmp_path / "text.npz", "holds no arrays. Expected an .npz file"),
         (tmp_path / "empty.npz", "holds no arrays. Expected an .npz file"),
         (tmp_path / "cut.npz", "holds no arrays. Expected an .npz file"),

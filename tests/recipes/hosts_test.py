@@ -18,7 +18,6 @@ import pytest
 
 pytest.importorskip("tensorflow_datasets")
 
-from recipes.experiment import hosts  # noqa: E402
 from tests.recipes import loopback  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -34,8 +33,8 @@ def main():
     """Two convolutions instead of WideResNet-26-12."""
     import tensorflow as tf
 
+    from keras_bar import models
     from recipes import cifar10
-    from recipes.data import networks
     from recipes.data import registry
     from recipes.experiment import command
 
@@ -43,8 +42,7 @@ def main():
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
-    networks.VGG_WIDTHS = (8,)
-    network = functools.partial(networks.vgg, (32, 32, 3), 10)
+    network = functools.partial(models.VGG, (32, 32, 3), widths=(8,))
     registry.DATASETS["cifar10-synthetic"] = dataclasses.replace(
         registry.DATASETS["cifar10-synthetic"], networks={"vgg": network}
     )
@@ -192,31 +190,6 @@ def test_hosts_train_like_the_devices_of_one(mirrored, lost, restarted):
     ]
     assert reports[0]["volume"] == reports[1]["volume"]
     assert reports[0]["accuracy"] == reports[1]["accuracy"]
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        "",
-        "no JSON",
-        "[]",
-        '{"cluster": {"worker": ["a:1"]}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": '
-        '"worker", "index": 0}}',
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": '
-        "1}}",
-    ],
-)
-def test_hosts_that_are_not_known(monkeypatch, config):
-    monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ValueError, match="Expected the environment variable"):
-        hosts.read_config()
-
-
-def test_the_example_of_the_error_is_right(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", hosts.EXAMPLE)
-    assert hosts.read_config() == (["10.0.0.1:2222", "10.0.0.2:2222"], 0)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ pytest.importorskip("tensorflow_datasets")
 
 import keras_bar  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
-from recipes.data import networks  # noqa: E402
 from recipes.data import registry  # noqa: E402
 from recipes.experiment import devices  # noqa: E402
 from tests.helpers import archives  # noqa: E402
@@ -50,12 +49,12 @@ SHORT = ["--seeds", "0", "--factors", "2", "--scale", "0.01"] + [
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Two convolutions instead of the paper's networks."""
-    monkeypatch.setattr(networks, "VGG_WIDTHS", (8,))
+    vgg = functools.partial(keras_bar.models.VGG, widths=(8,))
     for name, shape in SHAPES.items():
         for key in (name, f"{name}-synthetic"):
             known = dataclasses.replace(
                 registry.DATASETS[key],
-                networks={"vgg": functools.partial(networks.vgg, *shape)},
+                networks={"vgg": functools.partial(vgg, *shape)},
             )
             monkeypatch.setitem(registry.DATASETS, key, known)
 

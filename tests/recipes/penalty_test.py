@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from keras_bar import baselines
-from recipes.experiment import resuming
+from keras_bar import runs
 from recipes.methods import morphnet
 from recipes.methods import penalty
 
@@ -35,7 +35,7 @@ def test_an_interrupted_search_goes_the_same_way(tmp_path, monkeypatch):
     monkeypatch.setattr(penalty, "measure", lambda size, metric: size)
 
     def search(folder, tried, known, stop=None):
-        run = resuming.Run(tmp_path / folder, {})
+        run = runs.Run(tmp_path / folder, {})
         run.done = lambda prefix: map(str, known)
 
         def shrink(self, experiment, teacher, strength):

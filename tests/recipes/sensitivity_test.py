@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("keras_tuner")
 
+from keras_bar import runs  # noqa: E402
 from keras_bar import tuning  # noqa: E402
-from recipes.experiment import resuming  # noqa: E402
 from recipes.experiment import sweep  # noqa: E402
 from recipes.results import figures  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
 def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     sweeps.lend_teacher(finished, tmp_path)
     patch = pytest.MonkeyPatch()
-    begin = resuming.Progress.on_epoch_begin
+    begin = runs.Progress.on_epoch_begin
 
     prunings = []
 
@@ -104,7 +104,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
                 raise KeyboardInterrupt
         begin(self, epoch, logs)
 
-    patch.setattr(resuming.Progress, "on_epoch_begin", stop)
+    patch.setattr(runs.Progress, "on_epoch_begin", stop)
     with pytest.raises(KeyboardInterrupt):
         sweeps.run(pictures, tmp_path)
     patch.undo()

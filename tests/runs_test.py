@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from keras_bar import files
+from keras_bar import runs
 from keras_bar.callbacks import backup
 from recipes.experiment import command
-from recipes.experiment import resuming
 
 EPOCHS = 4
 
@@ -48,11 +48,19 @@ def make_model():
     return model
 
 
+def fit(run, model, data, epochs, callbacks=()):
+    """Trains a part on the data of each epoch."""
+    count = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(data, "epoch", epoch)
+    )
+    run.fit("part", model, data, epochs, [*callbacks, count], shuffle=False)
+
+
 def train(folder, epochs=EPOCHS, data=None, callbacks=()):
     """Trains up to an epoch, from where it was; returns the weights."""
     model = make_model()
-    run = resuming.Run(folder, {})
-    run.fit("part", model, data or Data(), epochs, callbacks)
+    run = runs.Run(folder, {})
+    fit(run, model, data or Data(), epochs, callbacks)
     return model.get_weights()
 
 
@@ -146,9 +154,9 @@ def test_weights_that_diverge_in_the_last_step(tmp_path):
                 bias = self.model.layers[-1].bias
                 bias.assign([np.inf])
 
-    run = resuming.Run(tmp_path, {})
+    run = runs.Run(tmp_path, {})
     with pytest.raises(FloatingPointError, match="finite weights"):
-        run.fit("part", make_model(), Data(), EPOCHS, [Break()])
+        fit(run, make_model(), Data(), EPOCHS, [Break()])
     assert [x.name[:8] for x in states(tmp_path)] == ["epoch-1-"]
 
 
@@ -206,11 +214,11 @@ def test_a_disk_without_room_is_noticed_before_training(tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ['{"a": ', "[]"])
 def test_a_damaged_file_is_named(tmp_path, name, text):
     """In one line, instead of a stack trace."""
-    resuming.Run(tmp_path, {"a": 1})
+    runs.Run(tmp_path, {"a": 1})
     (tmp_path / f"{name}.json").write_text(text)
 
     def read():
-        run = resuming.Run(tmp_path, {"a": 1})
+        run = runs.Run(tmp_path, {"a": 1})
         run.report()
         run.history("prune")
 

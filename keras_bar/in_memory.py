@@ -1,0 +1,225 @@
+"""Images in memory: slices of arrays, on every backend.
+
+For a `tf.data` pipeline they are too small, and TensorFlow need not be
+installed. `keras_bar.datasets.Stream` is the same for large data sets.
+"""
+
+import dataclasses
+import os
+import zipfile
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["InMemoryData", "read_npz"]
+
+
+@dataclasses.dataclass
+class InMemoryData:
+    """Training, validation and test images for `Model.fit`.
+
+    The order of the training images, and how they are shifted, depend on a seed
+    and the epoch only, so that a resumed training sees what an uninterrupted
+    one would have seen. `keras_bar.datasets.Stream` has the same methods.
+
+    Args:
+        x: Array of training images, `(n, height, width, channels)`, normalized.
+        y: Array of their classes, integers `(n,)`.
+        x_test: Array of test images.
+        y_test: Array of their classes.
+        shift: Integer, by how many pixels at most training images are moved,
+            in both directions; what comes in from the border is 0.
+        batch_size: Integer.
+        x_validation: Array of images to choose by, which are neither trained
+            nor tested on; without them test images are validated on.
+        y_validation: Array of their classes.
+        validation_count: Integer, on how many images `fit` validates at most.
+
+    Example:
+
+    >>> from keras_bar import in_memory
+    >>> x, y = np.zeros((96, 8, 8, 1), "float32"), np.zeros(96, "int32")
+    >>> data = in_memory.InMemoryData(x, y, x, y, shift=1, batch_size=32)
+    >>> batches = data.batches(seed=0)
+    >>> model = keras.Sequential(
+    ...     [keras.layers.Flatten(), keras.layers.Dense(10)]
+    ... )
+    >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    >>> model.compile("adam", loss)
+    >>> history = model.fit(
+    ...     batches.dataset,
+    ...     epochs=2,
+    ...     shuffle=False,
+    ...     callbacks=[batches],
+    ...     validation_data=data.validation,
+    ...     verbose=0,
+    ... )
+    >>> accuracy = data.accuracy(model)
+    """
+
+    x: np.ndarray
+    y: Any
+    x_test: np.ndarray
+    y_test: np.ndarray
+    shift: int = 0
+    batch_size: int = 64
+    x_validation: np.ndarray | None = None
+    y_validation: Any = None
+    validation_count: int = 2000
+    # No image is a file of its own that could be broken.
+    left_out = ()
+
+    @property
+    def repeats(self):
+        """Whether every epoch shows the same images, so that a teacher need
+        answer only once."""
+        return not self.shift
+
+    @property
+    def has_validation(self):
+        """Whether images are held out to choose by."""
+        return self.x_validation is not None
+
+    @property
+    def steps(self):
+        """Batches per epoch; images that do not fill one are left out."""
+        return len(self.x) // self.batch_size
+
+    @property
+    def validation(self):
+        """What `fit` validates on after every epoch."""
+        x, y = self.split("validation")
+        count = self.validation_count
+        return x[:count], keras.tree.map_structure(lambda y: y[:count], y)
+
+    def batches(self, seed: int | list[int]) -> "Epochs":
+        """Returns the training images in an order of a seed."""
+        return Epochs(self, seed)
+
+    def answered(self, teacher: keras.Model) -> "InMemoryData":
+        """Returns the same images for training and validation, with a teacher's
+        logits beside their classes, as `RecordedDistiller` takes them."""
+
+        def ask(x, y):
+            logits = teacher.predict(x, batch_size=500, verbose=0)
+            return {"labels": y, "teacher": logits}
+
+        x, y = self.validation
+        return dataclasses.replace(
+            self,
+            y=ask(self.x, self.y),
+            x_validation=x,
+            y_validation=ask(x, y),
+        )
+
+    def split(self, name: str) -> tuple[np.ndarray, Any]:
+        """Returns images and targets of `"train"`, `"validation"` or
+        `"test"`."""
+        if name == "train":
+            return self.x, self.y
+        if name == "validation" and self.x_validation is not None:
+            return self.x_validation, self.y_validation
+        return self.x_test, self.y_test
+
+    def accuracy(self, model: keras.Model, split: str = "test") -> float:
+        """Returns the fraction of a split's images that a network of logits
+        gets right."""
+        x, y = self.split(split)
+        logits = model.predict(x, batch_size=500, verbose=0)
+        return float(np.mean(np.argmax(logits, -1) == y))
+
+    def sample(self, count: int) -> np.ndarray:
+        """Returns the first training images."""
+        return self.x[:count]
+
+    def checksum(self) -> int:
+        """Returns an integer that tells other images from these."""
+        return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
+
+
+class Epochs(keras.callbacks.Callback):
+    """What `fit` trains on: `dataset`, batches of the `epoch` that is set. As a
+    callback of `fit`, this object sets it."""
+
+    def __init__(self, data, seed):
+        super().__init__()
+        self.data, self.seed = data, [*np.ravel(seed)]
+        self.epoch = 0
+        self.dataset = _Batches(self)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def batch(self, index):
+        """Images and targets of a batch of the epoch."""
+        data, border = self.data, self.data.shift
+        rng = np.random.default_rng([*self.seed, self.epoch])
+        order = rng.permutation(len(data.x))
+        # By the width of the border on either side.
+        shifts = rng.integers(0, 2 * border + 1, (len(order), 2))
+        part = slice(index * data.batch_size, (index + 1) * data.batch_size)
+        chosen = order[part]
+        x = data.x[chosen]
+        if border:
+            height, width = x.shape[1:3]
+            sides = (border, border)
+            padded = np.pad(x, [(0, 0), sides, sides, (0, 0)])
+            pairs = zip(padded, shifts[part], strict=True)
+            x = np.stack([y[i:, j:][:height, :width] for y, (i, j) in pairs])
+        return x, keras.tree.map_structure(lambda y: y[chosen], data.y)
+
+
+class _Batches(keras.utils.PyDataset):
+    """The batches of the current epoch. Needs `fit(..., shuffle=False)`."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self._epochs = epochs
+
+    def __len__(self):
+        return self._epochs.data.steps
+
+    def __getitem__(self, index):
+        return self._epochs.batch(index)
+
+
+def read_npz(path: str | os.PathLike[str], *names: str) -> list[np.ndarray]:
+    """Reads arrays from an `.npz` file.
+
+    Args:
+        path: Path of the file.
+        *names: Strings, the names of the arrays.
+
+    Returns:
+        List of arrays, in the order of their names.
+
+    Raises:
+        ValueError: If the file is damaged or of another kind, or lacks one of
+            the arrays.
+        OSError: If there is no such file.
+
+    Example:
+
+    >>> from keras_bar import in_memory
+    >>> np.savez("digits.npz", images=np.zeros((3, 8, 8)), labels=np.arange(3))
+    >>> images, labels = in_memory.read_npz("digits.npz", "images", "labels")
+    >>> images.shape
+    (3, 8, 8)
+    """
+    wanted = " and ".join(map(repr, names))
+    try:
+        with np.load(path) as arrays:
+            return [arrays[x] for x in names]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} lacks an array. Expected the arrays {wanted}. "
+            f"Received: {error}"
+        ) from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # NumPy takes text for pickled objects, and says so.
+        raise ValueError(
+            f"{path} holds no arrays. Expected an .npz file with the arrays "
+            f"{wanted}. Received: a file of another kind"
+        ) from error
