@@ -1,10 +1,13 @@
 """Training on several hosts with TensorFlow."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import time
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from keras import ops
@@ -12,7 +15,7 @@ from keras import ops
 from keras_bar import files
 from keras_bar import keras_internals
 
-__all__ = ["Hosts", "join"]
+__all__ = ["Hosts", "current", "join"]
 
 EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
@@ -80,6 +83,25 @@ class Hosts:
         """Waits until all hosts have reached this call."""
         self.from_chief(0)
 
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """Context that the others enter when the chief has left it: they find
+        what it has written."""
+        if not self.is_chief:
+            self.wait()
+        yield
+        if self.is_chief:
+            self.wait()
+
+    def is_same(self, value: Any) -> bool:
+        """Returns whether a value of this host is that of the chief.
+
+        Args:
+            value: What JSON can hold.
+        """
+        own = zlib.crc32(json.dumps(value).encode())
+        return own == self.from_chief(own)
+
     def wait_for_file(self, path: pathlib.Path) -> None:
         """Waits until all hosts have reached this call and see a file.
 
@@ -112,13 +134,31 @@ class Hosts:
         return files.read_json(path)
 
 
+# The hosts that have been joined, if any.
+_JOINED: list[Hosts] = []
+
+
+def current() -> Hosts:
+    """Returns the hosts that train together: those that have been joined, or
+    this one alone.
+
+    Example:
+
+    >>> from keras_bar import multi_host
+    >>> multi_host.current().is_chief
+    True
+    """
+    return _JOINED[0] if _JOINED else Hosts()
+
+
 def join(patience: float = 90.0) -> Hosts:
     """Joins the hosts that the environment names, and waits for them.
 
     Every host runs the same command, with `TF_CONFIG` in its environment, which
-    names all hosts and tells which of them this is. Call this function once,
-    before TensorFlow is used for anything else. A `SIGTERM` ends the process at
-    once, as it does without TensorFlow, which would wait for a good moment.
+    names all hosts and tells which of them this is. Call this function before
+    TensorFlow is used for anything else; once they are joined, it returns the
+    same hosts. A `SIGTERM` ends the process at once, as it does without
+    TensorFlow, which would wait for a good moment.
 
     Args:
         patience: See `Hosts`.
@@ -139,6 +179,8 @@ def join(patience: float = 90.0) -> Hosts:
     Traceback (most recent call last):
     ValueError: The hosts are unknown. Expected the environment variable ...
     """
+    if _JOINED:
+        return _JOINED[0]
     workers, index = read_config()
     import tensorflow as tf
 
@@ -153,7 +195,8 @@ def join(patience: float = 90.0) -> Hosts:
             f"where TensorFlow says: {error.message}"
         ) from error
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return Hosts(strategy, patience)
+    _JOINED.append(Hosts(strategy, patience))
+    return _JOINED[0]
 
 
 def read_config():

@@ -1,11 +1,13 @@
 """Trainings of several parts that can be interrupted at any time."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,8 +18,9 @@ from keras_bar.callbacks import Backup
 from keras_bar.callbacks import HistoryLogger
 from keras_bar.costs import METRICS
 from keras_bar.multi_host import Hosts
+from keras_bar.multi_host import current
 
-__all__ = ["OtherRunError", "Run"]
+__all__ = ["OtherRunError", "Run", "lock"]
 
 # Logs beside the bar, where there are any.
 SHOWN = ("accuracy", "val_accuracy", "loss", "budget", *METRICS)
@@ -52,7 +55,8 @@ class Run:
         folder: Path of the folder. It is made when needed.
         settings: Dict of what makes this run differ from others, as JSON can
             hold it. Kept in `settings.json`.
-        hosts: `keras_bar.multi_host.Hosts` where several hosts train.
+        hosts: `keras_bar.multi_host.Hosts` that train. Defaults to those of
+            `keras_bar.multi_host.current`.
 
     Attributes:
         folder: `pathlib.Path` of the folder.
@@ -86,7 +90,7 @@ class Run:
         settings: dict[str, Any],
         hosts: Hosts | None = None,
     ):
-        self.folder, self.hosts = pathlib.Path(folder), hosts or Hosts()
+        self.folder, self.hosts = pathlib.Path(folder), hosts or current()
         self._scratch = self.folder / "unfinished"
         self._parts: set[str] = set()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -218,3 +222,55 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         row = {x: float(logs[x]) for x in SHOWN if x in logs}
         self.bar.update(epoch + 1, list(row.items()))
+
+
+@contextlib.contextmanager
+def lock(folder: str | os.PathLike[str], role: str = "") -> Iterator[None]:
+    """Context in which this process alone works in a folder.
+
+    Hosts, and the workers of a sweep, share a folder on purpose; two processes
+    of one role do not. The kernel releases the lock of a process that ends,
+    however it ends. Needs a POSIX system.
+
+    Args:
+        folder: Path of the folder. It is made when needed.
+        role: String, what this process does there. Defaults to the index of
+            this host.
+
+    Raises:
+        BlockingIOError: If another process of the role is at work in the
+            folder, with the number of the process and its machine.
+
+    Example:
+
+    >>> from keras_bar import runs
+    >>> with runs.lock("run"):
+    ...     run = runs.Run("run", {"seed": 0})
+    """
+    import fcntl
+
+    folder = pathlib.Path(folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lock-{role or f'host{current().index}'}"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise BlockingIOError(
+                f"Another process is at work in {folder}. Expected that it has "
+                "ended, or another folder. Received: the process "
+                f"{file.read().strip() or 'unknown'}"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        try:
+            yield
+        finally:
+            # A process that was refused elsewhere leaves nothing behind.
+            if list(folder.iterdir()) == [path]:
+                path.unlink()
+                if is_new:
+                    folder.rmdir()

@@ -13,6 +13,7 @@ from keras_bar.baselines.one_shot import halvings
 from keras_bar.baselines.one_shot import prune
 from keras_bar.baselines.penalties import InformationBottleneckRegularizer
 from keras_bar.baselines.penalties import L0Regularizer
+from keras_bar.baselines.penalties import gate_rate
 from keras_bar.baselines.strength_search import find_strength
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "VectorQuantization",
     "expand",
     "find_strength",
+    "gate_rate",
     "halvings",
     "prune",
     "random_scores",

@@ -16,6 +16,7 @@ except ImportError as error:
 
 from keras_bar.tuning.heartbeats import HeartbeatOracle
 from keras_bar.tuning.heartbeats import start_heartbeat
+from keras_bar.tuning.heartbeats import wait_for_chief
 from keras_bar.tuning.hyper_model import PruningHyperModel
 from keras_bar.tuning.intervals import INTERVALS
 from keras_bar.tuning.intervals import PAPER_INTERVALS
@@ -30,4 +31,5 @@ __all__ = [
     "PruningHyperModel",
     "draw",
     "start_heartbeat",
+    "wait_for_chief",
 ]

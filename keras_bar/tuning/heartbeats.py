@@ -44,6 +44,32 @@ def start_heartbeat(folder: str | os.PathLike[str], name: str) -> None:
     threading.Thread(target=beat, daemon=True).start()
 
 
+def wait_for_chief(path: str | os.PathLike[str]) -> None:
+    """Lets a worker of a sweep wait for a file that the chief writes.
+
+    The chief may have to prepare data, or train the full network, before it
+    hands out trials. Every minute a line says what is waited for.
+
+    Args:
+        path: Path of the file, in a file system that all machines share.
+
+    Example:
+
+    >>> from keras_bar import tuning
+    >>> keras.Sequential([keras.Input((4,))]).save("teacher.keras")
+    >>> tuning.wait_for_chief("teacher.keras")
+    """
+    for seconds in itertools.count():
+        if pathlib.Path(path).exists():
+            return
+        if seconds % 60 == 0:
+            waited = f"for {seconds // 60} minutes now"
+            print(
+                f"waiting for the chief to write {path}, {waited}", flush=True
+            )
+        time.sleep(1)
+
+
 class HeartbeatOracle(keras_tuner.oracles.RandomSearchOracle):
     """Draws at random, and hands the trial of a lost worker to another one.
 

@@ -60,8 +60,8 @@ def describe(error):
     if isinstance(error, OSError):
         return f"Could not read or write: {error}\n{SAFE}"
     from keras_bar import files
+    from keras_bar import multi_host
     from keras_bar import runs
-    from recipes.experiment import hosts
 
     told = files.DamagedFileError, runs.OtherRunError, FloatingPointError
     if isinstance(error, told):
@@ -73,7 +73,7 @@ def describe(error):
             return f"No room is left: {first}\n{SAFE}"
         names = ("UnavailableError", "AbortedError", "InternalError")
         lost = isinstance(error, tuple(getattr(errors, x) for x in names))
-        if lost and hosts.current().strategy:
+        if lost and multi_host.current().strategy:
             return (
                 f"Another host is gone, or a device of this one ({first}). "
                 "What is finished is kept: the same command, on all hosts, "

@@ -5,7 +5,7 @@ import functools
 
 import keras
 
-from recipes.experiment import hosts
+from keras_bar import multi_host
 
 
 def find_strategy(name):
@@ -22,8 +22,7 @@ def find_strategy(name):
             )
         return None
     if name == "multiworker":
-        hosts.start()
-        return hosts.current().strategy
+        return multi_host.join().strategy
     devices = [] if name == "none" else _find("GPU")
     if name == "mirrored":
         devices = devices or _find("CPU")

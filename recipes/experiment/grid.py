@@ -3,20 +3,17 @@
 import contextlib
 import functools
 import itertools
-import json
-import zlib
 
 import keras
 import matplotlib  # noqa: F401  Wanted after the first experiment.
 
 import keras_bar
 from keras_bar import baselines
+from keras_bar import multi_host
 from keras_bar import runs
 from recipes import methods
 from recipes.data.registry import DATASETS
 from recipes.experiment import devices
-from recipes.experiment import hosts
-from recipes.experiment import lock
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
 from recipes.experiment.training import JITS
@@ -54,12 +51,12 @@ def run(settings):
             keras.backend.clear_session()
             train(experiment, methods.load(key.method).run, settings)
             publish(settings)
-        if hosts.current().is_chief:
+        if multi_host.current().is_chief:
             figures.draw_networks(settings)
-        hosts.current().wait()  # An early end would be taken for a loss.
+        multi_host.current().wait()  # An early end would be taken for a loss.
     if settings.summary:
         summary.show(settings)
-    elif hosts.current().is_chief:
+    elif multi_host.current().is_chief:
         tables.show(settings.output / "tables.md")
     if synthetic:
         print(made_up)
@@ -67,7 +64,7 @@ def run(settings):
 
 def publish(settings):
     """Writes the tables and figures of what is done."""
-    if hosts.current().is_chief:
+    if multi_host.current().is_chief:
         tables.write(settings)
         figures.draw(settings)
 
@@ -82,9 +79,9 @@ def prepare(settings, folder, stack):
         devices.check(settings)
         check_same_on_all_hosts(settings)
         check_networks(settings)
-        role = getattr(settings, "role", None)
+        role = getattr(settings, "role", None) or ""
         for place in dict.fromkeys([settings.output, folder]):
-            stack.enter_context(lock.held(place, role))
+            stack.enter_context(runs.lock(place, role))
         data = load(settings)
         # One table holds one kind of training.
         kind = {
@@ -96,7 +93,7 @@ def prepare(settings, folder, stack):
             "connectivity": settings.connectivity,
             "mixed_precision": settings.mixed_precision,
         }
-        runs.Run(folder, kind, hosts.current())
+        runs.Run(folder, kind)
     except (ValueError, OSError, ImportError) as error:
         settings.fail(str(error))
     options = TrainingOptions(
@@ -113,12 +110,9 @@ def prepare(settings, folder, stack):
 
 def load(settings):
     """The images; names those that cannot be read."""
-    all_hosts, known = hosts.current(), DATASETS[settings.dataset]
-    if not all_hosts.is_chief:
-        all_hosts.wait()  # They find what the chief has written.
-    data = known.load(settings.data, settings.images, settings.skip_broken)
-    if all_hosts.is_chief:
-        all_hosts.wait()
+    known = DATASETS[settings.dataset]
+    with multi_host.current().chief_first():
+        data = known.load(settings.data, settings.images, settings.skip_broken)
     data.batch_size = settings.batch_size
     if not data.steps:
         raise ValueError(
@@ -153,8 +147,7 @@ def check_same_on_all_hosts(settings):
     host."""
     names = ("methods", "factors", "seeds", "network", "metric", "start")
     asked = {name: getattr(settings, name) for name in names}
-    own = zlib.crc32(json.dumps(asked).encode())
-    if own != hosts.current().from_chief(own):
+    if not multi_host.current().is_same(asked):
         raise ValueError(
             "The hosts do different work. Expected the same command on all of "
             f"them. Received, other than on the first one: {asked}"

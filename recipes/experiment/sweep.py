@@ -105,7 +105,7 @@ def run(settings):
     rest = settings.seed, settings.network, settings.metric, settings.start
     key = ExperimentKey("bar", 1, *rest)
     if settings.role:
-        wait_for_chief(folder / str(key.teacher()) / "teacher.keras")
+        tuning.wait_for_chief(folder / str(key.teacher()) / "teacher.keras")
     with contextlib.ExitStack() as stack:
         make = grid.prepare(settings, folder, stack)
         kept = ("factors", "seed", "network", "metric", "start", "paper")
@@ -122,18 +122,3 @@ def run(settings):
     if not settings.role:
         sweep_tables.write(settings)
         tables.show(folder / "sensitivity.md")
-
-
-def wait_for_chief(path):
-    """Waits until the chief has prepared the data and trained the full
-    network."""
-    waited = 0
-    while not path.exists():
-        if waited % 60 == 0:
-            print(
-                f"waiting for the chief to write {path}, for {waited // 60} "
-                "minutes now",
-                flush=True,
-            )
-        time.sleep(1)
-        waited += 1

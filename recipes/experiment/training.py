@@ -8,7 +8,6 @@ import keras
 from keras_bar import distillation
 from keras_bar import runs
 from recipes.data.registry import DATASETS
-from recipes.experiment import hosts
 from recipes.experiment import phases
 from recipes.experiment.key import ExperimentKey
 
@@ -59,7 +58,7 @@ class Experiment(runs.Run):
     ):
         told = {"drawn": drawn} if drawn else {}
         settings = dataclasses.asdict(key) | told
-        super().__init__(output / str(key), settings, hosts.current())
+        super().__init__(output / str(key), settings)
         self.key, self.dataset, self.data = key, dataset, data
         self.output, self._options = output, options
         tuned = {x: y for x, y in (drawn or {}).items() if x in DRAWN}

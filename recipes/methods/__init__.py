@@ -1,9 +1,9 @@
 """The methods of the comparison, a file each.
 
-A method has a `TITLE`, the supplement's; `REQUIREMENTS`, the packages that it
-needs beside the others; and `run(experiment, teacher)`, which returns the
-pruned network and a dict of what else to report. One of your own is a file here
-and its name in `NAMES`. Nothing here imports Keras before a method is loaded.
+A method has a `TITLE`, the supplement's; `run(experiment, teacher)`, which
+returns the pruned network and a dict of what else to report; and `REQUIREMENTS`
+if it needs packages beside the others. One of your own is a file here and its
+name in `NAMES`. Nothing here imports Keras before a method is loaded.
 """
 
 import functools
@@ -33,7 +33,7 @@ def load(name):
     """The module of a method, or what stands for it, by its name."""
     if name in ABLATIONS:
         run = functools.partial(load("bar").run, **ABLATIONS[name])
-        return types.SimpleNamespace(TITLE=name, REQUIREMENTS=(), run=run)
+        return types.SimpleNamespace(TITLE=name, run=run)
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
@@ -45,7 +45,7 @@ def titles():
 def check_requirements(names):
     """Raises an ImportError if a package is missing that methods need."""
     for name in names:
-        for package in load(name).REQUIREMENTS:
+        for package in getattr(load(name), "REQUIREMENTS", ()):
             if importlib.util.find_spec(package) is None:
                 raise ImportError(
                     f"The method {name!r} needs a package that is missing. "

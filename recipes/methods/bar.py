@@ -3,7 +3,6 @@
 import keras_bar
 
 TITLE = "BAR"
-REQUIREMENTS = ()
 
 
 def run(

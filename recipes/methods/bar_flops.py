@@ -3,7 +3,6 @@
 from recipes.methods import bar
 
 TITLE = "BAR (F-trained)"
-REQUIREMENTS = ()
 
 
 def run(experiment, teacher):

@@ -5,7 +5,6 @@ from keras_bar import baselines
 from recipes.methods.penalty import Penalty
 
 TITLE = "IB"
-REQUIREMENTS = ()
 PENALTY = Penalty(
     "ib",
     lambda strength, _: baselines.InformationBottleneckRegularizer(strength),

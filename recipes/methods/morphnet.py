@@ -7,7 +7,6 @@ from keras_bar import baselines
 from recipes.methods.penalty import Penalty
 
 TITLE = "MorphNet"
-REQUIREMENTS = ()
 PENALTY = Penalty(
     "morphnet",
     baselines.MorphNetRegularizer,

@@ -3,7 +3,6 @@
 import math
 
 TITLE = "narrowed"
-REQUIREMENTS = ()
 
 
 def run(experiment, teacher):

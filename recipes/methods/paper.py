@@ -4,7 +4,6 @@ from keras_bar.callbacks import PaperSettings
 from recipes.methods import bar
 
 TITLE = "BAR, as in the paper"
-REQUIREMENTS = ()
 
 
 def run(experiment, teacher):

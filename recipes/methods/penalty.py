@@ -13,9 +13,6 @@ import keras
 import keras_bar
 from keras_bar import baselines
 
-# Steps in which gates of LZR and IB get anywhere at their own pace, half of the
-# paper's; and how much faster they move at most where there are fewer.
-ENOUGH, FASTEST = 31_250, 10.0
 # The seed whose trainings tell the strength of a penalty.
 SEARCHED = 0
 
@@ -105,7 +102,7 @@ class Penalty:
         if self.expanded:
             stop["until"] = 1 / key.factor
         else:
-            rate["rate"] = gate_rate(epochs * place.data.steps)
+            rate["rate"] = baselines.gate_rate(epochs * place.data.steps)
 
         def train():
             keras.utils.set_random_seed(key.seed)
@@ -129,12 +126,6 @@ class Penalty:
         place = self.place(experiment)
         history = place.history(f"prune-{strength:g}")
         return place.phases(self.phases).prune - len(history["loss"])
-
-
-def gate_rate(steps):
-    """How much faster gates move that must find their place in few steps. Adam
-    moves them by 1e-3 in each, and IB's begin 9 away from where they close."""
-    return min(max(ENOUGH / steps, 1.0), FASTEST)
 
 
 def measure(model, metric):

@@ -4,7 +4,6 @@ from keras_bar import baselines
 from recipes.methods import halving
 
 TITLE = "Random"
-REQUIREMENTS = ()
 run = halving.by(
     lambda experiment: baselines.random_scores(experiment.key.seed)
 )

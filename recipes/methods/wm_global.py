@@ -4,5 +4,4 @@ from keras_bar import baselines
 from recipes.methods import halving
 
 TITLE = "WM (global)"
-REQUIREMENTS = ()
 run = halving.by(lambda experiment: baselines.weight_magnitude, "global")

@@ -1,7 +1,6 @@
 """One HTML page of a run: its tables and figures, and nothing beside it."""
 
 import base64
-import math
 import pathlib
 import tempfile
 
@@ -102,10 +101,8 @@ def cell(value):
         number = float(value)
     except (TypeError, ValueError):
         return str(value)
-    if not math.isfinite(number):
-        return str(number)
-    whole = number == round(number) and abs(number) < 1e15
-    return f"{round(number):,}" if whole else f"{number:.4g}"
+    whole = number.is_integer() and abs(number) < 1e15
+    return f"{number:,.0f}" if whole else f"{number:.4g}"
 
 
 def draw_missing(cell, folder):

@@ -8,16 +8,16 @@ import sys
 import keras
 import pytest
 
+from keras_bar import runs
 from recipes import compare
 from recipes import digits
-from recipes.experiment import lock
 from tests.recipes import loopback
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLD = """
 import pathlib, sys, time
-from recipes.experiment import lock
-with lock.held(pathlib.Path(sys.argv[1])):
+from keras_bar import runs
+with runs.lock(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -34,11 +34,11 @@ def test_the_second_recipe_says_so_and_ends(
     tmp_path, capsys, monkeypatch, main, arguments
 ):
     monkeypatch.setattr(keras.Model, "fit", None)
-    with lock.held(tmp_path), pytest.raises(SystemExit) as error:
+    with runs.lock(tmp_path), pytest.raises(SystemExit) as error:
         main([*arguments, "--output", str(tmp_path)])
     assert error.value.code == 2
     message = capsys.readouterr().err
-    assert f"Another recipe is at work in {tmp_path}" in message
+    assert f"Another process is at work in {tmp_path}" in message
     assert "Received: the process" in message
     assert not list(tmp_path.iterdir())
 
@@ -54,7 +54,7 @@ def test_a_killed_process_releases_the_folder(tmp_path):
         assert process.stdout.readline() == "held\n"
         with (
             pytest.raises(BlockingIOError, match=f"process {process.pid} on"),
-            lock.held(tmp_path),
+            runs.lock(tmp_path),
         ):
             pass
     finally:
@@ -63,7 +63,7 @@ def test_a_killed_process_releases_the_folder(tmp_path):
 
     def free():
         try:
-            with lock.held(tmp_path):
+            with runs.lock(tmp_path):
                 return True
         except BlockingIOError:
             return False
@@ -72,10 +72,10 @@ def test_a_killed_process_releases_the_folder(tmp_path):
 
 
 def test_hosts_and_workers_share_a_folder(tmp_path, monkeypatch):
-    with lock.held(tmp_path), lock.held(tmp_path, "tuner0"):
+    with runs.lock(tmp_path), runs.lock(tmp_path, "tuner0"):
         second = argparse.Namespace(index=1)
-        monkeypatch.setattr(lock.hosts, "current", lambda: second)
-        with lock.held(tmp_path), lock.held(tmp_path, "tuner1"):
+        monkeypatch.setattr(runs, "current", lambda: second)
+        with runs.lock(tmp_path), runs.lock(tmp_path, "tuner1"):
             pass
-        with pytest.raises(BlockingIOError), lock.held(tmp_path, "tuner0"):
+        with pytest.raises(BlockingIOError), runs.lock(tmp_path, "tuner0"):
             pass
