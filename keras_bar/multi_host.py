@@ -93,14 +93,23 @@ class Hosts:
         if self.is_chief:
             self.wait()
 
-    def is_same(self, value: Any) -> bool:
-        """Returns whether a value of this host is that of the chief.
+    def check_same(self, value: Any) -> None:
+        """Checks that all hosts do the same work, before they wait for one
+        another in vain.
 
         Args:
-            value: What JSON can hold.
+            value: What JSON can hold, such as the settings of a training.
+
+        Raises:
+            ValueError: If the chief's value is another one.
         """
         own = zlib.crc32(json.dumps(value).encode())
-        return own == self.from_chief(own)
+        if own != self.from_chief(own):
+            raise ValueError(
+                "The hosts do different work. Expected the same settings on "
+                "all of them. Received, other than on the first one: "
+                f"{value}"
+            )
 
     def wait_for_file(self, path: pathlib.Path) -> None:
         """Waits until all hosts have reached this call and see a file.

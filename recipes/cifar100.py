@@ -5,8 +5,7 @@ and 1/16 of its activation volume, 80 epochs of pruning and 50 of fine-tuning
 each.
 
     python recipes/cifar100.py --synthetic
-    python recipes/cifar100.py --data-dir DATA --seeds 0
-    python recipes/cifar100.py --methods bar bar-flops wm lzr --factors 4 16
+    python recipes/cifar100.py --data-dir DATA --methods bar wm --seeds 0
 """
 
 import pathlib

@@ -9,13 +9,7 @@ search over their strength, and MorphNet is expanded to the budget.
     python recipes/compare.py --dataset fashion_mnist --methods bar wm lzr
     python recipes/compare.py --dataset digits --scale 0.2 --seeds 0
 
-The output folder has a folder per data set with a folder per experiment. All
-that are found there have a row in `results.csv`. Those like the ones asked for
-are in `tables.md`, the tables of the supplement's section 6, and in the figures
-`accuracy`, `volume` and `flops`, its Figures 6 and 8, the supplement's numbers
-dashed; `channels`, its Figure 1, and `flops_of_layers` show BAR's networks at
-all factors. What is done is not done again, and an experiment that was
-interrupted resumes after its last epoch. With the defaults there are 132
+The output folder has a folder per data set. With the defaults there are 132
 experiments, of some minutes each on one core, and the searches.
 """
 
@@ -38,9 +32,9 @@ def main(given=None):
     parser = options.make_parser(
         __doc__, groups, compared=COMPARED, output="runs/compare"
     )
+    parser.set_defaults(output=pathlib.Path("runs/compare"))
     settings = parser.parse_args(given)
-    options.check(parser, settings, "runs/compare", shared=True)
-    command.start(settings)
+    command.start(options.check(parser, settings, shared=True))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,6 @@ WideResNet-10-2, and `vgg`, six convolutions without residuals.
     python recipes/fashion_mnist.py
     python recipes/fashion_mnist.py --methods bar --factors 8 --seeds 0
     python recipes/fashion_mnist.py --methods bar --metric flops --network vgg
-
-An experiment is a folder in the output folder; what is done is not done again,
-and an experiment that was interrupted resumes after its last epoch. All that
-are found go to `results.csv` and `tables.md`, those like the ones asked for to
-the figures `accuracy`, `volume` and `flops`; `channels` and `flops_of_layers`
-show BAR's networks at all factors, layer by layer.
 """
 
 import pathlib

@@ -5,8 +5,7 @@ Trains ResNet-50 at 128x128 for 50 epochs and prunes copies of it to 1/2, 1/4,
 tuning each.
 
     python recipes/mio_tcd.py --synthetic
-    python recipes/mio_tcd.py --data-dir DATA --seeds 0
-    python recipes/mio_tcd.py --methods bar bar-flops wm lzr --factors 4 16
+    python recipes/mio_tcd.py --data-dir DATA --methods bar wm --seeds 0
 """
 
 import pathlib

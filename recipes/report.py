@@ -14,17 +14,7 @@ from recipes.experiment import options
 
 
 def main(given=None):
-    parser = options.make_parser(__doc__)
-    parser.add_argument(
-        "folder", type=pathlib.Path, help="output folder of a recipe"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="(default: report.html in the folder)",
-    )
+    parser = options.make_parser(__doc__, ["report"])
     settings = parser.parse_args(given)
     output = settings.output or settings.folder / "report.html"
     if output.suffix != ".html":

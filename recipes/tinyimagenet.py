@@ -5,8 +5,7 @@ Trains ResNet-50 at 64x64 for 90 epochs and prunes copies of it to 1/2, 1/4,
 tuning each.
 
     python recipes/tinyimagenet.py --synthetic
-    python recipes/tinyimagenet.py --data-dir DATA --seeds 0
-    python recipes/tinyimagenet.py --methods bar bar-flops wm lzr --factors 4 16
+    python recipes/tinyimagenet.py --data-dir DATA --methods bar wm --seeds 0
 """
 
 import pathlib

@@ -56,3 +56,20 @@ def test_hosts_that_are_not_known(monkeypatch, config):
 def test_the_example_of_the_error_is_right(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", multi_host.EXAMPLE)
     assert multi_host.read_config() == (["10.0.0.1:2222", "10.0.0.2:2222"], 0)
+
+
+def test_hosts_that_do_different_work(monkeypatch):
+    hosts = multi_host.Hosts()
+    hosts.check_same({"seeds": [0, 1]})
+    monkeypatch.setattr(hosts, "from_chief", lambda value: value + 1)
+    with pytest.raises(ValueError, match="different work.*'seeds'"):
+        hosts.check_same({"seeds": [0, 1]})
+
+
+def test_the_chief_is_first():
+    hosts, order = multi_host.Hosts(), []
+    hosts.wait = lambda: order.append("waits")
+    for hosts.is_chief in (True, False):
+        with hosts.chief_first():
+            order.append("reads")
+    assert order == ["reads", "waits", "waits", "reads"]

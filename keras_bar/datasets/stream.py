@@ -81,6 +81,8 @@ class Stream:
 
     # Whether all epochs have the same images: augmentation differs.
     repeats = False
+    # No images are held out to choose by.
+    has_validation = False
 
     def __init__(
         self,

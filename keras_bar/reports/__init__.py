@@ -8,6 +8,7 @@ from keras_bar.reports.distributions import plot_distributions
 from keras_bar.reports.flops import plot_flops
 from keras_bar.reports.gate_plots import plot_gates
 from keras_bar.reports.histories import read_history
+from keras_bar.reports.histories import summarize_pruning
 from keras_bar.reports.plotting import plot_budget
 from keras_bar.reports.plotting import plot_channels
 from keras_bar.reports.sensitivity_plot import plot_sensitivity
@@ -32,4 +33,5 @@ __all__ = [
     "plot_gates",
     "plot_sensitivity",
     "read_history",
+    "summarize_pruning",
 ]

@@ -29,3 +29,42 @@ def read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     rows = files.read_json(pathlib.Path(path))
     epochs = [rows[x] for x in sorted(rows, key=int)]
     return {x: [row[x] for row in epochs] for x in epochs[0]} if rows else {}
+
+
+def summarize_pruning(
+    history: dict[str, list[float]], metric: str
+) -> dict[str, float]:
+    """Tells how a training followed its moving budget.
+
+    Args:
+        history: Dict from log to its values, one per epoch, as `read_history`
+            returns it, of a training with a `BudgetRegularizer`.
+        metric: `"volume"`, `"flops"` or `"params"`, what the budget limits.
+
+    Returns:
+        Dict of fractions of the full cost: `"expected"`, the expected cost
+        after the last epoch; `"hard"`, the cost then; `"worst_drop"`, the
+        largest fall of the cost within an epoch; `"worst_excess"`, how far it
+        was above the moving budget at most, after the first tenth of the
+        epochs.
+
+    Example:
+
+    >>> from keras_bar import reports
+    >>> history = {
+    ...     "volume": [1.0, 0.5],
+    ...     "budget": [1.0, 0.25],
+    ...     "expected": [1.0, 0.5],
+    ... }
+    >>> reports.summarize_pruning(history, "volume")["worst_excess"]
+    0.25
+    """
+    costs, budgets = history[metric], history["budget"]
+    later = range(-(-len(costs) // 10), len(costs))
+    falls = zip([1.0, *costs], costs, strict=False)
+    return {
+        "expected": history["expected"][-1],
+        "hard": costs[-1],
+        "worst_drop": max(a - b for a, b in falls),
+        "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),
+    }

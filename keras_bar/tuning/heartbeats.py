@@ -56,8 +56,8 @@ def wait_for_chief(path: str | os.PathLike[str]) -> None:
     Example:
 
     >>> from keras_bar import tuning
-    >>> keras.Sequential([keras.Input((4,))]).save("teacher.keras")
-    >>> tuning.wait_for_chief("teacher.keras")
+    >>> np.savez("images.npz", np.zeros((3, 8, 8)))
+    >>> tuning.wait_for_chief("images.npz")
     """
     for seconds in itertools.count():
         if pathlib.Path(path).exists():

@@ -5,15 +5,10 @@ import sys
 from recipes.experiment import options
 
 SAFE = "What is finished is kept, and the same command resumes."
-# Closes the description of every recipe for one data set of the supplement.
+# Part of the description of every recipe for a data set of the supplement.
 ABOUT = """
 The data set is looked for in the folder `--data-dir`, prepared, as its archive
-or extracted, and downloaded to there if it is not. Every experiment is a folder
-in the output folder with `report.json`, the compact network, the logs of every
-epoch, for TensorBoard, too, and figures; `tables.md` and the figures `volume`
-and `flops` have the supplement's numbers beside the measured ones; `channels`
-and `flops_of_layers` show BAR's networks layer by layer. What is done is not
-done again: the same command resumes.
+or extracted, and downloaded to there if it is not.
 """
 
 
@@ -71,9 +66,12 @@ def describe(error):
         errors = sys.modules["tensorflow"].errors
         if isinstance(error, errors.ResourceExhaustedError):
             return f"No room is left: {first}\n{SAFE}"
-        names = ("UnavailableError", "AbortedError", "InternalError")
-        lost = isinstance(error, tuple(getattr(errors, x) for x in names))
-        if lost and multi_host.current().strategy:
+        lost = (
+            errors.UnavailableError,
+            errors.AbortedError,
+            errors.InternalError,
+        )
+        if isinstance(error, lost) and multi_host.current().strategy:
             return (
                 f"Another host is gone, or a device of this one ({first}). "
                 "What is finished is kept: the same command, on all hosts, "

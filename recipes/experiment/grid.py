@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import textwrap
 
 import keras
 import matplotlib  # noqa: F401  Wanted after the first experiment.
@@ -23,8 +24,8 @@ from recipes.results import figures
 from recipes.results import summary
 from recipes.results import tables
 
-# Names of images.
-SHOWN = 10
+# What tells the experiments that are asked for.
+ASKED = ("methods", "factors", "seeds", "network", "metric", "start")
 
 
 def run(settings):
@@ -77,7 +78,9 @@ def prepare(settings, folder, stack):
     try:
         methods.check_requirements(settings.methods)
         devices.check(settings)
-        check_same_on_all_hosts(settings)
+        multi_host.current().check_same(
+            {x: getattr(settings, x) for x in ASKED}
+        )
         check_networks(settings)
         role = getattr(settings, "role", None) or ""
         for place in dict.fromkeys([settings.output, folder]):
@@ -87,7 +90,7 @@ def prepare(settings, folder, stack):
         kind = {
             "dataset": settings.dataset,
             "pictures": data.checksum(),
-            "phases": phases.table(DATASETS[settings.dataset].phases),
+            "phases": phases.TABLE[DATASETS[settings.dataset].phases],
             "scale": settings.scale,
             "batch_size": settings.batch_size,
             "connectivity": settings.connectivity,
@@ -120,8 +123,7 @@ def load(settings):
             f"--batch-size. Received: --batch-size {settings.batch_size}"
         )
     if names := data.left_out:
-        more = ", ..." if len(names) > SHOWN else ""
-        shown = ", ".join(names[:SHOWN]) + more
+        shown = textwrap.shorten(", ".join(names), 500)
         print(f"left out {len(names)} images that cannot be read: {shown}")
     return data
 
@@ -140,18 +142,6 @@ def train(experiment, run, settings):
         row["left_out"] = len(data.left_out)
     experiment.finish(row)
     print(f"{key}: accuracy {row['accuracy']:.4f}", flush=True)
-
-
-def check_same_on_all_hosts(settings):
-    """Raises a ValueError if the chief runs other experiments than this
-    host."""
-    names = ("methods", "factors", "seeds", "network", "metric", "start")
-    asked = {name: getattr(settings, name) for name in names}
-    if not multi_host.current().is_same(asked):
-        raise ValueError(
-            "The hosts do different work. Expected the same command on all of "
-            f"them. Received, other than on the first one: {asked}"
-        )
 
 
 def check_networks(settings):

@@ -13,6 +13,16 @@ from recipes.data.registry import DATASETS
 TABLE = tomllib.loads(
     pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8")
 )
+# Closes the description of every recipe that compares methods.
+OUTPUT = """
+Every experiment is a folder in the output folder, with `report.json`, the
+compact network, figures, and the logs of every epoch, for TensorBoard, too. All
+that are found have a row in `results.csv`. Those like the ones asked for are in
+`tables.md` and in the figures `accuracy`, `volume` and `flops`, beside the
+numbers of the supplement's section 6; `channels`, its Figure 1, and
+`flops_of_layers` show BAR's networks layer by layer. What is done is not done
+again, and an interrupted experiment resumes after its last epoch.
+"""
 KERASTUNER = [
     f"KERASTUNER_{x}" for x in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")
 ]
@@ -62,7 +72,7 @@ def make_parser(
     """An `ArgumentParser` of groups of `options.toml`, for some data sets and
     methods; it shows a module's docstring."""
     parser = argparse.ArgumentParser(
-        description=description,
+        description=description + OUTPUT * ("grid" in groups),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     known = {name: DATASETS[name] for name in datasets}
@@ -90,7 +100,7 @@ def make_parser(
     return parser
 
 
-def check(parser, settings, default=None, shared=False):
+def check(parser, settings, shared=False):
     """Fills in what was not asked for; exits with code 2 and a line of text
     where something is wrong, as far as that is seen without Keras. `shared`:
     whether all data sets have folders in the output folder."""
@@ -99,8 +109,7 @@ def check(parser, settings, default=None, shared=False):
     for name in ("network", "start", "scale"):
         setattr(settings, name, getattr(settings, name) or getattr(known, name))
     settings.images = settings.images or known.count
-    default = default or f"runs/{settings.dataset}"
-    settings.output = settings.output or pathlib.Path(default)
+    settings.output = settings.output or pathlib.Path("runs", settings.dataset)
     settings.folders = {settings.dataset: settings.output}
     if shared:
         settings.folders = {x: settings.output / x for x in DATASETS}
@@ -160,4 +169,6 @@ def check_sweep(parser, settings):
     name = os.environ.get(KERASTUNER[0], "chief")
     settings.role = None if "chief" in name else name
     settings.methods, settings.seeds = ["bar"], [settings.seed]
-    return check(parser, settings, f"runs/sensitivity-{settings.dataset}")
+    default = pathlib.Path("runs", f"sensitivity-{settings.dataset}")
+    settings.output = settings.output or default
+    return check(parser, settings)

@@ -4,6 +4,11 @@ import dataclasses
 import pathlib
 import tomllib
 
+# Dict from data sets to kinds of methods to their phases, as plain data.
+TABLE = tomllib.loads(
+    pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8")
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Phases:
@@ -42,12 +47,6 @@ class Phases:
         return Phases(high=epochs - low, low=low)
 
 
-def table(dataset):
-    """The phases of a table in `phases.toml` as plain data."""
-    path = pathlib.Path(__file__).with_suffix(".toml")
-    return tomllib.loads(path.read_text("utf-8"))[dataset]
-
-
 def load(dataset, kind, scale=1.0):
     """The `Phases` of a kind of method on a data set, `scale` times as long."""
-    return Phases(**table(dataset)[kind]).scaled(scale)
+    return Phases(**TABLE[dataset][kind]).scaled(scale)

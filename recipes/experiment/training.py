@@ -154,8 +154,8 @@ class Experiment(runs.Run):
 def make_distiller(teacher, student, optimizer, options, recorded=False):
     """A compiled `Distiller` of two networks of logits; where the teacher's
     answers come with the targets, a `RecordedDistiller`."""
-    names = ("Distiller", "RecordedDistiller")
-    model = getattr(distillation, names[recorded])(
+    answered = distillation.RecordedDistiller
+    model = (answered if recorded else distillation.Distiller)(
         teacher=teacher,
         student=student,
         distillation_losses=distillation.LogitsDistillation(

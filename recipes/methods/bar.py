@@ -1,6 +1,7 @@
 """BAR: pruning to a budget while training, then fine-tuning."""
 
 import keras_bar
+from keras_bar import reports
 
 TITLE = "BAR"
 
@@ -43,10 +44,7 @@ def run(
 
 
 def describe(history, metric, gated, data):
-    """A dict of how pruning to a budget of a metric went, from its logs."""
-    costs, budgets = history[metric], history["budget"]
-    later = range(-(-len(costs) // 10), len(costs))
-    falls = zip([1.0, *costs], costs, strict=False)
+    """A dict of how pruning to a budget of a metric went."""
     return {
         # The accuracy in training mode, with the gates' noise.
         "stochastic": history["accuracy"][-1],
@@ -54,10 +52,5 @@ def describe(history, metric, gated, data):
         "pruned_train": data.accuracy(gated, "train"),
         "validation": history["val_accuracy"][-1],
         "pruned": data.accuracy(gated),
-        "expected": history["expected"][-1],
-        "hard": costs[-1],
-        # The largest fall of the cost within an epoch.
-        "worst_drop": max(a - b for a, b in falls),
-        # How far it was above the moving budget, after the first tenth.
-        "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),
+        **reports.summarize_pruning(history, metric),
     }

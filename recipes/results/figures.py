@@ -45,12 +45,12 @@ def draw_prunings(rows):
         return
     for folder in map(pathlib.Path, rows.folder):
         last = folder / f"flops.{ENDINGS[-1]}"
-        history = reports.read_history(folder / "prune.json")
-        if history and not last.exists():  # Only BAR has a budget.
-            draw_pruning(folder, history)
+        # Only BAR has a budget.
+        if (folder / "prune.json").exists() and not last.exists():
+            draw_pruning(folder)
 
 
-def draw_pruning(folder, history):
+def draw_pruning(folder):
     """Draws one experiment, from its logs."""
     row = files.read_json(folder / "report.json")
     metric = row.get("budget_metric", row["metric"])
@@ -58,13 +58,22 @@ def draw_pruning(folder, history):
     label = f"pruned to 1/{factor:.4g} of the {metric}"
     gated = {label: measure(folder / "gated.keras")}
     full = measure(folder.parent / row["teacher_folder"] / "teacher.keras")
-    gates = files.read_json(folder / "gates.json")
     for ending in ENDINGS:
-        reports.plot_budget(history, folder / f"budget.{ending}", metric)
-        if gates:  # Runs of older versions have none.
-            reports.plot_gates(gates, folder / f"gates.{ending}")
+        draw_logs(folder, folder, ending, metric)
         reports.plot_channels(gated, folder / f"channels.{ending}")
         reports.plot_flops(full, gated, folder / f"flops.{ending}")
+
+
+def draw_logs(cell, folder, ending, metric):
+    """Draws into a folder what a training has logged, and what is not drawn
+    yet: how it follows its budget, and the gates."""
+    budget, gates = (f"{x}.{ending}" for x in ("budget", "gates"))
+    history = reports.read_history(cell / "prune.json")
+    if {metric, "budget"} <= history.keys() and not (cell / budget).exists():
+        reports.plot_budget(history, folder / budget, metric)
+    journal = files.read_json(cell / "gates.json")
+    if journal and not (cell / gates).exists():
+        reports.plot_gates(journal, folder / gates)
 
 
 def make_panels(rows, metric=None):

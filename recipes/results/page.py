@@ -9,7 +9,7 @@ import markdown_it
 import pandas
 
 from keras_bar import files
-from keras_bar import reports
+from recipes.results import figures
 
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
 # Markdown syntax that could inject links.
@@ -46,13 +46,16 @@ def describe(folder):
     reader = markdown_it.MarkdownIt("commonmark", {"html": False})
     reader.enable("table").disable(LINKS)
     texts = [x.read_text("utf-8") for x in sorted(folder.glob("*.md"))]
-    with tempfile.TemporaryDirectory() as drawn:
-        draw_missing(folder, pathlib.Path(drawn))
-        figures = find_figures(folder, pathlib.Path(drawn))
+    metric = files.read_json(folder / "settings.json").get("metric", "volume")
+    with tempfile.TemporaryDirectory() as scratch:
+        # Of a training in progress, or one of the user's own.
+        drawn = pathlib.Path(scratch)
+        figures.draw_logs(folder, drawn, "svg", metric)
+        found = find_figures(folder, drawn)
     return {
         "texts": list(map(reader.render, texts)),
         "tables": tables_of(files.read_json(folder / "report.json")),
-        "figures": figures,
+        "figures": found,
         "csv": [(x.name, read_csv(x)) for x in sorted(folder.glob("*.csv"))],
     }
 
@@ -103,19 +106,6 @@ def cell(value):
         return str(value)
     whole = number.is_integer() and abs(number) < 1e15
     return f"{number:,.0f}" if whole else f"{number:.4g}"
-
-
-def draw_missing(cell, folder):
-    """Draws into a folder what a training in progress, or one of the user's
-    own, has logged and not drawn: the budget and the gates."""
-    metric = files.read_json(cell / "settings.json").get("metric", "volume")
-    history = reports.read_history(cell / "prune.json")
-    told = {metric, "budget"} <= history.keys()
-    if told and not any(cell.glob("budget.*")):
-        reports.plot_budget(history, folder / "budget.svg", metric)
-    gates = files.read_json(cell / "gates.json")
-    if gates and not any(cell.glob("gates.[ps]*")):
-        reports.plot_gates(gates, folder / "gates.svg")
 
 
 def find_figures(*folders):

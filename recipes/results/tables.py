@@ -27,7 +27,7 @@ def describe(key, teacher, small, data):
     full, cost = map(keras_bar.measure_cost, (teacher, small))
     accuracy, before = (data.accuracy(x) for x in (small, teacher))
     held_out = {}
-    if getattr(data, "has_validation", False):
+    if data.has_validation:
         held_out["accuracy_validation"] = data.accuracy(small, "validation")
     return {
         **{x: getattr(key, x) for x in SORTED[1:]},
