@@ -117,7 +117,7 @@ class Experiment(runs.Run):
         batches = data.batches([self.key.seed, *part.encode()])
         callbacks = [*callbacks, batches]
         if all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
-            # It makes a variable, which all hosts must do together.
+            # TensorBoard makes a variable, which all hosts must do together.
             root = self.folder / ("" if self.hosts.is_chief else "unfinished")
             logs = root / "tensorboard" / part
             callbacks.append(
@@ -154,8 +154,8 @@ class Experiment(runs.Run):
 def make_distiller(teacher, student, optimizer, options, recorded=False):
     """A compiled `Distiller` of two networks of logits; where the teacher's
     answers come with the targets, a `RecordedDistiller`."""
-    answered = distillation.RecordedDistiller
-    model = (answered if recorded else distillation.Distiller)(
+    kind = "RecordedDistiller" if recorded else "Distiller"
+    model = getattr(distillation, kind)(
         teacher=teacher,
         student=student,
         distillation_losses=distillation.LogitsDistillation(
