@@ -1,7 +1,7 @@
-"""Images in memory: slices of arrays, on every backend.
+"""Images in memory, in batches sliced from arrays, on every backend.
 
-For a `tf.data` pipeline they are too small, and TensorFlow need not be
-installed. `keras_bar.datasets.Stream` is the same for large data sets.
+TensorFlow need not be installed. `keras_bar.datasets.Stream` does the same for
+large data sets.
 """
 
 import dataclasses
@@ -20,22 +20,23 @@ __all__ = ["InMemoryData", "read_npz"]
 class InMemoryData:
     """Training, validation and test images for `Model.fit`.
 
-    The order of the training images, and how they are shifted, depend on a seed
-    and the epoch only, so that a resumed training sees what an uninterrupted
-    one would have seen. `keras_bar.datasets.Stream` has the same methods.
+    The order of the training images and their augmentation depend only on a
+    seed and the epoch, so that a resumed training sees the same images as an
+    uninterrupted one. `keras_bar.datasets.Stream` has the same methods.
 
     Args:
         x: Array of training images, `(n, height, width, channels)`, normalized.
         y: Array of their classes, integers `(n,)`.
         x_test: Array of test images.
         y_test: Array of their classes.
-        shift: Integer, by how many pixels at most training images are moved,
-            in both directions; what comes in from the border is 0.
-        batch_size: Integer.
-        x_validation: Array of images to choose by, which are neither trained
-            nor tested on; without them test images are validated on.
+        shift: Integer, the maximum shift of a training image in pixels, along
+            both axes; the border is filled with 0.
+        batch_size: Integer, images per batch.
+        x_validation: Array of validation images, for choices, which are neither
+            trained nor tested on. Without them `fit` validates on test images.
         y_validation: Array of their classes.
-        validation_count: Integer, on how many images `fit` validates at most.
+        validation_count: Integer, the maximum number of images that `fit`
+            validates on.
 
     Example:
 
@@ -68,39 +69,39 @@ class InMemoryData:
     x_validation: np.ndarray | None = None
     y_validation: Any = None
     validation_count: int = 2000
-    # No image is a file of its own that could be broken.
+    # Names of images that could not be read: these are not files.
     left_out = ()
 
     @property
     def repeats(self):
-        """Whether every epoch shows the same images, so that a teacher need
-        answer only once."""
+        """Whether all epochs have the same images, so that a teacher has to
+        classify them only once."""
         return not self.shift
 
     @property
     def has_validation(self):
-        """Whether images are held out to choose by."""
+        """Whether there are validation images."""
         return self.x_validation is not None
 
     @property
     def steps(self):
-        """Batches per epoch; images that do not fill one are left out."""
+        """Batches per epoch; an incomplete last batch is dropped."""
         return len(self.x) // self.batch_size
 
     @property
     def validation(self):
-        """What `fit` validates on after every epoch."""
+        """The argument `validation_data` of `fit`."""
         x, y = self.split("validation")
         count = self.validation_count
         return x[:count], keras.tree.map_structure(lambda y: y[:count], y)
 
     def batches(self, seed: int | list[int]) -> "Epochs":
-        """Returns the training images in an order of a seed."""
+        """Returns the training batches, shuffled and shifted by a seed."""
         return Epochs(self, seed)
 
     def answered(self, teacher: keras.Model) -> "InMemoryData":
-        """Returns the same images for training and validation, with a teacher's
-        logits beside their classes, as `RecordedDistiller` takes them."""
+        """Returns the same images, with the classes and a teacher's logits as
+        targets for training and validation, as `RecordedDistiller` expects."""
 
         def ask(x, y):
             logits = teacher.predict(x, batch_size=500, verbose=0)
@@ -124,24 +125,24 @@ class InMemoryData:
         return self.x_test, self.y_test
 
     def accuracy(self, model: keras.Model, split: str = "test") -> float:
-        """Returns the fraction of a split's images that a network of logits
-        gets right."""
+        """Returns the fraction of a split's images that a model, which returns
+        logits, classifies correctly."""
         x, y = self.split(split)
         logits = model.predict(x, batch_size=500, verbose=0)
         return float(np.mean(np.argmax(logits, -1) == y))
 
     def sample(self, count: int) -> np.ndarray:
-        """Returns the first training images."""
+        """Returns the first `count` training images."""
         return self.x[:count]
 
     def checksum(self) -> int:
-        """Returns an integer that tells other images from these."""
+        """Returns an integer that identifies the images."""
         return zlib.crc32(self.x.tobytes(), zlib.crc32(self.x_test.tobytes()))
 
 
 class Epochs(keras.callbacks.Callback):
-    """What `fit` trains on: `dataset`, batches of the `epoch` that is set. As a
-    callback of `fit`, this object sets it."""
+    """The training batches of `InMemoryData`, for `fit`. `dataset` yields the
+    batches of `epoch`, which this object sets as a callback of `fit`."""
 
     def __init__(self, data, seed):
         super().__init__()
@@ -157,7 +158,7 @@ class Epochs(keras.callbacks.Callback):
         data, border = self.data, self.data.shift
         rng = np.random.default_rng([*self.seed, self.epoch])
         order = rng.permutation(len(data.x))
-        # By the width of the border on either side.
+        # In pixels from the corner of the padded image.
         shifts = rng.integers(0, 2 * border + 1, (len(order), 2))
         part = slice(index * data.batch_size, (index + 1) * data.batch_size)
         chosen = order[part]

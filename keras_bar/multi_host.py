@@ -85,8 +85,8 @@ class Hosts:
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """Context that the others enter when the chief has left it: they find
-        what it has written."""
+        """Context that the other hosts enter after the chief has left it, so
+        that they find the files that it has written."""
         if not self.is_chief:
             self.wait()
         yield
@@ -94,14 +94,14 @@ class Hosts:
             self.wait()
 
     def check_same(self, value: Any) -> None:
-        """Checks that all hosts do the same work, before they wait for one
-        another in vain.
+        """Checks that all hosts do the same work. Otherwise they would wait for
+        each other forever.
 
         Args:
-            value: What JSON can hold, such as the settings of a training.
+            value: A value that JSON can hold, such as a dict of settings.
 
         Raises:
-            ValueError: If the chief's value is another one.
+            ValueError: If the value differs from the chief's.
         """
         own = zlib.crc32(json.dumps(value).encode())
         if own != self.from_chief(own):
@@ -148,7 +148,7 @@ _JOINED: list[Hosts] = []
 
 
 def current() -> Hosts:
-    """Returns the hosts that train together: those that have been joined, or
+    """Returns the hosts that train together: those that were joined, otherwise
     this one alone.
 
     Example:
@@ -161,10 +161,10 @@ def current() -> Hosts:
 
 
 def join(patience: float = 90.0) -> Hosts:
-    """Joins the hosts that the environment names, and waits for them.
+    """Joins the hosts that `TF_CONFIG` lists, and waits for them.
 
-    Every host runs the same command, with `TF_CONFIG` in its environment, which
-    names all hosts and tells which of them this is. Call this function before
+    Every host runs the same command. The environment variable `TF_CONFIG` lists
+    all hosts, and says which of them this is. Call this function before
     TensorFlow is used for anything else; once they are joined, it returns the
     same hosts. A `SIGTERM` ends the process at once, as it does without
     TensorFlow, which would wait for a good moment.

@@ -45,16 +45,16 @@ class Run:
     """A folder, and what has been done in it by a run with some settings.
 
     A run has parts, such as training a teacher, pruning and fine-tuning. A
-    finished part leaves its network in a file, and is not done again. Within a
-    part a `keras_bar.callbacks.Backup` keeps the state of the last epochs. So a
-    program that was interrupted or killed is just started again.
+    finished part leaves its model in a file, and is not repeated. Within a part
+    a `keras_bar.callbacks.Backup` keeps the state of the last epochs. After an
+    interruption, start the same program again: it resumes.
 
-    On several hosts the chief writes, and all read.
+    On several hosts the chief writes, and all hosts read.
 
     Args:
-        folder: Path of the folder. It is made when needed.
-        settings: Dict of what makes this run differ from others, as JSON can
-            hold it. Kept in `settings.json`.
+        folder: Path of the folder. Created if necessary.
+        settings: Dict that JSON can hold, of all that distinguishes this run
+            from others. Stored in `settings.json`.
         hosts: `keras_bar.multi_host.Hosts` that train. Defaults to those of
             `keras_bar.multi_host.current`.
 
@@ -103,8 +103,7 @@ class Run:
             )
 
     def report(self) -> dict[str, Any] | None:
-        """Returns what `finish` wrote, or None where the run is not
-        finished."""
+        """Returns the report of `finish`, or None if the run is unfinished."""
         return files.read_json(self.folder / "report.json") or None
 
     def is_done(self) -> bool:
@@ -112,13 +111,13 @@ class Run:
         return bool(self.hosts.from_chief(self.report() is not None))
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Writes the report, and removes what only served to resume."""
+        """Writes the report, and removes the states of interrupted parts."""
         self.hosts.write_json(self.folder / "report.json", report)
         if self.hosts.is_chief:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def path(self, name: str) -> pathlib.Path:
-        """Returns where the network of a part is, or will be."""
+        """Returns the path of the model of a part, which may not exist yet."""
         return self.folder / f"{name}.keras"
 
     def history(self, name: str) -> dict[str, list[float]]:
@@ -126,31 +125,30 @@ class Run:
         return reports.read_history(self.folder / f"{name}.json")
 
     def once(self, name: str, make: Callable[[], keras.Model]) -> keras.Model:
-        """Returns the network of a part: loaded if it is finished, or else
-        made and saved."""
+        """Returns the model of a part: loaded if it is finished, otherwise made
+        and saved."""
         path = self.path(name)
         if self.hosts.from_chief(path.exists()):
             self.hosts.wait_for_file(path)
             print(f"{name}: done before, in {path}", flush=True)
             return keras.models.load_model(path, compile=False)
         model = self.save(name, make())
-        # Their states only served to resume; others may be at work here.
+        # Only the states of this process: other ones may work in the folder.
         for part in self._parts if self.hosts.is_chief else ():
             shutil.rmtree(self._scratch / part, ignore_errors=True)
         return model
 
     def done(self, prefix: str) -> list[str]:
-        """Returns what the names of finished parts have behind a prefix."""
+        """Returns the names of finished parts with a prefix, without it."""
         names = [x.stem for x in self.folder.glob(f"{prefix}*.keras")]
         return sorted(x.removeprefix(prefix) for x in names)
 
     def save(self, name: str, model: keras.Model) -> keras.Model:
-        """Writes a network that is never seen half written, and returns it as
-        it would be loaded."""
+        """Saves a model atomically, and returns it as it is loaded."""
         path = self.path(name)
         self._scratch.mkdir(exist_ok=True)
-        # All hosts save, because Keras makes a variable when it first saves
-        # an optimizer, which they must do together.
+        # All hosts save: Keras creates a variable when it first saves an
+        # optimizer, which they must do together.
         unfinished = self._scratch / f"{name}{self.hosts.index}.keras"
         try:
             model.save(unfinished)
@@ -159,8 +157,8 @@ class Run:
         finally:
             unfinished.unlink(missing_ok=True)
         self.hosts.wait_for_file(path)
-        # An interrupted run would go on with this. It lacks what a training
-        # leaves, and on several devices has the statistics of the first one.
+        # A resumed run would continue with the loaded model. It lacks what a
+        # training leaves, and has the statistics of the first device.
         return keras.models.load_model(path, compile=False)
 
     def fit(
@@ -174,17 +172,17 @@ class Run:
     ) -> None:
         """Trains a part, with a progress bar, from where it was interrupted.
 
-        What the training depends on must be part of the model's state or follow
-        from the epoch, as that of `keras_bar.in_memory.InMemoryData` and
-        `keras_bar.datasets.Stream` does.
+        A resumed training equals an uninterrupted one if the data depends only
+        on the epoch, as the batches of `keras_bar.in_memory.InMemoryData` and
+        `keras_bar.datasets.Stream` do.
 
         Args:
-            name: String, the name of the part. Its logs are kept in
+            name: String, the name of the part. Its logs are written to
                 `<name>.json`.
             model: Compiled model.
-            x: What `fit` trains on.
-            epochs: Integer, the last epoch, counted from the start of the part.
-            callbacks: Further callbacks. What they keep is not resumed.
+            x: The argument `x` of `fit`.
+            epochs: Integer, the number of epochs of the part.
+            callbacks: Further callbacks, whose own state is not kept.
             **kwargs: Further arguments of `fit`.
         """
         self._parts.add(name)
@@ -233,9 +231,8 @@ def lock(folder: str | os.PathLike[str], role: str = "") -> Iterator[None]:
     however it ends. Needs a POSIX system.
 
     Args:
-        folder: Path of the folder. It is made when needed.
-        role: String, what this process does there. Defaults to the index of
-            this host.
+        folder: Path of the folder. Created if necessary.
+        role: String, the role of this process. Defaults to one per host.
 
     Raises:
         BlockingIOError: If another process of the role is at work in the
@@ -269,7 +266,7 @@ def lock(folder: str | os.PathLike[str], role: str = "") -> Iterator[None]:
         try:
             yield
         finally:
-            # A process that was refused elsewhere leaves nothing behind.
+            # A process that fails before it writes leaves nothing behind.
             if list(folder.iterdir()) == [path]:
                 path.unlink()
                 if is_new:

@@ -81,7 +81,7 @@ class Stream:
 
     # Whether all epochs have the same images: augmentation differs.
     repeats = False
-    # No images are held out to choose by.
+    # Whether there are validation images beside the test images.
     has_validation = False
 
     def __init__(

@@ -18,9 +18,8 @@ def VGG(
     """Convolutions one after the other, for small images.
 
     Every group has two 3x3 convolutions of a width, each with batch
-    normalization and ReLU; the size is halved between groups. Where nothing is
-    added, every channel can be removed on its own, so that this network shows
-    what a method does without residual connections.
+    normalization and ReLU; the size is halved between groups. The network has
+    no residual connections, so every channel can be removed by itself.
 
     Args:
         input_shape: Tuple of three, without the batch. Defaults to 32x32 RGB.

@@ -48,10 +48,10 @@ def wait_for_chief(path: str | os.PathLike[str]) -> None:
     """Lets a worker of a sweep wait for a file that the chief writes.
 
     The chief may have to prepare data, or train the full network, before it
-    hands out trials. Every minute a line says what is waited for.
+    hands out trials. A line is printed every minute.
 
     Args:
-        path: Path of the file, in a file system that all machines share.
+        path: Path of the file, on a file system that all machines share.
 
     Example:
 
