@@ -15,6 +15,7 @@ from keras_bar.compaction import hard_prune
 from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
 from keras_bar.gating import gate
+from keras_bar.pruning import prune
 
 __version__ = "0.2.0"
 
@@ -33,5 +34,6 @@ __all__ = [
     "layers",
     "measure_cost",
     "models",
+    "prune",
     "schedules",
 ]

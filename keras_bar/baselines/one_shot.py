@@ -82,19 +82,14 @@ def prune(
             f"Unknown scope. Expected one of {', '.join(map(repr, SCOPES))}. "
             f"Received: scope={scope!r}"
         )
-    if any(isinstance(x.op, ChannelGate) for x in trace(model).nodes):
-        raise ValueError(
-            "The model already has gates. Expected one without, such as "
-            "the result of `keras_bar.compact`. "
-            f"Received: {model.name!r}"
-        )
+    check_ungated(trace(model))
     student = gate(
         model, connectivity=connectivity, skip=skip, layer=MarkerGate
     )
     cost_model = CostModel(ChannelAnalysis(trace(student)))
     target = selection.target_cost(cost_model, metric, budget, model.name)
     neighbours = find_neighbours(cost_model)
-    channels = _channels(neighbours, cost_model.analysis)
+    channels = channel_groups(neighbours, cost_model.analysis)
     scores = {key: _checked(criterion(x), x) for key, x in channels.items()}
     if scope == "layer":
         scores = {key: _shares(x) for key, x in scores.items()}
@@ -151,6 +146,16 @@ def halvings(budget: float) -> list[float]:
     return [1 / round(factor ** (1 / rounds), 6)] * rounds
 
 
+def check_ungated(graph):
+    """Raises a ValueError if a traced model has gates."""
+    if any(isinstance(x.op, ChannelGate) for x in graph.nodes):
+        raise ValueError(
+            "The model already has gates. Expected one without, such as "
+            "the result of `keras_bar.compact`. "
+            f"Received: {graph.name!r}"
+        )
+
+
 def _check_criterion(criterion):
     """Raises a ValueError unless this is a function of a `ChannelGroup`."""
     unfinished = isinstance(criterion, type) or criterion is random_scores
@@ -163,8 +168,13 @@ def _check_criterion(criterion):
         )
 
 
-def _channels(neighbours, analysis):
-    """Dict from gate to `ChannelGroup`."""
+def channel_groups(neighbours, analysis):
+    """Dict from gate to `ChannelGroup`.
+
+    Args:
+        neighbours: Dict from gate to `Neighbours`.
+        analysis: `ChannelAnalysis` of the gated model.
+    """
     activations = Activations(analysis, neighbours)
 
     def observe(key, inputs):

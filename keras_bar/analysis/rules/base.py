@@ -132,6 +132,30 @@ class Rule:
         own to keep."""
         return False
 
+    def reads_patches(self, layer):
+        """Whether its output is a matrix of its kernel times `patches`."""
+        return False
+
+    def output_sizes(self, node, array):
+        """Number of positions of the output along each axis but the channels,
+        for an input array."""
+        raise NotImplementedError
+
+    def patches(self, node, array, places):
+        """What the kernel reads of an input array for some output positions.
+
+        Args:
+            node: `Node`.
+            array: Array like the input.
+            places: Tuple of integer arrays `(positions,)`: the sample, and the
+                output position along each of `output_sizes`.
+
+        Returns:
+            Array `(positions, weights)`, so that its product with the kernel,
+            `(weights, filters)`, is the output before bias and activation.
+        """
+        raise NotImplementedError
+
     def is_counted(self, node):
         """Whether `terms` counts every multiply-add of the layer."""
         return True

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bar.analysis import patches
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
 from keras_bar.analysis.rules.base import Term
@@ -27,6 +28,17 @@ class Convolution(Mixing):
             return f"its {node.op.groups} groups fix the channels"
         return super().refuse(node, analysis)
 
+    def reads_patches(self, layer):
+        return layer.groups == 1
+
+    def output_sizes(self, node, array):
+        array = np.moveaxis(array, self.axis(node, node.inputs[0]), -1)
+        return patches.output_sizes(node.op, array.shape[1:-1])
+
+    def patches(self, node, array, places):
+        array = np.moveaxis(array, self.axis(node, node.inputs[0]), -1)
+        return patches.read(node.op, array, places)
+
     def applications(self, node):
         """Number of applications of the kernel per sample."""
         return positions(node.output, self.axis(node, node.output))
@@ -49,6 +61,9 @@ class TransposedConvolution(Convolution):
     layers = "Conv1DTranspose Conv2DTranspose Conv3DTranspose"
     output_axis = -2
     input_axis = -1
+
+    def reads_patches(self, layer):
+        return False
 
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)
@@ -77,6 +92,9 @@ class SeparableConvolution(Convolution):
 
     layers = "SeparableConv1D SeparableConv2D"
     reads_linearly = False
+
+    def reads_patches(self, layer):
+        return False
 
     def refuse(self, node, analysis):
         return Mixing.refuse(self, node, analysis)

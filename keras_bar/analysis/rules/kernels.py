@@ -240,6 +240,15 @@ class Dense(Mixing):
     def size_config(self, writes):
         return {"units": len(writes)}
 
+    def reads_patches(self, layer):
+        return True
+
+    def output_sizes(self, node, array):
+        return array.shape[1:-1]
+
+    def patches(self, node, array, places):
+        return array[places]
+
 
 def following_norm(node, analysis):
     """The batch normalization that is the only reader of a layer, or None."""

@@ -1,0 +1,110 @@
+"""Pruning in one cut."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.trace import trace
+from keras_bar.baselines import one_shot
+from keras_bar.baselines import weight_magnitude
+from keras_bar.baselines.neighbours import find_neighbours
+from keras_bar.budget import selection
+from keras_bar.compaction import compact
+from keras_bar.costs import CostModel
+from keras_bar.gating import gate
+from keras_bar.layers import MarkerGate
+from keras_bar.pruning import allocation
+from keras_bar.pruning import samples
+from keras_bar.pruning.refitting import refit
+
+
+def prune(
+    model: keras.Model,
+    budget: float,
+    metric: str = "volume",
+    data: Any = None,
+    *,
+    inputs: Any = None,
+    connectivity: str = "regular",
+    skip: str | Iterable[str] = (),
+) -> keras.Model:
+    """Cuts a trained model down to a budget, once, without training.
+
+    Every gated layer keeps the same share of its channels, those with the
+    largest filters. With `data`, the rest is refitted to the full model: from
+    the inputs to the outputs, each kernel is solved by least squares for the
+    response that the full model has to the same samples, and each batch
+    normalization takes the statistics of what it reads then. That needs no
+    labels, and takes seconds. Then train the result with a plain `fit`, or a
+    `keras_bar.distillation.Distiller` with `model` as its teacher.
+
+    `keras_bar.callbacks.BudgetRegularizer` prunes while it trains, and also
+    chooses between the layers.
+
+    Args:
+        model: Built `keras.Model`, trained. It stays unchanged.
+        budget: Float in (0, 1], the fraction of the model's cost that may
+            remain; or a number above 1, in units of the metric.
+        metric: `"volume"`, `"flops"` or `"params"`.
+        data: Some hundred inputs like those of training: an array or a
+            structure of arrays, or batches as `fit` takes them. Targets are
+            ignored. At most 512 samples are used. None leaves the weights of
+            the kept channels as they are.
+        inputs: Structure of `keras.Input` for a subclassed model, as in
+            `keras_bar.gate`.
+        connectivity: `"regular"` or `"mixed"`, as in `keras_bar.gate`.
+        skip: Names of layers that keep all channels.
+
+    Returns:
+        A Functional `keras.Model`, compact, connected and within the budget.
+
+    Raises:
+        ValueError: If an argument is wrong, nothing in the model can be
+            pruned, the budget is too small for any connected network, or the
+            data do not fit the model.
+
+    Example:
+
+    >>> model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1))
+    >>> images = np.random.default_rng(0).random((64, 8, 8, 1), "float32")
+    >>> small = keras_bar.prune(model, 1 / 4, "flops", images)
+    >>> full, left = map(keras_bar.measure_cost, (model, small))
+    >>> left.flops <= full.flops / 4
+    True
+
+    References:
+
+    - [ThiNet](https://arxiv.org/abs/1707.06342) (Luo et al., 2017) and
+      [Channel Pruning for Accelerating Very Deep Neural Networks](
+      https://arxiv.org/abs/1707.06168) (He et al., 2017): least squares for
+      the kernels behind removed channels.
+    - [EagleEye](https://arxiv.org/abs/2007.02491) (Li et al., 2020): batch
+      normalization takes new statistics after a cut.
+    """
+    selection.check_budget_argument(budget, metric)
+    graph = trace(model, inputs)
+    one_shot.check_ungated(graph)
+    taken = None if data is None else samples.take(data, graph.inputs)
+    student = gate(
+        model,
+        inputs=inputs,
+        connectivity=connectivity,
+        skip=skip,
+        layer=MarkerGate,
+    )
+    cost_model = CostModel(ChannelAnalysis(trace(student)))
+    target = selection.target_cost(cost_model, metric, budget, model.name)
+    selection.warn_uncounted(cost_model, metric, model.name)
+    groups = one_shot.channel_groups(
+        find_neighbours(cost_model), cost_model.analysis
+    )
+    scores = {key: weight_magnitude(x) for key, x in groups.items()}
+    masks = allocation.even(cost_model, metric, target, scores)
+    if taken is None:
+        for key, mask in masks.items():
+            key.set_alive(mask)
+    else:
+        refit(cost_model.analysis, masks, taken)
+    return compact(student)

@@ -1,0 +1,154 @@
+"""Refits a pruned network to the responses of the full one, without labels.
+
+A layer that lost inputs responds differently, and the batch normalization
+behind it stores the statistics of what it used to read. Layer by layer, from
+the inputs to the outputs, each kernel is solved by least squares for the
+response of the full network to the same samples, given what the layer reads
+now; and each batch normalization takes the statistics of what it reads now.
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_bar.analysis import patches
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import to_numpy
+
+# Samples that pass a layer together.
+BATCH = 64
+# Output positions in the least-squares problem of a layer.
+ROWS = 20_000
+# Pull towards the present kernel, in units of the mean square of what the layer
+# reads: it decides where the samples do not.
+RIDGE = 1e-3
+
+
+def refit(analysis, masks, samples):
+    """Closes gates and refits the layers behind them, in place.
+
+    The full and the pruned network run side by side, so that each layer is
+    refitted to what it reads after all layers in front of it have been.
+
+    Args:
+        analysis: `ChannelAnalysis` of a gated model whose gates are open.
+        masks: Dict from gate to booleans `(channels,)`, the channels to keep.
+        samples: List of arrays, one per input of the model, with the samples
+            along the first axis.
+    """
+    rng = np.random.default_rng(0)
+    full, small = (_Activations(analysis.graph, samples) for _ in range(2))
+    for node in analysis.graph.nodes:
+        full.run(node)
+        rule, mask = analysis.rules[node], masks.get(node.op)
+        if mask is not None:
+            node.op.set_alive(mask)
+        elif node.calls == 1 and rule.subtracts_mean:
+            _recalibrate(node, analysis, small)
+        elif node.calls == 1 and rule.reads_patches(node.op):
+            _solve(node, rule, analysis, full, small, rng)
+        small.run(node)
+        if mask is not None:  # The full network may call it again.
+            node.op.set_alive(np.ones_like(mask))
+    for gate, mask in masks.items():
+        gate.set_alive(mask)
+
+
+def _recalibrate(node, analysis, small):
+    """Sets the statistics of a batch normalization to those of its input."""
+    axis = analysis.channels[node.output].axis
+    arrays = small.inputs(node)
+    others = tuple(i for i in range(arrays[0].ndim) if i != axis)
+    count = sum(x.size // x.shape[axis] for x in arrays)
+    mean = sum(x.sum(others) for x in arrays) / count
+    shape = [1] * arrays[0].ndim
+    shape[axis] = -1
+    centered = (x - mean.reshape(shape) for x in arrays)
+    variance = sum(np.square(x).sum(others) for x in centered) / count
+    node.op.moving_mean.assign(mean)
+    node.op.moving_variance.assign(variance)
+
+
+def _solve(node, rule, analysis, full, small, rng):
+    """Refits a kernel, and its bias, to the response of the full network."""
+    before, after = full.inputs(node), small.inputs(node)
+    if all(map(np.array_equal, before, after)):
+        return  # Nothing in front of it changed.
+    layer = node.op
+    kernel = to_numpy(layer.kernel)
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    bias = to_numpy(layer.bias) if layer.use_bias else 0.0
+    reads, wanted = [], []
+    for x, y in zip(before, after, strict=True):
+        shape = (len(x), *rule.output_sizes(node, x))
+        places = patches.sample_positions(shape, ROWS // len(before) + 1, rng)
+        wanted.append(rule.patches(node, x, places) @ weights + bias)
+        reads.append(rule.patches(node, y, places))
+    reads, wanted = np.concatenate(reads), np.concatenate(wanted)
+    centers = 0.0, 0.0
+    if rule.takes_shift(node, analysis):
+        centers = reads.mean(0), wanted.mean(0)
+    reads, wanted = reads - centers[0], wanted - centers[1]
+    solved = _least_squares(reads, wanted, weights)
+    layer.kernel.assign(solved.reshape(kernel.shape))
+    if layer.use_bias:
+        layer.bias.assign(centers[1] - centers[0] @ solved)
+
+
+def _least_squares(reads, wanted, prior):
+    """The matrix `w` with the least `|reads w - wanted|^2`, near `prior`.
+
+    Args:
+        reads: Array `(rows, in)`.
+        wanted: Array `(rows, out)`.
+        prior: Array `(in, out)`; rows of inputs that are always 0 stay.
+    """
+    live = np.any(reads, axis=0)
+    x = reads[:, live]
+    if not x.size:
+        return prior
+    gram = x.T @ x
+    gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(gram)
+    missing = x.T @ (wanted - x @ prior[live])
+    result = prior.copy()
+    result[live] += np.linalg.solve(gram, missing)
+    return result
+
+
+class _Activations:
+    """The tensors of a network in inference, while its nodes run one by one.
+
+    Args:
+        graph: `Graph`.
+        samples: List of arrays, one per input of the graph.
+    """
+
+    def __init__(self, graph, samples):
+        count = math.ceil(len(samples[0]) / BATCH)
+        self._batches = [
+            {
+                value: ops.convert_to_tensor(
+                    x[i * BATCH : (i + 1) * BATCH], dtype=value.dtype
+                )
+                for value, x in zip(graph.inputs, samples, strict=True)
+            }
+            for i in range(count)
+        ]
+        self._unread = {x: len(x.consumers) for x in graph.values}
+
+    def inputs(self, node):
+        """List of arrays, what a layer of one input reads; one per batch."""
+        value = node.inputs[0]
+        return [to_numpy(tensors[value]) for tensors in self._batches]
+
+    def run(self, node):
+        """Runs a node, and frees what nothing else reads."""
+        for tensors in self._batches:
+            outputs = trace.call(node.op, node, tensors)
+            tensors.update(zip(node.outputs, outputs, strict=True))
+        for value in node.inputs:
+            self._unread[value] -= 1
+            if not self._unread[value]:
+                for tensors in self._batches:
+                    del tensors[value]
