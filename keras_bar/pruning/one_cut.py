@@ -35,8 +35,8 @@ def prune(
     Every gated layer keeps the same share of its channels, those with the
     largest filters. With `data`, the rest is refitted to the full model: from
     the inputs to the outputs, each kernel is solved by least squares for the
-    response that the full model has to the same samples, and each batch
-    normalization takes the statistics of what it reads then. That needs no
+    response that the full model has to the same samples, and the statistics of
+    each batch normalization change with those of what it reads. That needs no
     labels, and takes seconds. Then train the result with a plain `fit`, or a
     `keras_bar.distillation.Distiller` with `model` as its teacher.
 
@@ -80,8 +80,8 @@ def prune(
       [Channel Pruning for Accelerating Very Deep Neural Networks](
       https://arxiv.org/abs/1707.06168) (He et al., 2017): least squares for
       the kernels behind removed channels.
-    - [EagleEye](https://arxiv.org/abs/2007.02491) (Li et al., 2020): batch
-      normalization takes new statistics after a cut.
+    - [EagleEye](https://arxiv.org/abs/2007.02491) (Li et al., 2020): new
+      statistics of batch normalization after a cut.
     """
     selection.check_budget_argument(budget, metric)
     graph = trace(model, inputs)

@@ -4,7 +4,8 @@ A layer that lost inputs responds differently, and the batch normalization
 behind it stores the statistics of what it used to read. Layer by layer, from
 the inputs to the outputs, each kernel is solved by least squares for the
 response of the full network to the same samples, given what the layer reads
-now; and each batch normalization takes the statistics of what it reads now.
+now; and the statistics of each batch normalization change with those of what it
+reads.
 """
 
 import math
@@ -23,6 +24,8 @@ ROWS = 20_000
 # Pull towards the present kernel, in units of the mean square of what the layer
 # reads: it decides where the samples do not.
 RIDGE = 1e-3
+# Smallest variance that a ratio is taken of.
+TINY = 1e-12
 
 
 def refit(analysis, masks, samples):
@@ -45,29 +48,37 @@ def refit(analysis, masks, samples):
         if mask is not None:
             node.op.set_alive(mask)
         elif node.calls == 1 and rule.subtracts_mean:
-            _recalibrate(node, analysis, small)
+            _recalibrate(node, analysis, full, small)
         elif node.calls == 1 and rule.reads_patches(node.op):
             _solve(node, rule, analysis, full, small, rng)
         small.run(node)
         if mask is not None:  # The full network may call it again.
             node.op.set_alive(np.ones_like(mask))
+        full.forget_inputs(node)
+        small.forget_inputs(node)
     for gate, mask in masks.items():
         gate.set_alive(mask)
 
 
-def _recalibrate(node, analysis, small):
-    """Sets the statistics of a batch normalization to those of its input."""
+def _recalibrate(node, analysis, full, small):
+    """Moves the statistics of a batch normalization by as much as those of its
+    input changed: the stored ones come from more samples than there are here.
+    """
     axis = analysis.channels[node.output].axis
-    arrays = small.inputs(node)
-    others = tuple(i for i in range(arrays[0].ndim) if i != axis)
-    count = sum(x.size // x.shape[axis] for x in arrays)
-    mean = sum(x.sum(others) for x in arrays) / count
-    shape = [1] * arrays[0].ndim
-    shape[axis] = -1
-    centered = (x - mean.reshape(shape) for x in arrays)
-    variance = sum(np.square(x).sum(others) for x in centered) / count
-    node.op.moving_mean.assign(mean)
-    node.op.moving_variance.assign(variance)
+    mean, variance = _moments(full.inputs(node), axis)
+    new_mean, new_variance = _moments(small.inputs(node), axis)
+    layer = node.op
+    layer.moving_mean.assign(to_numpy(layer.moving_mean) + new_mean - mean)
+    ratio = np.where(variance > 0, new_variance / np.maximum(variance, TINY), 1)
+    layer.moving_variance.assign(to_numpy(layer.moving_variance) * ratio)
+
+
+def _moments(arrays, axis):
+    """Mean and variance per channel of the batches of a tensor."""
+    rows = [np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in arrays]
+    count = sum(map(len, rows))
+    mean = sum(x.sum(0) for x in rows) / count
+    return mean, sum(np.square(x - mean).sum(0) for x in rows) / count
 
 
 def _solve(node, rule, analysis, full, small, rng):
@@ -143,10 +154,13 @@ class _Activations:
         return [to_numpy(tensors[value]) for tensors in self._batches]
 
     def run(self, node):
-        """Runs a node, and frees what nothing else reads."""
+        """Runs a node."""
         for tensors in self._batches:
             outputs = trace.call(node.op, node, tensors)
             tensors.update(zip(node.outputs, outputs, strict=True))
+
+    def forget_inputs(self, node):
+        """Frees the inputs of a node that no other node reads."""
         for value in node.inputs:
             self._unread[value] -= 1
             if not self._unread[value]:

@@ -1,0 +1,152 @@
+"""One cut: what is left, within the budget, refitted to the full model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+import keras_bar
+from keras_bar.costs import METRICS
+from tests.helpers import pruning
+from tests.helpers import tiny
+
+core = pytest.mark.core
+IMAGES = np.random.default_rng(0).normal(size=(96, 6, 6, 2)).astype("float32")
+
+
+def redundant(rank=2):
+    """Half of the channels of the first convolution are ten times the others,
+    which a ReLU keeps so."""
+    conv = {1: layers.Conv1D, 2: layers.Conv2D}[rank]
+    inputs = keras.Input((6,) * rank + (2,))
+    x = conv(8, 3, padding="same", name="first")(inputs)
+    x = layers.ReLU()(x)
+    x = conv(5, 3, strides=2, padding="same", name="second")(x)
+    outputs = layers.Dense(3)(layers.Flatten()(layers.ReLU()(x)))
+    model = pruning.randomize(keras.Model(inputs, outputs))
+    first = model.get_layer("first")
+    for weight in first.weights:
+        half = ops.convert_to_numpy(weight)[..., :4]
+        weight.assign(np.concatenate([half, 10 * half], axis=-1))
+    return model
+
+
+def outputs_of(model, images=IMAGES):
+    return ops.convert_to_numpy(model(images, training=False))
+
+
+def error(model, small, images=IMAGES):
+    """Root mean square difference of the outputs, relative to their own."""
+    wanted = outputs_of(model, images)
+    difference = outputs_of(small, images) - wanted
+    return np.sqrt(np.mean(difference**2) / np.mean(wanted**2))
+
+
+@core
+@pytest.mark.parametrize("rank", [1, 2])
+def test_redundant_channels_leave_without_a_trace(rank):
+    model = redundant(rank)
+    images = IMAGES if rank == 2 else IMAGES[:, 0]
+    options = {"budget": 0.65, "metric": "volume", "skip": ["second"]}
+    small = keras_bar.prune(model, **options, data=images)
+    assert small.get_layer("first").filters == 4
+    assert error(model, small, images) < 0.01
+    # The same channels, without the refit: their readers miss the others.
+    cut = keras_bar.prune(model, **options)
+    assert error(model, cut, images) > 0.05
+
+
+@core
+def test_the_refit_holds_for_other_samples():
+    model = pruning.randomize(tiny.network(8))
+    rng = np.random.default_rng(1)
+    unseen = rng.normal(size=(64, 6, 6, 2)).astype("float32")
+    seen = rng.normal(size=(512, 6, 6, 2)).astype("float32")
+    small = keras_bar.prune(model, 1 / 2, "volume", seen)
+    cut = keras_bar.prune(model, 1 / 2, "volume")
+    assert error(model, small, unseen) < 0.6 * error(model, cut, unseen)
+
+
+@core
+def test_normalization_follows_what_it_reads():
+    """With statistics of the samples before, there are such afterwards."""
+    model = pruning.randomize(tiny.network(8))
+    names = ("stem_norm", "branch_norm")
+    for name in names:
+        norm = model.get_layer(name)
+        mean, variance = statistics(model, norm)
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(variance)
+    small = keras_bar.prune(model, 1 / 2, "volume", IMAGES)
+    for name in names:
+        norm = small.get_layer(name)
+        mean, variance = statistics(small, norm)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(norm.moving_mean), mean, atol=1e-4
+        )
+        found = ops.convert_to_numpy(norm.moving_variance)
+        np.testing.assert_allclose(found, variance, rtol=1e-3)
+
+
+def statistics(model, layer):
+    """Mean and variance per channel of what a layer reads."""
+    reads = outputs_of(keras.Model(model.inputs, layer.input))
+    return reads.mean((0, 1, 2)), reads.var((0, 1, 2))
+
+
+@core
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("data", [None, IMAGES], ids=["cut", "refit"])
+def test_the_budget_is_kept_and_used(metric, data):
+    model = pruning.randomize(tiny.network(32))
+    before = model.get_weights()
+    full = getattr(keras_bar.measure_cost(model), metric)
+    small = keras_bar.prune(model, 1 / 4, metric, data)
+    left = getattr(keras_bar.measure_cost(small), metric)
+    assert 0.9 * full / 4 < left <= full / 4
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@core
+def test_trains_on_with_a_plain_fit():
+    x, y = tiny.data()
+    small = tiny.prepare(keras_bar.prune(tiny.network(8), 1 / 2, data=x))
+    history = small.fit(x, y, batch_size=8, epochs=2, verbose=0).history
+    assert history["loss"][1] < history["loss"][0]
+
+
+@core
+def test_a_layer_that_is_called_twice_keeps_its_weights():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(inputs)
+    x = layers.Conv2D(6, 3, padding="same", name="second")(layers.ReLU()(x))
+    shared = layers.Conv2D(6, 3, padding="same", name="shared")
+    x = layers.GlobalAveragePooling2D()(shared(layers.ReLU()(shared(x))))
+    model = pruning.randomize(keras.Model(inputs, layers.Dense(3)(x)))
+    small = keras_bar.prune(model, 0.8, "volume", IMAGES, skip=["second"])
+    found = ops.convert_to_numpy(small.get_layer("shared").kernel)
+    wanted = ops.convert_to_numpy(model.get_layer("shared").kernel)
+    np.testing.assert_array_equal(found, wanted)
+    assert small.get_layer("first").filters < 8
+
+
+def test_refuses_what_has_gates():
+    with pytest.raises(ValueError, match="already has gates"):
+        keras_bar.prune(keras_bar.gate(tiny.network(8)), 1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"budget": 0.0}, "Invalid budget"),
+        ({"budget": 1e-9}, "too small"),
+        ({"budget": 0.5, "metric": "bytes"}, "Unknown metric"),
+        ({"budget": 0.5, "skip": ["stemm"]}, "stemm"),
+        ({"budget": 0.5, "connectivity": "none"}, "connectivity"),
+    ],
+)
+def test_errors(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        keras_bar.prune(tiny.network(8), **arguments)
