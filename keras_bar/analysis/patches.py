@@ -43,7 +43,7 @@ def read(layer, images, places):
         `(*taps, channels, filters)` with its first axes flattened.
     """
     sizes = images.shape[1:-1]
-    borders = map(_border, sizes, _reaches(layer), layer.strides)
+    borders = list(map(_border, sizes, _reaches(layer), layer.strides))
     if layer.padding == "valid":
         borders = [(0, 0) for _ in sizes]
     elif layer.padding == "causal":

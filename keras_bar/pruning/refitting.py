@@ -90,21 +90,20 @@ def _solve(node, rule, analysis, full, small, rng):
     kernel = to_numpy(layer.kernel)
     weights = kernel.reshape(-1, kernel.shape[-1])
     bias = to_numpy(layer.bias) if layer.use_bias else 0.0
-    reads, wanted = [], []
+    pairs = []
     for x, y in zip(before, after, strict=True):
         shape = (len(x), *rule.output_sizes(node, x))
         places = patches.sample_positions(shape, ROWS // len(before) + 1, rng)
-        wanted.append(rule.patches(node, x, places) @ weights + bias)
-        reads.append(rule.patches(node, y, places))
-    reads, wanted = np.concatenate(reads), np.concatenate(wanted)
-    centers = 0.0, 0.0
-    if rule.takes_shift(node, analysis):
-        centers = reads.mean(0), wanted.mean(0)
-    reads, wanted = reads - centers[0], wanted - centers[1]
-    solved = _least_squares(reads, wanted, weights)
+        response = rule.patches(node, x, places) @ weights + bias
+        pairs.append((rule.patches(node, y, places), response))
+    reads, wanted = map(np.concatenate, zip(*pairs, strict=True))
+    shifts = rule.takes_shift(node, analysis)
+    center = reads.mean(0) if shifts else np.zeros(reads.shape[1])
+    shift = wanted.mean(0) if shifts else np.zeros(wanted.shape[1])
+    solved = _least_squares(reads - center, wanted - shift, weights)
     layer.kernel.assign(solved.reshape(kernel.shape))
     if layer.use_bias:
-        layer.bias.assign(centers[1] - centers[0] @ solved)
+        layer.bias.assign(shift - center @ solved)
 
 
 def _least_squares(reads, wanted, prior):

@@ -99,6 +99,16 @@ def _narrower(build, factor):
     return lambda narrow=1: build(narrow=narrow * factor)
 
 
+def _garments(name, title, shape, classes, count):
+    """A data set of Fashion-MNIST's images."""
+    networks = _wide_resnet(10, 2, shape, classes)
+    networks["vgg"] = lazy("keras_bar.models", "VGG", shape, classes)
+    load = lazy("recipes.data.in_memory_data", "load_garments", name)
+    return {
+        name: Dataset(title, name, networks, load, refuse_skipping, count=count)
+    }
+
+
 def _paper(name, networks, shape, narrow, start="scratch"):
     """A data set of the supplement, and synthetic images of a shape, with a
     network that is `narrow` times narrower. The shape is their size, their
@@ -129,15 +139,8 @@ _CIFAR100 = _wide_resnet(26, 12, (32, 32, 3), 100)
 _MIO_TCD = _resnet50((128, 128, 3), 11)
 _TINY_IMAGENET = _resnet50((64, 64, 3), 200)
 DATASETS = {
-    "fashion_mnist": Dataset(
-        "Fashion-MNIST",
-        "fashion_mnist",
-        _wide_resnet(10, 2, (14, 14, 1), 10)
-        | {"vgg": lazy("keras_bar.models", "VGG", (14, 14, 1), 10)},
-        lazy("recipes.data.in_memory_data", "load_fashion_mnist"),
-        refuse_skipping,
-        count=10_000,
-    ),
+    **_garments("fashion_mnist", "Fashion-MNIST", (14, 14, 1), 10, 10_000),
+    **_garments("multi_fashion", "Multi-Fashion", (18, 18, 1), 100, 20_000),
     "digits": Dataset(
         "handwritten digits",
         "digits",

@@ -14,7 +14,7 @@ import types
 # As the supplement orders them; the variants that it lacks beside their kind.
 NAMES = (
     *("random", "wm", "wm-global", "vq", "id", "id-weights", "lzr", "ib"),
-    *("morphnet", "bar", "bar-flops", "paper", "narrow"),
+    *("morphnet", "bar", "bar-flops", "paper", "one-shot", "narrow"),
 )
 # BAR with other settings: docs/small_budgets.md.
 ABLATIONS = {
@@ -23,6 +23,7 @@ ABLATIONS = {
     "half-open": {"initial_logit": 0.0},
     "no-price": {"cost_exponent": 0.0},
     "plain-price": {"cost_exponent": 1.0},
+    "exponent-1.25": {"cost_exponent": 1.25},
     "double-price": {"cost_exponent": 2.0},
     "no-rest": {"steps": 1.0},
     "line": {"hardness": 0.0},

@@ -11,10 +11,9 @@ import pytest
 import keras_bar
 from keras_bar import in_memory
 from keras_bar import runs
+from keras_bar.in_memory import garments
 from recipes import fashion_mnist
-from recipes.data import in_memory_data
 from recipes.data import registry
-from recipes.data.in_memory_data import load_fashion_mnist
 from recipes.methods import bar
 from recipes.results import figures
 from recipes.results import tables
@@ -52,7 +51,7 @@ def test_a_row_per_method_within_the_budget(finished):
 
 
 def test_compact_networks_are_those_of_the_row(finished, pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100, 44)
+    data = in_memory.load_fashion_mnist(pictures, 256, tests=100, held_out=44)
     for method, row in rows_of(finished).items():
         cell = finished / f"wide_resnet-teacher-{method}-volume-4-seed0"
         small = keras.models.load_model(cell / "compact.keras", compile=False)
@@ -197,7 +196,7 @@ def test_regular_and_mixed_stand_beside_the_supplement():
 
 
 def test_pictures_are_halved_and_normalised(pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100, 44)
+    data = in_memory.load_fashion_mnist(pictures, 256, tests=100, held_out=44)
     with np.load(pictures) as arrays:
         mean = arrays["images"][0, :2, :2].mean() / 255
     assert data.x.shape == (256, 14, 14, 1)
@@ -205,12 +204,12 @@ def test_pictures_are_halved_and_normalised(pictures):
     # No image is in two of the three splits.
     images = np.concatenate([data.split(x)[0] for x in SPLITS])
     assert len(np.unique(images.reshape(400, -1), axis=0)) == 400
-    normalised = (mean - in_memory_data.MEAN) / in_memory_data.DEVIATION
+    normalised = (mean - garments.MEAN) / garments.DEVIATION
     assert data.x[0, 0, 0, 0] == pytest.approx(normalised, rel=1e-5)
 
 
 def test_every_picture_once_per_epoch_and_each_epoch_anew(pictures):
-    data = load_fashion_mnist(pictures, 256, False, 100, 44)
+    data = in_memory.load_fashion_mnist(pictures, 256, tests=100, held_out=44)
     batches = data.batches([0])
     epochs = []
     for epoch in (0, 1, 0):
