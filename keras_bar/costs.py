@@ -20,8 +20,9 @@ class Cost:
     """The cost of a network; `str()` formats it as a table.
 
     Attributes:
-        volume: Scalar activations per sample, over the outputs of the
-            convolutions.
+        volume: Scalar activations per sample, over the outputs of
+            convolutions and hidden dense layers. Those that give the model's
+            outputs, such as logits, do not count.
         flops: 2 x multiply-adds of convolutions and dense layers, per sample.
         params: Number of weights, trainable and not.
         layers: List of `LayerCost`.

@@ -1,4 +1,4 @@
-"""Gating: a copy of a model with a gate behind every prunable convolution."""
+"""Gating: a copy of a model with a gate behind every prunable layer."""
 
 import collections
 import functools
@@ -23,7 +23,7 @@ from keras_bar.layers import HardConcreteGate
 
 BUDGET_NAME = "budget_state"
 
-# Maximum number of convolutions listed in an error.
+# Maximum number of layers listed in an error.
 MOST_LISTED = 5
 
 
@@ -36,14 +36,16 @@ def gate(
     seed: int | None = None,
     layer: Callable[..., ChannelGate] = HardConcreteGate,
 ) -> keras.Model:
-    """Copies a model and puts a gate behind every prunable convolution.
+    """Copies a model and puts a gate behind every prunable layer.
 
-    The gate multiplies the output of the convolution's batch normalization
-    where that is the convolution's only reader, and the convolution's own
-    output otherwise. Convolutions without a gate are listed, with the reason,
-    by `keras_bar.explain`. The copy starts from the model's weights and shares
-    nothing with it; nested models are unrolled into one. Frozen layers stay
-    frozen, but a model that is frozen as a whole becomes trainable.
+    Prunable are convolutions and hidden dense layers, on vectors and on tokens;
+    a dense layer is hidden if no output of the model is made of its channels.
+    The gate multiplies the output of the layer's batch normalization where that
+    is its only reader, and the layer's own output otherwise. Layers without a
+    gate are listed, with the reason, by `keras_bar.explain`. The copy starts
+    from the model's weights and shares nothing with it; nested models are
+    unrolled into one. Frozen layers stay frozen, but a model that is frozen as
+    a whole becomes trainable.
 
     Subclassed layers and models are unrolled, too: their `call` runs once on
     symbolic tensors. A layer whose graph does not compute what the layer
@@ -55,10 +57,10 @@ def gate(
         inputs: Structure of `keras.Input` for a subclassed model, the argument
             of its `call`; by default floats of the shapes that it was built
             for.
-        connectivity: `"mixed"`: every convolution has a gate of its own, so
-            that the identity and the branch of a residual block may keep
-            different channels. `"regular"`: all writers of a residual stream
-            share one gate.
+        connectivity: `"mixed"`: every layer has a gate of its own, so that
+            the identity and the branch of a residual block may keep different
+            channels. `"regular"`: all writers of a residual stream share one
+            gate.
         skip: Names of layers that get no gate.
         seed: Integer seed of the gates' noise and initial values.
         layer: Class of the gates, such as `keras_bar.layers.GaussianGate`; or
@@ -93,7 +95,8 @@ def gate(
     if not chosen and not any(x.gated for x in placements):
         raise ValueError(
             "Nothing in this model can be pruned. Expected at least one "
-            "convolution whose channels are free. Received: "
+            "convolution or hidden dense layer whose channels are free. "
+            "Received: "
             f"{model.name!r} ({_reasons(placements)})"
         )
     groups = ResidualGroups(analysis) if connectivity == "regular" else None
@@ -277,7 +280,7 @@ def _checked_skip(graph, skip):
 def _reasons(placements):
     """The reasons why nothing can be gated, for an error message."""
     if not placements:
-        return "it has no convolution"
+        return "it has no convolution or hidden dense layer"
     reasons = [f"{x.name}: {x.reason}" for x in placements[:MOST_LISTED]]
     if len(placements) > MOST_LISTED:
         reasons.append(f"and {len(placements) - MOST_LISTED} more")

@@ -62,7 +62,7 @@ def test_cost(folder, capsys, name):
 def test_explain(folder, capsys):
     run("explain", folder / "gated.keras")
     shown = capsys.readouterr().out
-    assert "2 convolutions can be pruned" in shown
+    assert "2 layers can be pruned" in shown
     run("explain", folder / "gated.keras", "--json")
     found = json.loads(capsys.readouterr().out)
     assert found["gated"] == ["stem", "branch"]

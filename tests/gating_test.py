@@ -143,7 +143,7 @@ def test_explain_before_and_after_gating():
     assert not explanation.ungated and not explanation.boundaries
     assert set(explanation.least) == {"volume", "flops", "params"}
     assert keras_bar.explain(keras_bar.gate(model)) == explanation
-    assert str(explanation).startswith("2 convolutions can be pruned:\n  one\n")
+    assert str(explanation).startswith("2 layers can be pruned:\n  one\n")
 
 
 def test_every_convolution_is_accounted_for():

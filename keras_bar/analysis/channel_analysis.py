@@ -64,6 +64,7 @@ class ChannelAnalysis:
         self.connected = {}
         self.needed = {}
         self._read_all = set()
+        self._outputs = set(graph.outputs)
         for value in graph.inputs:
             self.channels[value] = self.all_alive(value)
             self.connected[value] = self.algebra.full
@@ -105,6 +106,20 @@ class ChannelAnalysis:
         """Which channels the compact model computes: alive and needed."""
         need = self.needed.get(value, self.algebra.full)
         return self.algebra.conjunction(self.channels[value].alive, need)
+
+    def becomes_output(self, value):
+        """Whether an output of the model is made of these channels: as they
+        are, or moved, scaled, or added to others, but not mixed."""
+        stack, seen = [value], {value}
+        while stack:
+            tensor = stack.pop()
+            if tensor in self._outputs:
+                return True
+            for reader in tensor.consumers:
+                if not self.rules[reader].mixes_channels:
+                    stack += [x for x in reader.outputs if x not in seen]
+                    seen.update(reader.outputs)
+        return False
 
     def reads_all(self, node, index):
         """Whether this input is restored to full width before it is read."""

@@ -90,4 +90,9 @@ def may_multiply(op):
 
 def is_known(op):
     """Whether an operation is Keras's or this package's own."""
-    return type(op).__module__.split(".")[0] in ("keras", "keras_bar")
+    return is_known_class(type(op))
+
+
+def is_known_class(kind):
+    """Whether a class of operations is Keras's or this package's own."""
+    return kind.__module__.split(".")[0] in ("keras", "keras_bar")

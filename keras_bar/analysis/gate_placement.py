@@ -1,4 +1,5 @@
-"""The places of gates: behind every convolution whose channels are free."""
+"""The places of gates: behind every convolution and hidden dense layer whose
+channels are free."""
 
 import dataclasses
 
@@ -12,11 +13,11 @@ from keras_bar.analysis.rules.kernels import following_norm
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """The place of the gate of a convolution, or why it has none.
+    """The place of the gate of a layer, or why it has none.
 
     Attributes:
-        name: Name of the convolution.
-        node: Its `Node`; None if it is hidden inside a layer.
+        name: Name of the layer.
+        node: Its `Node`; None if it is inside another layer.
         value: `Value` that the gate multiplies, or None.
         reason: Why there is no gate; empty if there is one.
         gated: Whether it has a gate already.
@@ -30,14 +31,14 @@ class Placement:
 
 
 def place_gates(analysis, skip=()):
-    """Chooses the place of the gate of every convolution.
+    """Chooses the place of the gate of every layer that can have one.
 
     Args:
         analysis: `ChannelAnalysis` of a graph.
         skip: Names of layers that get no gate.
 
     Returns:
-        List of `Placement`, one per convolution.
+        List of `Placement`, one per convolution and hidden dense layer.
     """
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():
@@ -46,12 +47,21 @@ def place_gates(analysis, skip=()):
                 placement = Placement(node.name, node, None, "was skipped")
             else:
                 placement = _place(node, analysis, placements)
-            placements.append(placement)
-        elif _is_convolution(node.op):
+            if not _gives_output(placement, analysis):
+                placements.append(placement)
+        elif _has_kernel(node.op):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
             placements.extend(_hidden(node))
     return placements
+
+
+def _gives_output(placement, analysis):
+    """Whether a layer without a gate is no hidden one, and need not be told of:
+    a dense layer that gives the logits."""
+    node = placement.node
+    hidden_only = analysis.rules[node].only_hidden and not placement.gated
+    return hidden_only and analysis.becomes_output(node.output)
 
 
 def _place(node, analysis, placements):
@@ -71,39 +81,61 @@ def _place(node, analysis, placements):
 def _obstacle(value, analysis):
     """Why a gate on this tensor could remove nothing: an empty string if it
     could, None if the tensor has a gate already."""
+    if _becomes_output(value, analysis):
+        return "its channels are the model's output"
     stack = [value]
     while stack:
         tensor = stack.pop()
-        if tensor in analysis.graph.outputs:
-            return "its channels are the model's output"
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
             if rule.gate(reader) is not None:
                 return None
-            if rule.reason:
+            if rule.reason and not rule.restores:
                 return (
                     f"{reader.name!r} needs all of its channels: {rule.reason}"
                 )
             if rule.only_scales(tensor, reader):
                 return f"its channels follow those it scales in {reader.name!r}"
             if rule.passes_channels:
-                stack.append(reader.output)
+                stack.extend(reader.outputs)
     return ""
 
 
-def _follows_gates(node, analysis, placements):
-    """Whether a depthwise convolution reads the channels of convolutions with
-    gates: these gates close its channels, too."""
-    gated = {x.node for x in placements if x.value is not None or x.gated}
-    stack = [node.inputs[0]]
+def _becomes_output(value, analysis):
+    """Whether an output of the model is made of nothing but these channels:
+    moved, cut out, or with others beside them, but not added to them."""
+    stack = [value]
     while stack:
-        producer = stack.pop().producer
-        if producer in gated:
+        tensor = stack.pop()
+        if tensor in analysis.graph.outputs:
             return True
-        rule = analysis.rules.get(producer)
-        if rule and not rule.mixes_channels:
-            stack.extend(producer.inputs)
+        for reader in tensor.consumers:
+            rule = analysis.rules[reader]
+            if rule.gate(reader) is not None:
+                continue
+            moves = rule.moves_channels and not rule.unites_channels
+            if rule.passes_channels or moves:
+                stack.extend(reader.outputs)
     return False
+
+
+def _follows_gates(node, analysis, placements):
+    """Whether a depthwise convolution reads the channels of layers with gates:
+    these gates close its channels, too, if nothing else writes them."""
+    gated = {x.node for x in placements if x.value is not None or x.gated}
+    stack, seen = [node.inputs[0]], set()
+    while stack:
+        value = stack.pop()
+        producer, rule = value.producer, analysis.rules.get(value.producer)
+        if value in seen or producer in gated:
+            continue
+        seen.add(value)
+        if rule is None or rule.mixes_channels:
+            return False
+        stack += [
+            x for x in producer.inputs if not rule.only_scales(x, producer)
+        ]
+    return True
 
 
 def whole_groups(analysis, placements):
@@ -131,17 +163,19 @@ def whole_groups(analysis, placements):
     return checked
 
 
-def _is_convolution(op):
-    return "Conv" in type(op).__name__ and hasattr(op, "kernel_size")
+def _has_kernel(op):
+    """Whether an operation is a convolution or a dense layer."""
+    convolves = "Conv" in type(op).__name__ and hasattr(op, "kernel_size")
+    return convolves or isinstance(op, keras.layers.Dense)
 
 
 def _hidden(node):
-    """Placements of the convolutions inside a layer without a rule."""
+    """Placements of the layers with a kernel inside a layer without a rule."""
     if not isinstance(node.op, keras.layers.Layer):
         return []
     reason = f"it is inside {node.name!r}, which no rule knows"
     return [
         Placement(f"{node.name}/{layer.name}", reason=reason)
         for layer in keras_internals.layers_inside(node.op)
-        if _is_convolution(layer)
+        if _has_kernel(layer)
     ]

@@ -31,7 +31,8 @@ class ResidualGroups:
         self._analysis = analysis
         for node in analysis.graph.nodes:
             for value in self._tied(node):
-                self._parent[self.of(value)] = self.of(node.output)
+                for output in node.outputs:
+                    self._parent[self.of(value)] = self.of(output)
 
     def of(self, value):
         """The representative of the group of a tensor."""

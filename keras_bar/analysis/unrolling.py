@@ -14,18 +14,11 @@ from keras import ops
 from keras import tree
 
 from keras_bar import keras_internals
+from keras_bar.analysis import comparing
 from keras_bar.analysis import kinds
+from keras_bar.analysis import registry
 from keras_bar.analysis import replaying
 from keras_bar.analysis.counting import is_known
-
-# Examples on which a graph is compared with its layer; and the sizes that are
-# tried for dimensions that are unknown, since layers divide their inputs.
-EXAMPLES = 2
-SIZES = (16, 32, 64)
-# Largest difference, relative to the largest output.
-TOLERANCE = 1e-4
-# By what part weights are changed for the comparison.
-CHANGE = 0.1
 
 
 class Opaque(Exception):
@@ -33,9 +26,11 @@ class Opaque(Exception):
 
 
 def is_candidate(op):
-    """Whether an operation may hide a graph: a layer of the user's, or a
-    `Lambda`. Keras's own layers are as small as they get."""
+    """Whether an operation may hide a graph: a layer of the user's that has no
+    rule, or a `Lambda`. Keras's own layers are as small as they get."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
+        return False
+    if registry.is_taught(op):
         return False
     return isinstance(op, keras.layers.Lambda) or not is_known(op)
 
@@ -171,7 +166,8 @@ def _trace(layer, args, kwargs, nested):
             outputs = layer.call(*new_args, **new_kwargs)
         except Exception as error:  # Whatever the user's code raises.
             raise Opaque(
-                f"its `call` does not run on symbolic tensors: {_first(error)}"
+                "its `call` does not run on symbolic tensors: "
+                f"{comparing.first(error)}"
             ) from None
         flat = tree.flatten(outputs)
         if not flat or not all(map(_is_spec, flat)):
@@ -182,7 +178,7 @@ def _trace(layer, args, kwargs, nested):
             inner = replaying.functional(inputs, outputs, layer.name)
         except ValueError as error:
             raise Opaque(
-                f"its `call` makes no graph of layers: {_first(error)}"
+                f"its `call` makes no graph of layers: {comparing.first(error)}"
             ) from None
     for operation in inner.operations:
         for leaves in keras_internals.arguments_of_calls(operation):
@@ -217,7 +213,7 @@ def _refuse_modes(inner):
 
 def _verify(layer, inner, args, kwargs):
     """Raises `Opaque` unless the graph computes what the layer computes."""
-    for size in SIZES:
+    for size in comparing.SIZES:
         try:
             _compare(layer, inner, args, kwargs, size)
             return
@@ -227,7 +223,7 @@ def _verify(layer, inner, args, kwargs):
             failure = error
         if all(None not in x.shape[1:] for x in inner.inputs):
             break
-    raise Opaque(f"it does not run on random input: {_first(failure)}")
+    raise Opaque(f"it does not run on random input: {comparing.first(failure)}")
 
 
 def _compare(layer, inner, args, kwargs, size):
@@ -237,8 +233,11 @@ def _compare(layer, inner, args, kwargs, size):
     def concrete(x):
         if not _is_spec(x):
             return x
-        shape = (EXAMPLES, *(size if d is None else d for d in x.shape[1:]))
-        tensor = ops.cast(_random(rng, shape, str(x.dtype)), x.dtype)
+        shape = (
+            comparing.EXAMPLES,
+            *(size if d is None else d for d in x.shape[1:]),
+        )
+        tensor = ops.cast(comparing.random(rng, shape, str(x.dtype)), x.dtype)
         flat.append(tensor)
         return tensor
 
@@ -248,7 +247,7 @@ def _compare(layer, inner, args, kwargs, size):
     # is a constant of the graph. Seeds stay, and what the layers update in the
     # scopes is discarded, so that both draw the same noise.
     changed = [
-        (x, _changed(x, rng))
+        (x, comparing.changed(x, rng))
         for x in layer.variables
         if keras.backend.is_float_dtype(x.dtype)
     ]
@@ -258,41 +257,9 @@ def _compare(layer, inner, args, kwargs, size):
         with keras.StatelessScope(state_mapping=changed):
             found = inner(given, training=training)
         pairs = zip(tree.flatten(expected), tree.flatten(found), strict=True)
-        if not all(_same(a, b) for a, b in pairs):
+        if not all(comparing.same(a, b) for a, b in pairs):
             when = "training" if training else "inference"
             raise Opaque(
                 "its `call` computes something else on symbolic tensors than "
                 f"on numbers, in {when}"
             )
-
-
-def _changed(variable, rng):
-    """Another value of a variable. A variance stays positive."""
-    value = ops.convert_to_numpy(ops.cast(variable, "float32"))
-    noise = CHANGE * rng.uniform(0.5, 1.0, value.shape)
-    return ops.cast(value * (1 + noise) + noise, variable.dtype)
-
-
-def _same(a, b):
-    a, b = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (a, b))
-    scale = max(float(np.max(np.abs(a), initial=0.0)), 1e-6)
-    return a.shape == b.shape and np.allclose(
-        a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True
-    )
-
-
-def _random(rng, shape, dtype):
-    if dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    if dtype.startswith(("int", "uint")):
-        return rng.integers(0, 2, shape)  # Valid as indices of any table.
-    return rng.normal(size=shape).astype("float32")
-
-
-def _first(error):
-    """The first sentence that says something, of an error of Keras's."""
-    text = str(error).replace("\x1b[1m", "").replace("\x1b[0m", "")
-    lines = [x.strip() for x in text.splitlines() if x.strip()]
-    told = [x for x in lines if not x.startswith("Exception encountered")]
-    line = (told or lines or [""])[0]
-    return f"{type(error).__name__}, {line[:200]}"

@@ -23,10 +23,11 @@ def expand(
 ) -> keras.Model:
     """Widens a network uniformly until it uses a budget (MorphNet's step 3).
 
-    All convolutions with free channels are widened by the same factor, the
-    largest that keeps the network within the budget. The weights are random
-    again, because MorphNet learns only the widths. Constants that compaction
-    kept from removed channels depend on the old weights and are dropped.
+    All convolutions and hidden dense layers with free channels are widened by
+    the same factor, the largest that keeps the network within the budget. The
+    weights are random again, because MorphNet learns only the widths. Constants
+    that compaction kept from removed channels depend on the old weights and are
+    dropped.
 
     Args:
         model: Built `keras.Model` without gates, with
@@ -91,7 +92,7 @@ def expand(
 
 
 def _free_widths(graph):
-    """Dict from the `Node` of each free convolution to its channels."""
+    """Dict from the `Node` of each free layer to its `Rule` and channels."""
     analysis = ChannelAnalysis(graph)
     for node, rule in analysis.rules.items():
         if rule.moves_channels:
@@ -103,24 +104,29 @@ def _free_widths(graph):
             )
     placements = whole_groups(analysis, place_gates(analysis))
     widths = {
-        x.node: x.node.op.filters
+        x.node: (analysis.rules[x.node], analysis.channels[x.value].size)
         for x in placements
-        if x.value is not None and hasattr(x.node.op, "filters")
+        if x.value is not None and analysis.rules[x.node].mixes_channels
     }
     if not widths:
         raise ValueError(
             "Nothing in this model can be widened. Expected at least one "
-            f"convolution whose channels are free. Received: {graph.name!r}"
+            "convolution or hidden dense layer whose channels are free. "
+            f"Received: {graph.name!r}"
         )
     return widths
 
 
 def _multiplied(widths, multiple):
-    return {node: max(1, round(multiple * x)) for node, x in widths.items()}
+    """Dict from `Node` to the changes of a layer's configuration."""
+    return {
+        node: rule.size_config(node.op, range(max(1, round(multiple * size))))
+        for node, (rule, size) in widths.items()
+    }
 
 
 def _widened(graph, widths):
-    """Returns the network with these numbers of filters and random weights."""
+    """Returns the network with these changes and random weights."""
     clones: dict = {}
 
     def rebuild(node, tensors):
@@ -128,8 +134,7 @@ def _widened(graph, widths):
             return [tensors[x] for x in node.inputs]
         layer = clones.get(id(node.op))
         if layer is None:  # Repeated calls share a layer.
-            changes = {"filters": widths[node]} if node in widths else {}
-            layer = trace.clone(node.op, node.name, **changes)
+            layer = trace.clone(node.op, node.name, **widths.get(node, {}))
             clones[id(node.op)] = layer
         try:
             outputs = _call(layer, node, tensors)

@@ -274,7 +274,7 @@ def apply_merge(merge, around, kept, analysis):
                 kept,
                 merge.writers,
             )
-            if layer.use_bias:
+            if rule.has_bias(layer):
                 _replace(layer.bias, -1, kept, merge.writers)
         for node in around.between:
             for weight, axis in _per_channel(node, analysis):

@@ -134,7 +134,9 @@ class _Search:
             group = self._groups.of(node.output)
             full = all(has_full_shape(x, node) for x in node.inputs)
             return full and set(self._sources[group]) <= set(gate_nodes)
-        return rule.passes_channels and rule.gate(node) is None
+        if len(node.outputs) > 1 or rule.gate(node) is not None:
+            return False
+        return rule.passes_channels
 
     def _written(self, node):
         """The layer with a kernel before a gate, and the layers in between."""

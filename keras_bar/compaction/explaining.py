@@ -20,8 +20,8 @@ class Explanation:
     """The structure of a model as keras_bar sees it; `str()` formats it.
 
     Attributes:
-        gated: Names of convolutions with a gate.
-        ungated: Dict from the name of a convolution to why it has none.
+        gated: Names of the convolutions and hidden dense layers with a gate.
+        ungated: Dict from the name of such a layer without one to the reason.
         boundaries: Dict from the name of a layer that needs all channels of
             its input to why.
         adjustments: List of `Adjustment`: places at which hard pruning changed
@@ -48,9 +48,9 @@ class Explanation:
     uncounted: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        lines = [f"{len(self.gated)} convolutions can be pruned:"]
+        lines = [f"{len(self.gated)} layers can be pruned:"]
         lines += [f"  {name}" for name in self.gated]
-        lines.append(f"{len(self.ungated)} convolutions cannot:")
+        lines.append(f"{len(self.ungated)} layers cannot:")
         lines += [f"  {name}: {why}" for name, why in self.ungated.items()]
         if self.least:
             lines.append("Lowest possible costs:")
@@ -100,9 +100,9 @@ def explain(model: keras.Model) -> Explanation:
     ...     keras.layers.Dense(2),
     ... ])
     >>> print(keras_bar.explain(keras_bar.gate(model)))
-    1 convolutions can be pruned:
+    1 layers can be pruned:
       conv
-    0 convolutions cannot:
+    0 layers cannot:
     ...
     """
     if hasattr(model, "explanation"):

@@ -217,7 +217,10 @@ class _Pruning:
         """The new output tensors of a node."""
         first = node.shared_calls[0]
         if first not in self.copies:
-            changes = {"use_bias": True} if self._gains_bias(node) else {}
+            changes = {}
+            if self._gains_bias(node):
+                rule = self.analysis.rules[node]
+                changes = rule.bias_config(node.op, True)
             self.copies[first] = trace.clone(node.op, node.name, **changes)
         copy = self.copies[node] = self.copies[first]
         outputs = trace.call(copy, node, tensors)
@@ -262,7 +265,7 @@ class _Pruning:
             )
 
     def _shift(self, node, copy, shift):
-        if copy.use_bias:
+        if self.analysis.rules[node].has_bias(copy):
             copy.bias.assign(to_numpy(copy.bias) + shift)
         else:
             self._mean_shifts[following_norm(node, self.analysis)] = shift

@@ -150,10 +150,10 @@ def _groups(analysis):
         groups[value] = _Group(value, analysis.channels[value].size or 1)
     for node in analysis.graph.nodes:
         ties = analysis.rules[node].order_ties(node, analysis)
-        for value, here, there in ties:
-            mine, other = groups[node.output], groups[value]
+        for tensor, here, value, there in ties:
+            mine, other = groups[tensor], groups[value]
             if mine is not other:
-                resolved = mine.channels[node.output][here]
+                resolved = mine.channels[tensor][here]
                 mine.absorb(other, resolved, other.channels[value][there])
                 groups.update(dict.fromkeys(other.channels, mine))
     return groups

@@ -47,6 +47,5 @@ class ResolvedChannels:
         if alive.all():
             return np.zeros(len(alive))
         node = value.producer
-        return np.where(
-            alive, 0.0, self.analysis.rules[node].constants(node, self)
-        )
+        rule = self.analysis.rules[node]
+        return np.where(alive, 0.0, rule.constants_of(value, node, self))

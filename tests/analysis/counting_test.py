@@ -60,18 +60,22 @@ def test_layers_that_are_not_counted_are_named():
 UNCOUNTED = {
     "attention": lambda x: keras.layers.Attention()([x, x]),
     "dot": lambda x: keras.layers.Dot(axes=(2, 2))([x, x]),
-    "einsum_dense": lambda x: keras.layers.EinsumDense("abc,cd->abd", (5, 4))(
+    "einsum_dense": lambda x: keras.layers.EinsumDense("abc,bd->adc", (4, 8))(
         x
     ),
     "lambda": lambda x: keras.layers.Lambda(lambda y: y + (y.shape[0] or 1))(x),
     "recurrence": lambda x: keras.layers.LSTM(4, return_sequences=True)(x),
     "wrapper": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(4))(x),
     "matmul": lambda x: keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))),
-    "einsum": lambda x: keras.ops.einsum("abc,adc->abd", x, x),
+    "einsum": lambda x: keras.ops.einsum("abc,adc,aec->abd", x, x, x),
 }
 COUNTED = {
     "shown": lambda x: keras.layers.Lambda(lambda y: y + 1)(x),
     "dense": lambda x: keras.layers.Dense(4)(x),
+    "einsum_dense_as_dense": lambda x: keras.layers.EinsumDense(
+        "abc,cd->abd", (5, 4)
+    )(x),
+    "einsum_of_two": lambda x: keras.ops.einsum("abc,adc->abd", x, x),
     "layer_norm": lambda x: keras.layers.LayerNormalization(axis=(1, 2))(x),
     "group_norm": lambda x: keras.layers.GroupNormalization(2)(x),
     "softmax": lambda x: keras.layers.Softmax()(x),

@@ -3,20 +3,25 @@
 To teach the compiler a kind of layer, write a `Rule`. Nothing else knows it.
 """
 
-from keras_bar.analysis.counting import is_known
+from keras_bar.analysis import registry
 from keras_bar.analysis.rules import channel_selection as channel_selection
 from keras_bar.analysis.rules import channelwise as channelwise
 from keras_bar.analysis.rules import convolutions as convolutions
+from keras_bar.analysis.rules import einsum as einsum
 from keras_bar.analysis.rules import gates
+from keras_bar.analysis.rules import joining as joining
 from keras_bar.analysis.rules import kernels as kernels
 from keras_bar.analysis.rules import multi_input as multi_input
+from keras_bar.analysis.rules import normalizing as normalizing
+from keras_bar.analysis.rules import observed
 from keras_bar.analysis.rules import reshaping as reshaping
+from keras_bar.analysis.rules import selecting as selecting
+from keras_bar.analysis.rules import splitting as splitting
+from keras_bar.analysis.rules import teaching
 from keras_bar.analysis.rules import weighted as weighted
 from keras_bar.analysis.rules.base import Boundary
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
-from keras_bar.analysis.rules.base import registered
-from keras_bar.analysis.rules.base import unknown
 from keras_bar.layers import ChannelGate
 
 __all__ = ["Boundary", "Rule", "Term", "rule_for"]
@@ -34,9 +39,17 @@ def rule_for(node, analysis):
     """
     if isinstance(node.op, ChannelGate):
         return _checked(gates.Gate(), node, analysis)
-    rule = registered(node.op) if is_known(node.op) else None
-    if rule is None:
-        return Boundary(unknown(node))
+    rule = registry.rule_of(node.op) or observed.Unknown()
+    if not registry.is_taught(node.op):
+        return _holding(rule, node, analysis)
+    try:
+        return _holding(rule, node, analysis)
+    except AttributeError as error:
+        return Boundary(f"it does not fit its registered rule: {error}")
+
+
+def _holding(rule, node, analysis):
+    """The rule for the very node, or a boundary."""
     rule = rule.specialized(node, analysis)
     if node.calls > 1 and getattr(node.op, "weights", ()):
         return Boundary(f"the model calls it {node.calls} times", rule)
@@ -47,4 +60,8 @@ def _checked(rule, node, analysis):
     """The rule, or a boundary if it refuses the node."""
     if reason := rule.refuse(node, analysis):
         return Boundary(reason, rule)
+    if registry.is_taught(node.op):
+        why = teaching.contradiction(rule, node)
+        if why:
+            return Boundary(f"its registered rule does not hold; {why}")
     return rule

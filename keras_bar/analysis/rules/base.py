@@ -6,11 +6,9 @@ import math
 import keras
 import numpy as np
 
+from keras_bar.analysis import registry
 from keras_bar.analysis import trace
 from keras_bar.analysis.counting import may_multiply
-
-# Rule classes, by whether they hold for a layer or an operation, and its name.
-_REGISTRY: dict = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +44,9 @@ class Rule:
         operations: Class names of `keras.ops` operations.
         reason: Why the layer needs every channel; empty if it does not.
         prunable: Whether a gate behind it can prune its channels.
+        only_hidden: Whether it is pruned, and counts in the volume, only if no
+            output of the model is made of its channels: a dense layer that
+            gives the logits has none to lose.
         passes_channels: Whether output channel i depends on input channel i
             alone and is constant where that is, so that a gate may as well
             stand in front of the layer.
@@ -70,6 +71,9 @@ class Rule:
         filters_each_channel: Whether it applies kernels of its own to each
             channel; `copies(layer)` says how many.
         adds_inputs: Whether its output is a weighted sum of its inputs.
+        restores: Whether it needs every channel, but gates may well stand in
+            front of it: dead channels are restored, and what writes them is
+            pruned.
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
     """
@@ -78,6 +82,7 @@ class Rule:
     operations = ""
     reason = ""
     prunable = False
+    only_hidden = False
     passes_channels = False
     ties_channels = False
     mixes_channels = False
@@ -90,13 +95,14 @@ class Rule:
     reads_linearly = False
     filters_each_channel = False
     adds_inputs = False
+    restores = False
     flattens = False
 
     def __init_subclass__(cls):
         super().__init_subclass__()
         for is_layer, attribute in ((True, "layers"), (False, "operations")):
             for name in vars(cls).get(attribute, "").split():
-                _REGISTRY[is_layer, name] = cls
+                registry.add_kind(is_layer, name, cls)
 
     def specialized(self, node, analysis):
         """The rule for a special case of the layer; by default this one."""
@@ -175,11 +181,11 @@ class Rule:
         return []
 
     def order_ties(self, node, analysis):
-        """The tensors whose channels are stored in the order of the output's.
+        """The tensors that store their channels in the same order.
 
         Returns:
-            List of tuples of a `Value`, the output channels that it holds,
-            and its own channels that they are.
+            List of tuples of a `Value`, some of its channels, another `Value`,
+            and those of its channels that they are.
         """
         known = [
             x for x in node.inputs if analysis.channels[x].axis is not None
@@ -189,7 +195,7 @@ class Rule:
             return []
         everything = np.arange(output.size)
         return [
-            (value, everything, everything)
+            (node.output, everything, value, everything)
             for value in [*known, *node.outputs[1:]]
             if analysis.channels[value].size == output.size
         ]
@@ -210,6 +216,10 @@ class Rule:
     def constants(self, node, resolved):
         """Constants of the output's dead channels, shape `(channels,)`."""
         raise NotImplementedError
+
+    def constants_of(self, value, node, resolved):
+        """Constants of one of several outputs."""
+        return self.constants(node, resolved)
 
     def rebuild(self, node, builder):
         """List of output tensors in the compact model."""
@@ -271,15 +281,38 @@ class Boundary(Rule):
         return outputs
 
 
-def registered(op):
-    """The rule of the kind of an operation, or None.
+class Restoring(Rule):
+    """A layer that needs every channel of its input, and makes as many. What
+    enters it is restored to full width, and what writes that is pruned."""
 
-    Args:
-        op: A layer or a `keras.ops` operation.
-    """
-    is_layer = isinstance(op, keras.layers.Layer)
-    rule = _REGISTRY.get((is_layer, type(op).__name__))
-    return rule and rule()
+    restores = True
+    mixes_channels = True
+
+    def restored_inputs(self, node, analysis):
+        return [0] if analysis.removable(node.inputs[0]) else []
+
+    def propagate_alive(self, node, analysis):
+        axis = analysis.inputs(node)[0].axis
+        return [analysis.all_alive(x, axis) for x in node.outputs]
+
+    def round_up(self, node, need, analysis):
+        return analysis.algebra.any(need)
+
+    def propagate_needed(self, node, analysis):
+        return [analysis.algebra.any(analysis.needed[node.output])]
+
+    def terms(self, node, analysis):
+        weights = getattr(node.op, "weights", ())
+        count = sum(math.prod(x.shape) for x in weights)
+        read = analysis.algebra.any(analysis.needed[node.output])
+        return [Term("params", count, ((read, 1),))] if count else []
+
+    def rebuild(self, node, builder):
+        tensors = {x: builder.restored(x) for x in node.inputs}
+        layer = builder.clone(node)
+        outputs = trace.call(layer, node, tensors)
+        trace.copy_state(node.op, layer)
+        return outputs
 
 
 def unknown(node):

@@ -33,7 +33,7 @@ class Mixed(Rule):
 
     def order_ties(self, node, analysis):
         return [
-            (value, places, np.arange(len(places)))
+            (node.output, places, value, np.arange(len(places)))
             for value, places in zip(
                 node.inputs, self.places(node), strict=True
             )
@@ -105,8 +105,8 @@ class ChannelPad(Rule):
 
     def order_ties(self, node, analysis):
         channels = analysis.inputs(node)[0]
-        places = self.places(node, channels)
-        return [(node.inputs[0], places, np.arange(channels.size))]
+        places, here = self.places(node, channels), np.arange(channels.size)
+        return [(node.output, places, node.inputs[0], here)]
 
     def propagate_alive(self, node, analysis):
         (channels,), output = analysis.inputs(node), node.output
@@ -163,7 +163,7 @@ class Selection(Rule):
         if axis is None:
             return []
         chosen = self.chosen(node, axis)
-        return [(node.inputs[0], np.arange(len(chosen)), chosen)]
+        return [(node.output, np.arange(len(chosen)), node.inputs[0], chosen)]
 
     def propagate_alive(self, node, analysis):
         (channels,) = analysis.inputs(node)
@@ -196,45 +196,6 @@ class Selection(Rule):
             return trace.call(builder.clone(node), node, tensors)
         axis = builder.analysis.channels[value].axis
         return [builder.read(value, self.chosen(node, axis)[kept], axis)]
-
-
-class Take(Selection):
-    """keras.ops.take."""
-
-    operations = "Take"
-
-    def chosen(self, node, axis):
-        args = [*node.args, *node.kwargs.values()]
-        value, rank = node.inputs[0], len(node.inputs[0].shape)
-        along = node.op.axis is not None and node.op.axis % rank == axis
-        if not along or len(args) != 2 or len(node.inputs) != 1:
-            return None
-        chosen = np.asarray(args[1])
-        flat = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer)
-        return chosen % value.shape[axis] if flat else None
-
-
-class Slice(Selection):
-    """Slicing with brackets, `x[..., 3:8]`."""
-
-    operations = "GetItem"
-
-    def chosen(self, node, axis):
-        key, value = node.args[1], node.inputs[0]
-        rank = len(value.shape)
-        # The key is a list in a model that was loaded from a file.
-        key = tuple(key) if isinstance(key, list | tuple) else (key,)
-        if not all(isinstance(x, slice) or x is Ellipsis for x in key):
-            return None
-        if Ellipsis not in key:
-            key = (*key, Ellipsis)
-        before = key.index(Ellipsis)
-        missing = rank - (len(key) - 1)
-        key = key[:before] + (slice(None),) * missing + key[before + 1 :]
-        others = [x for i, x in enumerate(key) if i != axis]
-        if any(x != slice(None) for x in others):
-            return None
-        return np.arange(value.shape[axis])[key[axis]]
 
 
 NO_ZEROS = "it pads with values other than zeros"

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
+from keras_bar.analysis.rules.base import Restoring
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import channel_axis
@@ -157,10 +158,14 @@ class Dropout(Channelwise):
 
     layers = "Dropout AlphaDropout GaussianDropout"
 
-    def refuse(self, node, analysis):
-        if getattr(node.op, "noise_shape", None) is not None:
-            return "its noise shape fixes the channels"
-        return None
+    def config(self, node, builder):
+        shape = getattr(node.op, "noise_shape", None)
+        axis = builder.analysis.channels[node.output].axis
+        if shape is None or axis is None or shape[axis] in (None, 1):
+            return {}
+        shape = list(shape)
+        shape[axis] = len(builder.order[node.output])
+        return {"noise_shape": shape}
 
 
 class Localized(Channelwise):
@@ -203,11 +208,18 @@ class Pad(ZeroPadding):
     operations = "Pad"
 
     def specialized(self, node, analysis):
-        pads_channels = ChannelPad().holds(node, analysis)
-        return ChannelPad() if pads_channels else self
+        if ChannelPad().holds(node, analysis):
+            return ChannelPad()
+        if node.op.mode != "constant":
+            return Spatial()  # What surrounds a channel is made of it.
+        return self if pads_zeros(node) else Framed()
 
-    def refuse(self, node, analysis):
-        return None if pads_zeros(node) else NO_ZEROS
+
+class Framed(Restoring):
+    """keras.ops.pad with another number than 0, which frames dead channels,
+    too."""
+
+    reason = NO_ZEROS
 
 
 class GlobalPooling(Channelwise):

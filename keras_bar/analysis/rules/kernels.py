@@ -59,11 +59,14 @@ class Kernel(Rule):
     def preserves_zero(self, node):
         """Whether 0 in all channels becomes 0."""
         activation = node.op.activation
-        return not node.op.use_bias and activations.preserves_zero(activation)
+        return not self.has_bias(node.op) and activations.preserves_zero(
+            activation
+        )
 
     def takes_shift(self, node, analysis):
         """Whether a constant can be added to its output."""
-        return node.op.use_bias or following_norm(node, analysis) is not None
+        biased = self.has_bias(node.op)
+        return biased or following_norm(node, analysis) is not None
 
     def sees_end(self, node, analysis):
         """Whether constants that enter it end before its border does."""
@@ -94,7 +97,7 @@ class Kernel(Rule):
         image = keras.ops.convert_to_tensor(image.astype("float32"))
         if padding is not None:
             (image,) = trace.call(padding.op, padding, {value: image})
-        output = _without_bias(node.op, image.shape)(image)
+        output = self.linear_part(node.op, image.shape)(image)
         rows = np.moveaxis(to_numpy(output), self.axis(node, node.output), -1)
         return rows.reshape(-1, rows.shape[-1])
 
@@ -103,6 +106,23 @@ class Kernel(Rule):
         if not np.any(self.entering(node, resolved)):
             return np.zeros(node.output.shape[self.axis(node, node.output)])
         return self.response(node, resolved).mean(axis=0)
+
+    def has_bias(self, layer):
+        """Whether a layer adds a bias `(out,)`."""
+        return layer.use_bias
+
+    def bias_config(self, layer, wanted):
+        """Configuration entries of a layer with or without a bias."""
+        return {"use_bias": wanted}
+
+    def linear_part(self, layer, input_shape):
+        """A copy of a layer that only applies the kernel, in float32."""
+        changes = {**self.bias_config(layer, False), "activation": None}
+        copy = trace.clone(layer, dtype="float32", **changes)
+        copy.build(input_shape)
+        for old, new in zip(layer.weights, copy.weights, strict=False):
+            new.assign(old)
+        return copy
 
     # Axes of the output channels in the kernel that writes them, and of the
     # input channels in that which reads them.
@@ -127,7 +147,7 @@ class Kernel(Rule):
 
     def shifted(self, node, vector):
         """Constants of the output: bias and activation applied."""
-        if node.op.use_bias:
+        if self.has_bias(node.op):
             vector = vector + to_numpy(node.op.bias)
         return activations.apply(node.op.activation, vector)
 
@@ -167,7 +187,7 @@ class Mixing(Kernel):
 
     def bias_terms(self, node, analysis):
         writes = self.factors(node, analysis)[1]
-        if node.op.use_bias:
+        if self.has_bias(node.op):
             return [Term("params", 1, (writes,))]
         gained = self.gains_bias(node, analysis)
         if gained is None:
@@ -184,7 +204,7 @@ class Mixing(Kernel):
         """Only called where no input channel is alive."""
         return self.shifted(node, self.contribution(node, resolved))
 
-    def size_config(self, writes):
+    def size_config(self, layer, writes):
         """Configuration entries for the number of output channels."""
         return {"filters": len(writes)}
 
@@ -193,7 +213,7 @@ class Mixing(Kernel):
         reads = builder.order[value]
         if reads is None:
             reads = np.arange(value.shape[self.axis(node, value)])
-        new = builder.clone(node, **self.size_config(writes))
+        new = builder.clone(node, **self.size_config(node.op, writes))
         outputs = trace.call(new, node, {value: builder.tensors[value]})
         self.assign(node.op, new, reads, writes)
         return outputs
@@ -201,7 +221,7 @@ class Mixing(Kernel):
     def assign(self, old, new, reads, writes):
         """Copies the weights of the channels that remain."""
         new.kernel.assign(to_numpy(old.kernel)[..., reads, :][..., writes])
-        if old.use_bias:
+        if self.has_bias(old):
             new.bias.assign(to_numpy(old.bias)[writes])
 
     def output_weights(self, layer, factors):
@@ -210,7 +230,7 @@ class Mixing(Kernel):
         positive = activations.is_homogeneous(activation) and min(factors) >= 0
         if not (linear or positive):
             return []
-        bias = [(layer.bias, -1)] if layer.use_bias else []
+        bias = [(layer.bias, -1)] if self.has_bias(layer) else []
         return [(self.output_kernel(layer), self.output_axis), *bias]
 
 
@@ -218,6 +238,8 @@ class Dense(Mixing):
     """Dense: mixes the last axis."""
 
     layers = "Dense"
+    prunable = True
+    only_hidden = True
 
     def axis(self, node, value):
         return len(value.shape) - 1
@@ -231,13 +253,16 @@ class Dense(Mixing):
     def terms(self, node, analysis):
         factors = self.factors(node, analysis)
         places = product(node.output.shape[1:-1])
-        return [
+        terms = [
             Term("flops", 2 * places, factors),
             Term("params", 1, factors),
             *self.bias_terms(node, analysis),
         ]
+        if not analysis.becomes_output(node.output):
+            terms.append(Term("volume", places, factors[1:]))
+        return terms
 
-    def size_config(self, writes):
+    def size_config(self, layer, writes):
         return {"units": len(writes)}
 
     def reads_patches(self, layer):
@@ -248,6 +273,49 @@ class Dense(Mixing):
 
     def patches(self, node, array, places):
         return array[places]
+
+
+class EinsumDense(Dense):
+    """EinsumDense that mixes the last axis as `Dense` does, such as
+    `"abc,cd->abd"`."""
+
+    layers = "EinsumDense"
+
+    def refuse(self, node, analysis):
+        if not _mixes_last_axis(node.op):
+            return f"no rule knows the equation {node.op.equation!r}"
+        return super().refuse(node, analysis)
+
+    def is_counted(self, node):
+        return _mixes_last_axis(node.op)
+
+    def terms(self, node, analysis):
+        return super().terms(node, analysis) if self.is_counted(node) else []
+
+    def has_bias(self, layer):
+        return layer.bias is not None
+
+    def bias_config(self, layer, wanted):
+        return {"bias_axes": layer.equation.strip()[-1] if wanted else None}
+
+    def size_config(self, layer, writes):
+        shape = layer.partial_output_shape
+        return {"output_shape": (*shape[:-1], len(writes))}
+
+
+def _mixes_last_axis(layer):
+    """Whether an `EinsumDense` is a dense layer on the last axis."""
+    left, _, output = layer.equation.replace(" ", "").partition("->")
+    front, _, kernel = left.partition(",")
+    if len(kernel) != 2 or not front or not output:
+        return False
+    read, written = kernel
+    return (
+        (front[-1], output[-1]) == (read, written)
+        and front[:-1] == output[:-1]
+        and not {read, written} & set(front[:-1])
+        and layer.bias_axes in (None, written)
+    )
 
 
 def following_norm(node, analysis):
@@ -266,12 +334,3 @@ def _padding_before(node, analysis):
     producer = node.inputs[0].producer
     padded = producer is not None and analysis.rules[producer].ends_constants
     return producer if padded else None
-
-
-def _without_bias(layer, input_shape):
-    """A copy of a layer that only applies the kernel, in float32."""
-    copy = trace.clone(layer, activation=None, use_bias=False, dtype="float32")
-    copy.build(input_shape)
-    for old, new in zip(layer.weights, copy.weights, strict=False):
-        new.assign(old)
-    return copy

@@ -70,9 +70,11 @@ class Flatten(Rule):
 
 
 class Transpose(Channelwise):
-    """keras.ops.transpose: permutes the channel axis with the others."""
+    """keras.ops.transpose and the like: permutes the channel axis with the
+    others."""
 
-    operations = "Transpose"
+    layers = "Permute"
+    operations = "Transpose Swapaxes Moveaxis"
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
@@ -92,6 +94,45 @@ class Transpose(Channelwise):
         if source is not None:
             return [source]
         return trace.call(builder.clone(node), node, {node.inputs[0]: tensor})
+
+
+class ExpandDims(Channelwise):
+    """keras.ops.expand_dims: new axes of size 1."""
+
+    operations = "ExpandDims"
+
+    def axis(self, node, analysis):
+        axis, rank = analysis.inputs(node)[0].axis, len(node.output.shape)
+        new = {int(x) % rank for x in np.atleast_1d(node.op.axis)}
+        old = [x for x in range(rank) if x not in new]
+        return None if axis is None else old[axis]
+
+
+class Squeeze(Channelwise):
+    """keras.ops.squeeze: takes away axes of size 1."""
+
+    operations = "Squeeze"
+
+    def _removed(self, node):
+        shape, axes = node.inputs[0].shape, node.op.axis
+        if axes is None:
+            return [i for i, size in enumerate(shape) if size == 1]
+        return sorted(int(x) % len(shape) for x in np.atleast_1d(axes))
+
+    def refuse(self, node, analysis):
+        if analysis.inputs(node)[0].axis in self._removed(node):
+            return "it takes away the axis of the channels"
+        return None
+
+    def axis(self, node, analysis):
+        axis = analysis.inputs(node)[0].axis
+        if axis is None:
+            return None
+        return axis - sum(x < axis for x in self._removed(node))
+
+    def config(self, node, builder):
+        # A single channel that is left stays an axis.
+        return {"axis": tuple(self._removed(node))}
 
 
 class Reshape(Channelwise):
@@ -145,7 +186,16 @@ def untransposed(tensor, axes):
 
 def _permutation(node):
     """Per axis of the output, the corresponding axis of the input."""
-    rank, axes = len(node.inputs[0].shape), node.op.axes
-    if axes is None:
-        return list(range(rank))[::-1]
-    return [axis % rank for axis in axes]
+    rank, op = len(node.inputs[0].shape), node.op
+    axes = np.arange(rank)
+    if hasattr(op, "dims"):
+        return [0, *op.dims]
+    if hasattr(op, "axis1"):
+        axes[[op.axis1, op.axis2]] = axes[[op.axis2, op.axis1]]
+        return axes.tolist()
+    if hasattr(op, "source"):
+        empty = np.empty(range(rank))  # The size of an axis is its number.
+        return list(np.moveaxis(empty, op.source, op.destination).shape)
+    if op.axes is None:
+        return axes[::-1].tolist()
+    return [axis % rank for axis in op.axes]

@@ -32,6 +32,8 @@ SIDE_BY_SIDE = {
     ],
     "of_training": lambda: [
         layers.Dropout(0.5),
+        layers.Dropout(0.5, noise_shape=(None, 1, 1, CHANNELS)),
+        layers.Dropout(0.5, noise_shape=(None, 1, 1, 1)),
         layers.SpatialDropout2D(0.5),
         layers.GaussianDropout(0.5),
         layers.AlphaDropout(0.5),
@@ -72,6 +74,27 @@ CHANNELWISE = {
         lambda x: ops.transpose(
             ops.relu(ops.transpose(x, (0, 3, 1, 2))), (0, 2, 3, 1)
         )
+    ),
+    "permute": lambda: (
+        lambda x: layers.Permute((2, 3, 1))(layers.Permute((3, 1, 2))(x))
+    ),
+    "swapaxes": lambda: (
+        lambda x: ops.swapaxes(ops.relu(ops.swapaxes(x, 1, -1)), -1, 1)
+    ),
+    "moveaxis": lambda: (
+        lambda x: ops.moveaxis(ops.moveaxis(x, 3, 1), (1, 2), (-1, -3))
+    ),
+    "axes_of_size_1": lambda: (
+        lambda x: ops.squeeze(ops.expand_dims(x, (1, -2)), (1, 4))
+    ),
+    "all_axes_of_size_1": lambda: lambda x: ops.squeeze(ops.expand_dims(x, 1)),
+    "first_token": lambda: lambda x: layers.Reshape((-1, 6))(x)[:, 0],
+    "rows_and_a_new_axis": lambda: lambda x: x[:, 1:5:2, None, -1],
+    "take_rows": lambda: lambda x: ops.take(x, [4, 0, 0], axis=1),
+    "take_a_row": lambda: lambda x: ops.take(x, 2, axis=1),
+    "take_a_table": lambda: lambda x: ops.take(x, [[0, 1], [2, 3]], axis=2),
+    "pad_reflected": lambda: (
+        lambda x: ops.pad(x, [[0, 0], [1, 2], [1, 0], [0, 0]], "reflect")
     ),
     "take_zeros": lambda: (
         lambda x: ops.take(

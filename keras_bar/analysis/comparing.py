@@ -1,0 +1,48 @@
+"""Comparisons of layers by what they compute, with other weights."""
+
+import numpy as np
+from keras import ops
+
+# Examples on which a graph is compared with its layer; and the sizes that are
+# tried for dimensions that are unknown, since layers divide their inputs.
+EXAMPLES = 2
+SIZES = (16, 32, 64)
+# Largest difference, relative to the largest output.
+TOLERANCE = 1e-4
+# By what part weights are changed for the comparison.
+CHANGE = 0.1
+
+
+def changed(variable, rng):
+    """Another value of a float variable. A variance stays positive."""
+    value = ops.convert_to_numpy(ops.cast(variable, "float32"))
+    noise = CHANGE * rng.uniform(0.5, 1.0, value.shape)
+    return ops.cast(value * (1 + noise) + noise, variable.dtype)
+
+
+def same(a, b):
+    """Whether two outputs are the same, but for rounding."""
+    a, b = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (a, b))
+    finite = np.isfinite(a)
+    scale = max(float(np.max(np.abs(a), initial=0.0, where=finite)), 1e-6)
+    return a.shape == b.shape and np.allclose(
+        a, b, rtol=0, atol=TOLERANCE * scale, equal_nan=True
+    )
+
+
+def random(rng, shape, dtype):
+    """A random array of a type."""
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.startswith(("int", "uint")):
+        return rng.integers(0, 2, shape)  # Valid as indices of any table.
+    return rng.normal(size=shape).astype("float32")
+
+
+def first(error):
+    """The first sentence that says something, of an error of Keras's."""
+    text = str(error).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = [x.strip() for x in text.splitlines() if x.strip()]
+    told = [x for x in lines if not x.startswith("Exception encountered")]
+    line = (told or lines or [""])[0]
+    return f"{type(error).__name__}, {line[:200]}"

@@ -1,0 +1,143 @@
+"""The rule of keras.ops.einsum."""
+
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.base import product
+
+
+class Einsum(Rule):
+    """keras.ops.einsum where channels stay whole: their label is in the output.
+
+    A channel that is 0 in one operand is 0 in the output; any other constant
+    is multiplied with numbers that vary.
+    """
+
+    operations = "Einsum"
+    ties_channels = True
+
+    def _labels(self, node):
+        """The labels of every operand, and of the output; None if they are not
+        spelled out."""
+        left, arrow, output = node.op.subscripts.replace(" ", "").partition(
+            "->"
+        )
+        operands = left.split(",")
+        known = arrow and "." not in left and len(operands) == len(node.inputs)
+        if not known or any(len(set(x)) < len(x) for x in operands):
+            return None
+        return operands, output
+
+    def _label(self, node, analysis):
+        """The label of the channels, or None."""
+        operands, output = self._labels(node) or ([], "")
+        pairs = zip(operands, analysis.inputs(node), strict=False)
+        kept = [x[c.axis] for x, c in pairs if c.axis is not None]
+        return next((x for x in kept if x in output), None)
+
+    def _with_channels(self, node, analysis):
+        """Indices of the operands that have the channels, and whether their
+        channel axis is that."""
+        label = self._label(node, analysis)
+        operands, _ = self._labels(node)
+        return {
+            i: c.axis is not None and x[c.axis] == label
+            for i, (x, c) in enumerate(
+                zip(operands, analysis.inputs(node), strict=True)
+            )
+            if label in x
+        }
+
+    def refuse(self, node, analysis):
+        if self._labels(node) is None:
+            return f"no rule knows the equation {node.op.subscripts!r}"
+        labels: dict = {}
+        for value, x in zip(node.inputs, self._labels(node)[0], strict=True):
+            if labels.setdefault(value, x) != x:
+                return "it reads a tensor in two ways"
+        known = any(c.axis is not None for c in analysis.inputs(node))
+        if known and self._label(node, analysis) is None:
+            return "it sums over the channels"
+        return None
+
+    def restored_inputs(self, node, analysis):
+        if self._label(node, analysis) is None:
+            return ()
+        kept = self._with_channels(node, analysis)
+        return [
+            i
+            for i, value in enumerate(node.inputs)
+            if not kept.get(i) and analysis.removable(value)
+        ]
+
+    def propagate_alive(self, node, analysis):
+        label = self._label(node, analysis)
+        if label is None:
+            return [analysis.all_alive(node.output)]
+        inputs = analysis.inputs(node)
+        kept = self._with_channels(node, analysis)
+        nonzero = analysis.algebra.conjunction(
+            *(inputs[i].nonzero for i, known in kept.items() if known)
+        )
+        axis = self._labels(node)[1].index(label)
+        return [analysis.carries(node.output, axis, nonzero, nonzero)]
+
+    def propagate_needed(self, node, analysis):
+        live, algebra = analysis.live(node.output), analysis.algebra
+        if self._label(node, analysis) is None:
+            return [algebra.any(live)] * len(node.inputs)
+        kept = self._with_channels(node, analysis)
+        return [
+            live if kept.get(i) else algebra.any(live)
+            for i in range(len(node.inputs))
+        ]
+
+    def is_counted(self, node):
+        return len(node.inputs) <= 2 and self._labels(node) is not None
+
+    def terms(self, node, analysis):
+        operands, output = self._labels(node) or ([], "")
+        sizes = {
+            label: size
+            for x, value in zip(operands, node.inputs, strict=False)
+            for label, size in zip(x, value.shape, strict=True)
+        }
+        batch = {x[0] for x in operands if node.inputs[0].shape[0] is None}
+        if not self.is_counted(node) or set(sizes) <= set(output):
+            return []  # Nothing is summed.
+        label, live = self._label(node, analysis), analysis.live(node.output)
+        others = [y for x, y in sizes.items() if x not in {label, *batch}]
+        factor = (analysis.algebra.any(live), 1)
+        if label is not None:
+            factor = (live, sizes[label])
+        return [Term("flops", 2 * product(others), (factor,))]
+
+    def order_ties(self, node, analysis):
+        if self._label(node, analysis) is None:
+            return []
+        everything = np.arange(analysis.channels[node.output].size)
+        kept = self._with_channels(node, analysis)
+        return [
+            (node.output, everything, node.inputs[i], everything)
+            for i, known in kept.items()
+            if known
+        ]
+
+    def constants(self, node, resolved):
+        return np.zeros(resolved.analysis.channels[node.output].size)
+
+    def rebuild(self, node, builder):
+        label, wanted = self._label(node, builder.analysis), None
+        tensors = {}
+        if label is not None:
+            wanted = builder.order[node.output]
+            kept = self._with_channels(node, builder.analysis)
+        for i, value in enumerate(node.inputs):
+            if wanted is not None and i in kept:
+                axis = self._labels(node)[0][i].index(label)
+                tensors[value] = builder.read(value, wanted, axis)
+            else:
+                tensors[value] = builder.restored(value)
+        return trace.call(builder.clone(node), node, tensors)

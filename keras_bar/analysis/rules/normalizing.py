@@ -1,0 +1,177 @@
+"""Rules of normalization over several channels of a sample."""
+
+import keras
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Restoring
+from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.base import agree
+from keras_bar.analysis.rules.base import along
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.observed import Unknown
+from keras_bar.analysis.rules.weighted import Weighted
+
+
+class LayerNormalization(Restoring):
+    """Dead channels are part of the statistics, and are shifted by the mean as
+    all others are: what enters is restored, and all of it comes out."""
+
+    layers = "LayerNormalization"
+    reason = "it normalizes over the channels"
+
+    def specialized(self, node, analysis):
+        axis = analysis.inputs(node)[0].axis
+        over = _axes(node)
+        # One that normalizes each channel by itself.
+        return self if axis is None or axis in over else _apart(node, analysis)
+
+
+class RMSNormalization(Weighted):
+    """A dead channel that is 0 stays 0, and adds nothing to the mean of the
+    squares, which fewer channels share in the compact layer: its `epsilon` and
+    `scale` make up for that."""
+
+    layers = "RMSNormalization"
+    passes_channels = False
+
+    def specialized(self, node, analysis):
+        axis, over = analysis.inputs(node)[0].axis, _axes(node)
+        if axis is None or over == [axis]:
+            return self
+        return WholeRMS() if axis in over else _apart(node, analysis)
+
+    def propagate_alive(self, node, analysis):
+        channels = analysis.inputs(node)[0]
+        if channels.axis is None:
+            return [analysis.all_alive(node.output)]
+        nonzero = channels.nonzero
+        return [analysis.carries(node.output, channels.axis, nonzero, nonzero)]
+
+    def round_up(self, node, need, analysis):
+        return analysis.algebra.any(need)  # Each depends on all of them.
+
+    def constants(self, node, resolved):
+        return np.zeros(resolved.analysis.channels[node.output].size)
+
+    def _share(self, node, builder):
+        """The part of the channels that is kept."""
+        channels = builder.analysis.channels[node.output]
+        if channels.axis is None:
+            return 1.0
+        return len(builder.order[node.output]) / channels.size
+
+    def config(self, node, builder):
+        return {"epsilon": node.op.epsilon / self._share(node, builder)}
+
+    def assign(self, node, layer, builder):
+        super().assign(node, layer, builder)
+        factor = self._share(node, builder) ** -0.5
+        layer.scale.assign(to_numpy(layer.scale) * factor)
+
+
+class WholeRMS(Restoring):
+    """RMSNormalization over the channels and other axes."""
+
+    reason = LayerNormalization.reason
+
+
+class GroupNormalization(Rule):
+    """Normalizes groups of channels. A group is computed as long as one of its
+    channels is alive, and the dead ones among them are restored; a group
+    without any holds constants."""
+
+    layers = "GroupNormalization"
+
+    def refuse(self, node, analysis):
+        axis = node.op.axis % len(node.inputs[0].shape)
+        if not agree(analysis.inputs(node)[0], axis):
+            return "it normalizes along another axis than the channels"
+        return None
+
+    def _each(self, node):
+        """Number of channels of a group."""
+        return node.output.shape[node.op.axis] // node.op.groups
+
+    def _by_group(self, vector, node, analysis):
+        """Which channels belong to a group with one of these."""
+        each = self._each(node)
+        channels = node.output.shape[node.op.axis]
+        groups = analysis.algebra.any_of(vector, each)
+        return analysis.algebra.take(groups, np.arange(channels) // each)
+
+    def propagate_alive(self, node, analysis):
+        (channels,) = analysis.inputs(node)
+        if channels.axis is None:
+            return [analysis.all_alive(node.output)]
+        alive, nonzero = (
+            self._by_group(x, node, analysis)
+            for x in (channels.alive, channels.nonzero)
+        )
+        if node.op.center:
+            nonzero = analysis.algebra.full
+        return [analysis.carries(node.output, channels.axis, alive, nonzero)]
+
+    def round_up(self, node, need, analysis):
+        if analysis.channels[node.output].axis is None:
+            return need
+        return self._by_group(need, node, analysis)
+
+    def propagate_needed(self, node, analysis):
+        return [analysis.live(node.output)]  # Whole groups.
+
+    def terms(self, node, analysis):
+        size = node.output.shape[node.op.axis]
+        factor = (analysis.live(node.output), size)
+        return [Term("params", 1, (factor,)) for _ in node.op.weights]
+
+    def output_order(self, node, analysis, order_of):
+        groups = _once(order_of(node.inputs[0]) // self._each(node))
+        return self._members(node, groups)
+
+    def _members(self, node, groups):
+        """The channels of some groups."""
+        each = self._each(node)
+        return (groups[:, None] * each + np.arange(each)).reshape(-1)
+
+    def constants(self, node, resolved):
+        value = node.inputs[0]
+        axis = resolved.analysis.channels[value].axis
+        image = along(resolved.constants[value], axis, len(value.shape))
+        tensor = keras.ops.convert_to_tensor(image, "float32")
+        (result,) = trace.call(node.op, node, {value: tensor})
+        return to_numpy(result).reshape(-1)
+
+    def rebuild(self, node, builder):
+        value, writes = node.inputs[0], builder.order[node.output]
+        if writes is None:
+            layer = builder.clone(node)
+            outputs = trace.call(layer, node, {value: builder.tensors[value]})
+            trace.copy_state(node.op, layer)
+            return outputs
+        groups = _once(writes // self._each(node))
+        made = self._members(node, groups)
+        axis = builder.analysis.channels[node.output].axis
+        layer = builder.clone(node, groups=len(groups))
+        tensor = builder.read(value, made, axis)
+        (output,) = trace.call(layer, node, {value: tensor})
+        for old, new in zip(node.op.weights, layer.weights, strict=True):
+            new.assign(to_numpy(old)[made])
+        return [builder.select(output, made, writes, axis)]
+
+
+def _once(numbers):
+    """Every number once, in the order of their first places."""
+    return np.array(list(dict.fromkeys(numbers.tolist())), int)
+
+
+def _axes(node):
+    """The axes over which a layer normalizes."""
+    rank = len(node.inputs[0].shape)
+    return sorted(int(x) % rank for x in np.atleast_1d(node.op.axis))
+
+
+def _apart(node, analysis):
+    """The rule of a layer that normalizes over other axes than the channels."""
+    return Unknown().specialized(node, analysis)

@@ -1,0 +1,115 @@
+"""Normalization over several channels of a sample."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_bar
+from tests.helpers.one_layer import CHANNELS
+from tests.helpers.one_layer import assert_removable
+from tests.helpers.one_layer import filters_of
+from tests.helpers.one_layer import model_with
+from tests.helpers.one_layer import prune
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import randomize
+from tests.helpers.pruning import set_gate
+
+
+@pytest.mark.parametrize("zero", (False, True))
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LayerNormalization(name="norm"),
+        lambda: layers.LayerNormalization([1, 2, 3], center=False, name="norm"),
+        lambda: layers.RMSNormalization([1, 3], name="norm"),
+    ],
+)
+def test_dead_channels_are_restored_in_front(make, zero):
+    """What writes them is smaller, and what is behind is free."""
+
+    def layer(x):
+        return layers.Conv2D(4, 1, name="behind")(make()(x))
+
+    gated, hard, small = prune(model_with(layer, zero))
+    assert filters_of(small) == gates_of(gated)[0].alive().sum() < CHANNELS
+    assert filters_of(small, "behind") < 4
+    explanation = keras_bar.explain(small)
+    assert explanation.gated[:2] == ["first", "behind"]
+    assert explanation.restored
+    assert explanation.boundaries == {"norm": "it normalizes over the channels"}
+
+
+@pytest.mark.parametrize("zero", (False, True))
+def test_channels_normalized_one_by_one(zero):
+    assert_removable(layers.LayerNormalization([1, 2], center=False), zero)
+
+
+@pytest.mark.parametrize("zero", (False, True))
+def test_root_mean_square(zero, tmp_path):
+    """Exact with fewer channels, where the others are 0."""
+
+    def layer(x):
+        return layers.RMSNormalization(epsilon=0.1, name="norm")(x)
+
+    gated, hard, small = prune(
+        model_with(layer, zero), path=tmp_path / "small.keras"
+    )
+    alive = int(gates_of(gated)[0].alive().sum())
+    norm = small.get_layer("norm")
+    assert filters_of(small) == alive < CHANNELS
+    assert norm.scale.shape[0] == (alive if zero else CHANNELS)
+    if zero:
+        assert norm.epsilon == pytest.approx(0.1 * CHANNELS / alive)
+        assert not keras_bar.explain(small).boundaries
+
+
+def groups_closed(alive, center, zero):
+    """A network whose first gate has these channels alive."""
+
+    def layer(x):
+        return layers.GroupNormalization(3, center=center, name="norm")(x)
+
+    gated = keras_bar.gate(randomize(model_with(layer, zero)))
+    first, last = gates_of(gated)
+    set_gate(first, np.where(alive, [1.0, 0.1, 0.5, 2.0, 0.3, 0.7], -5.0))
+    set_gate(last, np.ones(3))
+    return gated
+
+
+@pytest.mark.parametrize("zero", (False, True))
+@pytest.mark.parametrize("center", (False, True))
+@pytest.mark.parametrize(
+    ("alive", "groups"),
+    [
+        ([1, 1, 0, 0, 1, 1], 2),
+        ([0, 0, 0, 1, 0, 0], 1),
+        ([0, 1, 1, 0, 1, 0], 3),
+    ],
+)
+def test_groups(alive, groups, center, zero):
+    """A group goes with its last channel."""
+    gated = groups_closed(np.array(alive, bool), center, zero)
+    hard, small = assert_invariants(gated)
+    assert filters_of(small) == sum(alive)
+    assert small.get_layer("norm").groups == groups
+    assert bool(keras_bar.explain(small).restored) == (sum(alive) < 2 * groups)
+
+
+def test_groups_in_a_residual_network(tmp_path):
+    def conv_norm(x, filters, name):
+        x = layers.Conv2D(filters, 3, padding="same", name=name)(x)
+        return layers.GroupNormalization(4)(x)
+
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU()(conv_norm(inputs, 16, "stem"))
+    for i in range(2):
+        y = layers.ReLU()(conv_norm(x, 8, f"a{i}"))
+        x = layers.ReLU()(layers.Add()([x, conv_norm(y, 16, f"b{i}")]))
+    x = layers.GlobalAveragePooling2D()(x)
+    prune(
+        keras.Model(inputs, layers.Dense(3)(x)),
+        connectivities=("regular", "mixed"),
+        path=tmp_path / "small.keras",
+    )
