@@ -326,6 +326,16 @@ def has_full_shape(value, node):
     return value.shape[1:] == node.output.shape[1:]
 
 
+def once(numbers):
+    """Every number once, in the order of their first places."""
+    return np.array(list(dict.fromkeys(numbers.tolist())), int)
+
+
+def members(groups, size):
+    """The channels of some groups of `size` channels."""
+    return (groups[:, None] * size + np.arange(size)).reshape(-1)
+
+
 def product(dims):
     """Product of dimensions; NaN where one is unknown, so that no cost that
     depends on it is silently wrong."""

@@ -9,6 +9,7 @@ from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.grouped import GroupedConvolution
 from keras_bar.analysis.rules.kernels import Kernel
 from keras_bar.analysis.rules.kernels import Mixing
 
@@ -20,13 +21,10 @@ class Convolution(Mixing):
     prunable = True
 
     def specialized(self, node, analysis):
-        per_channel = GroupPerChannel.holds(node.op)
-        return GroupPerChannel() if per_channel else self
-
-    def refuse(self, node, analysis):
-        if node.op.groups > 1:
-            return f"its {node.op.groups} groups fix the channels"
-        return super().refuse(node, analysis)
+        for kind in (GroupPerChannel, GroupedConvolution):
+            if kind.holds(node.op):
+                return kind()
+        return self
 
     def reads_patches(self, layer):
         return layer.groups == 1
@@ -65,9 +63,6 @@ class TransposedConvolution(Convolution):
     def reads_patches(self, layer):
         return False
 
-    def refuse(self, node, analysis):
-        return Mixing.refuse(self, node, analysis)
-
     def pads(self, node):
         # Output positions see different taps of the kernel, so that a constant
         # input does not give a constant output.
@@ -95,9 +90,6 @@ class SeparableConvolution(Convolution):
 
     def reads_patches(self, layer):
         return False
-
-    def refuse(self, node, analysis):
-        return Mixing.refuse(self, node, analysis)
 
     def terms(self, node, analysis):
         reads, writes = self.factors(node, analysis)

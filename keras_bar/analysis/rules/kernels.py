@@ -292,6 +292,10 @@ class EinsumDense(Dense):
     def terms(self, node, analysis):
         return super().terms(node, analysis) if self.is_counted(node) else []
 
+    def smallest_input(self, node):
+        # Its configuration may fix the sizes.
+        return [d or 1 for d in node.inputs[0].shape[1:-1]]
+
     def has_bias(self, layer):
         return layer.bias is not None
 

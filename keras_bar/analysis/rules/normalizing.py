@@ -9,6 +9,8 @@ from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import along
+from keras_bar.analysis.rules.base import members
+from keras_bar.analysis.rules.base import once
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.observed import Unknown
 from keras_bar.analysis.rules.weighted import Weighted
@@ -127,13 +129,8 @@ class GroupNormalization(Rule):
         return [Term("params", 1, (factor,)) for _ in node.op.weights]
 
     def output_order(self, node, analysis, order_of):
-        groups = _once(order_of(node.inputs[0]) // self._each(node))
-        return self._members(node, groups)
-
-    def _members(self, node, groups):
-        """The channels of some groups."""
         each = self._each(node)
-        return (groups[:, None] * each + np.arange(each)).reshape(-1)
+        return members(once(order_of(node.inputs[0]) // each), each)
 
     def constants(self, node, resolved):
         value = node.inputs[0]
@@ -150,8 +147,8 @@ class GroupNormalization(Rule):
             outputs = trace.call(layer, node, {value: builder.tensors[value]})
             trace.copy_state(node.op, layer)
             return outputs
-        groups = _once(writes // self._each(node))
-        made = self._members(node, groups)
+        groups = once(writes // self._each(node))
+        made = members(groups, self._each(node))
         axis = builder.analysis.channels[node.output].axis
         layer = builder.clone(node, groups=len(groups))
         tensor = builder.read(value, made, axis)
@@ -159,11 +156,6 @@ class GroupNormalization(Rule):
         for old, new in zip(node.op.weights, layer.weights, strict=True):
             new.assign(to_numpy(old)[made])
         return [builder.select(output, made, writes, axis)]
-
-
-def _once(numbers):
-    """Every number once, in the order of their first places."""
-    return np.array(list(dict.fromkeys(numbers.tolist())), int)
 
 
 def _axes(node):

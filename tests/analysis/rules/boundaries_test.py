@@ -26,7 +26,6 @@ class Custom(layers.Layer):
 
 
 BOUNDARIES = {
-    "grouped": lambda: layers.Conv2D(6, 3, groups=2, name="odd"),
     "custom": lambda: Custom(name="odd"),
     "softmax": lambda: layers.Softmax(name="odd"),
     "pad_both": lambda: lambda x: ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 2]]),
@@ -40,7 +39,7 @@ BOUNDARIES = {
 @pytest.mark.parametrize(
     ("name", "dead"),
     [(name, ()) for name in BOUNDARIES]
-    + [(name, ("middle_gate",)) for name in ("grouped", "custom", "reshape")],
+    + [(name, ("middle_gate",)) for name in ("custom", "reshape")],
 )
 def test_boundaries(name, dead):
     """Restored to full width in front, free again behind, and reported; also
