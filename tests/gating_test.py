@@ -163,16 +163,15 @@ def test_every_convolution_is_accounted_for():
     x = layers.Reshape((8, 8, 2))(frames)
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="out")(x))
     explanation = keras_bar.explain(model)
-    assert explanation.gated == ["free", "up", "separable"]
+    assert explanation.gated == ["free", "up", "separable", "normed"]
     reasons = explanation.ungated
     assert set(reasons) == {
-        "follows", "grouped", "odd/hidden", "normed", "in",
-        "times/each", "out",
+        "follows", "grouped", "odd/hidden", "in", "times/each", "out",
     }  # fmt: skip
     assert "its input" in reasons["follows"]
-    assert "groups" in reasons["grouped"]
+    assert "'odd' needs all" in reasons["grouped"]
     assert "output" in reasons["out"]
-    assert "LayerNormalization" in reasons["normed"]
+    assert "over the channels" in explanation.boundaries["norm"]
     assert "inside 'odd'" in reasons["odd/hidden"]
     randomize(model)
     assert_invariants(close_gates(keras_bar.gate(model)))
@@ -295,7 +294,7 @@ def test_the_reasons_in_an_error_are_few():
     inputs = keras.Input((6, 6, 4))
     x = inputs
     for i in range(8):
-        x = layers.Conv2D(4, 1, groups=2, name=f"conv{i}")(x)
+        x = layers.Softmax()(layers.Conv2D(4, 1, name=f"conv{i}")(x))
     with pytest.raises(ValueError, match="conv4: .*; and 3 more") as error:
         keras_bar.gate(keras.Model(inputs, head(x)))
     assert "Expected" in str(error.value) and "Received" in str(error.value)

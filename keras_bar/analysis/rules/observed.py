@@ -44,7 +44,7 @@ class Unknown(Rule):
                 return kind(behaviour)
             self.obstacle = "it moves values between positions"
         else:
-            self.obstacle = "it makes an image of a channel that is 0"
+            self.obstacle = "it maps zeros to values that differ by position"
         return self
 
     def _known_axis(self, node, analysis):

@@ -24,30 +24,30 @@ _WORDS: dict[str, Callable[[], Rule]] = {
 
 
 def register_rule(layer: type, like: str | type[Rule] | Rule) -> None:
-    """Teaches keras_bar how a layer of one's own treats channels.
+    """Registers how a custom layer treats channels.
 
-    It is seldom necessary: a layer that keras_bar does not know is unrolled
-    into what it calls, or run on random input to see whether it keeps channels
-    apart. `keras_bar.explain` names the layers for which neither works.
+    This is seldom necessary: keras_bar unrolls a layer without a rule into its
+    sublayers and operations, or runs it on random input to find out whether it
+    keeps channels apart. `keras_bar.explain` lists the layers for which both
+    fail.
 
-    What is registered is tested where it can be: an elementwise layer, or one
-    with a kernel, is made smaller and compared with itself on random input. If
-    that fails, it needs all of its channels, and `explain` says why.
+    An elementwise layer, and a layer with a kernel, is checked: a smaller copy
+    must compute the same on random input. If the check fails, the layer keeps
+    all of its channels, and `explain` gives the reason.
 
     Args:
-        layer: Class of layers. Its subclasses are kinds of their own.
-        like: How it treats channels.
-            `"elementwise"`: every number of the output depends on the number
-            at the same place in the input, and on weights that are scalar or
-            have an entry for each channel.
-            `"pointwise"`: it mixes the channels at each position as `Dense`
-            does, by weights `kernel` `(inputs, units)` and `bias` `(units,)`,
-            and has the arguments `units`, `activation` and `use_bias`, and
-            attributes of these names.
-            The name of a layer or an operation of Keras, such as `"Conv2D"` or
-            `"Add"`: it treats channels as that does, and has its attributes,
-            arguments and weights, as a subclass of it has.
-            Or a `keras_bar.analysis.rules.Rule`, for everything else.
+        layer: Class of the layer. The rule does not hold for its subclasses.
+        like: How the layer treats channels. `"elementwise"`: every number of
+            the output depends on the number at the same place of the input
+            alone; weights are scalars or have one entry per channel.
+            `"pointwise"`: the layer mixes the channels at each position, like
+            `Dense`, with the weights `kernel` `(inputs, units)` and `bias`
+            `(units,)`, and with the arguments and attributes `units`,
+            `activation` and `use_bias`. The name of a layer or operation of
+            Keras, such as `"Conv2D"` or `"Add"`: the layer has the behaviour,
+            the arguments and the attributes of this one, as a subclass has. A
+            `keras_bar.analysis.rules.Rule`, class or instance: for new kinds of
+            layers.
 
     Raises:
         ValueError: If an argument is wrong.
@@ -69,14 +69,14 @@ def register_rule(layer: type, like: str | type[Rule] | Rule) -> None:
     """
     if not inspect.isclass(layer) or not issubclass(layer, keras.Operation):
         raise ValueError(
-            "Only a kind of layers has a rule. Expected a class of "
-            "`keras.Layer`, such as MyLayer, and not a layer of it. "
+            "Rules are registered for classes of layers. Expected a subclass "
+            "of `keras.Layer`, not an instance. "
             f"Received: layer={layer!r}"
         )
     if registry.is_known_class(layer):
         raise ValueError(
             "Layers of Keras and of keras_bar have their rules already. "
-            f"Expected a class of one's own. Received: layer={layer!r}"
+            f"Expected a custom class. Received: layer={layer!r}"
         )
     registry.add_class(layer, _maker(like))
 

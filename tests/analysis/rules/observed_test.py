@@ -186,7 +186,10 @@ TOGETHER = {
     "mean": (lambda: Mean(), "its channels depend on each other"),
     "ranked": (lambda: Ranked(), "computes something else"),
     "training": (lambda: OnlyInTraining(), "something else, in training"),
-    "positions": (lambda: Positions(), "an image of a channel that is 0"),
+    "positions": (
+        lambda: Positions(),
+        "it maps zeros to values that differ",
+    ),
     "softmax": (lambda: layers.Softmax(), "its channels depend on each other"),
     "not_finite": (lambda: lambda x: ops.log10(x), "not finite"),
     "size": (lambda: lambda x: ops.repeat(x, 2, axis=-1), "another number"),

@@ -122,8 +122,8 @@ def test_a_kernel_that_cannot_be_sliced_stays_whole(like):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((Reversed(), "elementwise"), "not a layer of it"),
-        ((int, "elementwise"), "a class of `keras.Layer`"),
+        ((Reversed(), "elementwise"), "not an instance"),
+        ((int, "elementwise"), "a subclass of `keras.Layer`"),
         ((layers.Conv2D, "elementwise"), "their rules already"),
         ((Reversed, "element-wise"), "'elementwise', 'pointwise', the name"),
         ((Reversed, layers.Conv2D), "Unknown way to treat channels"),
