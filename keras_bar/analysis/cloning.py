@@ -23,12 +23,36 @@ def clone(op, name=None, **changes):
             config = {**op.get_config(), **changes}
             new = type(op).from_config(config, safe_mode=False)
         else:
-            new = type(op).from_config({**op.get_config(), **changes})
+            new = _from_config(type(op), {**op.get_config(), **changes})
     if name is not None:
         new.name = name
     if isinstance(op, keras.layers.Layer):
         new.trainable = op.trainable
     return new
+
+
+def _from_config(kind, config):
+    """A layer made from its configuration, without the entries that `__init__`
+    does not accept, which `get_config` of some packages contains."""
+    try:
+        return kind.from_config(config)
+    except TypeError:
+        accepted = _accepted(kind)
+        if set(config) <= accepted:
+            raise
+        return kind.from_config(
+            {x: y for x, y in config.items() if x in accepted}
+        )
+
+
+def _accepted(kind):
+    """Names of the arguments of a class of layers."""
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    names = {x.name for x in parameters}
+    if any(x.kind is x.VAR_KEYWORD for x in parameters):
+        names |= set(inspect.signature(keras.Layer.__init__).parameters)
+        names |= {"autocast", "name", "dtype", "trainable"}
+    return names
 
 
 def _clone_operation(op, changes):

@@ -256,6 +256,28 @@ def test_errors_name_the_layer_that_cannot_be_rebuilt(make):
         copy(model)
 
 
+class Talkative(layers.Layer):
+    """`get_config` has entries that `__init__` does not accept."""
+
+    def __init__(self, size):
+        super().__init__(name=f"talkative_{size}")
+        self.size = size
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(self.size,), initializer="ones")
+
+    def call(self, x):
+        return x * self.scale
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "made_of": "clay"}
+
+
+def test_entries_that_a_layer_does_not_accept_are_left_out():
+    inputs = keras.Input((4,))
+    assert_copies(keras.Model(inputs, Talkative(4)(inputs)))
+
+
 def test_fresh_names():
     inputs = keras.Input((4,), name="given")
     x = layers.Dense(2, name="dense")(inputs)

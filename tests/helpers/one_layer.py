@@ -15,6 +15,7 @@ from tests.helpers.pruning import gates_of
 from tests.helpers.pruning import inputs_for
 from tests.helpers.pruning import open_gates
 from tests.helpers.pruning import randomize
+from tests.helpers.pruning import recalibrate
 
 CHANNELS = 6
 
@@ -42,13 +43,15 @@ def model_with(layer, zero, rank=2, size=6):
     return keras.Model(inputs, behind(x))
 
 
-def prune(model, seed=0, **kwargs):
-    """Asserts all invariants on a model, and that closing removed something
-    wherever `first` is gated."""
+def prune(model, seed=0, recalibrated=False, **kwargs):
+    """Asserts all invariants on a model whose gates are half closed, with
+    statistics of batch normalization that are random or recalibrated."""
     gated = keras_bar.gate(randomize(model))
     x = inputs_for(model)
     assert difference(open_gates(gated), model, x) < 1e-5
     close_gates(gated, seed)
+    if recalibrated:
+        recalibrate(gated)
     hard, small = assert_invariants(gated, **kwargs)
     return gated, hard, small
 

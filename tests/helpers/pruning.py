@@ -74,6 +74,27 @@ def close_gates(model, seed=0, share=0.5, dead=()):
     return model
 
 
+def recalibrate(model):
+    """Sets the statistics of batch normalization to those of a random batch.
+
+    With other statistics a pruned network may be nearly constant, and two such
+    networks are the same whatever else they compute.
+    """
+    norms = [
+        x for x in model.layers if isinstance(x, layers.BatchNormalization)
+    ]
+    momenta = [x.momentum for x in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    x = inputs_for(model, batch=8, seed=1)
+    model(x, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for y in outputs_of(model, x):
+        assert np.std(y, axis=0).max() > 1e-3 * np.abs(y).max()
+    return model
+
+
 def inputs_for(model, batch=2, seed=0):
     """A random batch, nested like the inputs of the model; unknown sizes are
     12."""

@@ -87,7 +87,10 @@ MODELS = {
 def test_hidden_layers(name, tmp_path):
     make, names = MODELS[name]
     gated, hard, small = prune(
-        make(), connectivities=BOTH, path=tmp_path / "small.keras"
+        make(),
+        recalibrated=True,
+        connectivities=BOTH,
+        path=tmp_path / "small.keras",
     )
     explanation = keras_bar.explain(gated)
     assert explanation.gated == names

@@ -89,6 +89,7 @@ def test_resnext(tmp_path):
     x = layers.GlobalAveragePooling2D()(x)
     gated, hard, small = prune(
         keras.Model(inputs, layers.Dense(3)(x)),
+        recalibrated=True,
         connectivities=BOTH,
         path=tmp_path / "small.keras",
     )

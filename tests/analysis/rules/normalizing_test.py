@@ -110,6 +110,7 @@ def test_groups_in_a_residual_network(tmp_path):
     x = layers.GlobalAveragePooling2D()(x)
     prune(
         keras.Model(inputs, layers.Dense(3)(x)),
+        recalibrated=True,
         connectivities=("regular", "mixed"),
         path=tmp_path / "small.keras",
     )
