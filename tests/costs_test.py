@@ -359,8 +359,8 @@ def test_a_gate_on_two_paths_counts_once():
 
 @core
 def test_a_metric_without_terms_is_zero():
-    inputs = keras.Input((4,))
-    x = keras_bar.layers.HardConcreteGate()(layers.Dense(3)(inputs))
+    inputs = keras.Input((3,))
+    x = keras_bar.layers.HardConcreteGate()(inputs)
     model = cost_model(keras.Model(inputs, layers.Dense(2)(x)))
     (gate,) = model.gates
     assert float(model.soft("volume", {gate: ops.ones((3,))})) == 0.0
