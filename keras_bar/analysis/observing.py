@@ -1,10 +1,10 @@
-"""What an unknown layer does with channels, found by running it.
+"""How a layer without a rule treats channels, found by running it.
 
-A layer without a rule keeps channels apart if, on random input and with other
-weights, a layer made for some of the channels computes of these what the whole
-layer computes. That is what compaction does, so whatever passes is compacted
-exactly: affine layers, LayerScale, a custom activation, pooling or depthwise
-convolution of any package.
+The layer keeps channels apart if a smaller copy, for some of the channels,
+computes the same as the whole layer does for these channels, on random input
+and with changed weights. Compaction builds exactly such a copy. This holds for
+affine layers, LayerScale, and custom activations, poolings and depthwise
+convolutions of any package.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from keras_bar import keras_internals
 from keras_bar.analysis import comparing
 from keras_bar.analysis import trace
 
-# What was found before, by the layer's configuration.
+# Earlier results, by the layer's class and configuration.
 _REMEMBERED: dict = {}
 
 
 class Unlike(Exception):
-    """A layer does not keep channels apart, for the reason given."""
+    """The layer does not keep channels apart; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Behaviour:
 
 
 def observe(node, axis):
-    """Finds out how a layer treats the channels of its input.
+    """Runs a layer to find out how it treats the channels of its input.
 
     Args:
         node: `Node` of the layer.

@@ -1,7 +1,7 @@
-"""Which rule holds for which kind of layer or operation.
+"""The rules of layers and operations.
 
-Keras's own are known by their names, and those of other packages by their
-classes: a class of the same name may do anything.
+Those of Keras are registered by name. Those of other packages are registered by
+class, because a class of the same name may do anything.
 """
 
 import keras
@@ -43,7 +43,7 @@ def kind_named(name):
 
 
 def is_taught(op):
-    """Whether somebody registered a rule for the class of an operation."""
+    """Whether a user registered a rule for the class of an operation."""
     return type(op) in _BY_CLASS
 
 

@@ -1,4 +1,4 @@
-"""Rules of layers that put several tensors one behind the other."""
+"""Rules of layers that concatenate or stack tensors."""
 
 import keras
 import numpy as np

@@ -17,8 +17,8 @@ from keras_bar.analysis.rules.weighted import Weighted
 
 
 class LayerNormalization(Restoring):
-    """Dead channels are part of the statistics, and are shifted by the mean as
-    all others are: what enters is restored, and all of it comes out."""
+    """LayerNormalization: the mean shifts dead channels as it shifts the others.
+    They are restored in front of it, and its output has all channels."""
 
     layers = "LayerNormalization"
     reason = "it normalizes over the channels"
@@ -31,9 +31,12 @@ class LayerNormalization(Restoring):
 
 
 class RMSNormalization(Weighted):
-    """A dead channel that is 0 stays 0, and adds nothing to the mean of the
-    squares, which fewer channels share in the compact layer: its `epsilon` and
-    `scale` make up for that."""
+    """RMSNormalization over the channels: a channel that is 0 stays 0 and adds
+    nothing to the mean square m. Over k of C channels m is C/k times as large,
+    which the compact layer's `epsilon` and `scale` compensate:
+
+        x / sqrt(k/C m + e) s = x / sqrt(m + C/k e) sqrt(C/k) s.
+    """
 
     layers = "RMSNormalization"
     passes_channels = False
@@ -80,9 +83,8 @@ class WholeRMS(Restoring):
 
 
 class GroupNormalization(Rule):
-    """Normalizes groups of channels. A group is computed as long as one of its
-    channels is alive, and the dead ones among them are restored; a group
-    without any holds constants."""
+    """GroupNormalization: a group is computed as long as one of its channels is
+    alive, and its dead channels are restored. A dead group holds constants."""
 
     layers = "GroupNormalization"
 

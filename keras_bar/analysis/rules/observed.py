@@ -1,4 +1,4 @@
-"""The rule of layers that keep channels apart, as far as can be seen."""
+"""The rules of layers that are run to find out how they treat channels."""
 
 import keras
 import numpy as np
@@ -18,10 +18,10 @@ from keras_bar.analysis.rules.kernels import TYPICAL_SIZE
 
 
 class Unknown(Rule):
-    """A layer of a kind that no rule is about, before it is observed.
+    """A layer without a rule, before it is observed.
 
     Args:
-        taught: Whether somebody registered it as elementwise.
+        taught: Whether a user registered it as elementwise.
     """
 
     def __init__(self, taught=False):
@@ -64,7 +64,7 @@ class Unknown(Rule):
 
 
 class Observed(Channelwise):
-    """A layer that was seen to keep channels apart.
+    """A layer that keeps channels apart, as was observed.
 
     Args:
         behaviour: `Behaviour`.
@@ -135,4 +135,5 @@ class Observed(Channelwise):
 
 
 class ObservedInPlace(Localized, Observed):
-    """One that turns constants into values that differ by position."""
+    """The same for a layer that turns constants into values that differ by
+    position."""

@@ -1,4 +1,4 @@
-"""Rules for layers of the user's own."""
+"""Registration of rules for custom layers."""
 
 import functools
 import inspect
