@@ -17,7 +17,7 @@ from keras_bar.analysis.rules.weighted import Weighted
 
 
 class LayerNormalization(Restoring):
-    """LayerNormalization: the mean shifts dead channels as it shifts the others.
+    """LayerNormalization: the mean shifts dead channels, as it shifts others.
     They are restored in front of it, and its output has all channels."""
 
     layers = "LayerNormalization"
