@@ -89,7 +89,7 @@ def _solve(node, rule, analysis, full, small, rng):
     layer = node.op
     kernel = to_numpy(layer.kernel)
     weights = kernel.reshape(-1, kernel.shape[-1])
-    bias = to_numpy(layer.bias) if layer.use_bias else 0.0
+    bias = to_numpy(layer.bias) if rule.has_bias(layer) else 0.0
     pairs = []
     for x, y in zip(before, after, strict=True):
         shape = (len(x), *rule.output_sizes(node, x))
@@ -102,7 +102,7 @@ def _solve(node, rule, analysis, full, small, rng):
     shift = wanted.mean(0) if shifts else np.zeros(wanted.shape[1])
     solved = _least_squares(reads - center, wanted - shift, weights)
     layer.kernel.assign(solved.reshape(kernel.shape))
-    if layer.use_bias:
+    if rule.has_bias(layer):
         layer.bias.assign(shift - center @ solved)
 
 
