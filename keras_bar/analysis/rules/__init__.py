@@ -19,9 +19,9 @@ from keras_bar.analysis.rules import selecting as selecting
 from keras_bar.analysis.rules import splitting as splitting
 from keras_bar.analysis.rules import teaching
 from keras_bar.analysis.rules import weighted as weighted
-from keras_bar.analysis.rules.base import Boundary
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.restoring import Boundary
 from keras_bar.layers import ChannelGate
 
 __all__ = ["Boundary", "Rule", "Term", "rule_for"]

@@ -5,15 +5,15 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
-from keras_bar.analysis.rules.base import Restoring
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import channel_axis
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.base import unknown
 from keras_bar.analysis.rules.channel_selection import NO_ZEROS
 from keras_bar.analysis.rules.channel_selection import ChannelPad
 from keras_bar.analysis.rules.channel_selection import pads_zeros
+from keras_bar.analysis.rules.restoring import Restoring
+from keras_bar.analysis.rules.restoring import unknown
 
 
 class Channelwise(Rule):

@@ -11,10 +11,10 @@ from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.base import unknown
 from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.analysis.rules.channelwise import Localized
 from keras_bar.analysis.rules.kernels import TYPICAL_SIZE
+from keras_bar.analysis.rules.restoring import unknown
 
 
 class Unknown(Rule):
