@@ -1,11 +1,8 @@
 """Layers and models written in Python: what they call becomes visible."""
 
-import gc
 import inspect
 import random
-import re
 import sys
-import weakref
 
 import keras
 import numpy as np
@@ -14,54 +11,16 @@ from keras import layers
 from keras import ops
 
 import keras_bar
-from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from tests.helpers import tiny
 from tests.helpers.budgets import BudgetRegularizer
+from tests.helpers.subclassed import Block
+from tests.helpers.subclassed import ConvNorm
+from tests.helpers.subclassed import Network
+from tests.helpers.subclassed import built
+from tests.helpers.subclassed import copy_of
 
 pytestmark = pytest.mark.core
-
-
-class ConvNorm(layers.Layer):
-    def __init__(self, filters, active=True, **kwargs):
-        super().__init__(**kwargs)
-        self.conv = layers.Conv2D(
-            filters, 3, padding="same", use_bias=False, name="conv"
-        )
-        self.norm = layers.BatchNormalization(name="norm")
-        self.active = active
-
-    def call(self, x, training=None):
-        x = self.norm(self.conv(x), training=training)
-        return ops.relu(x) if self.active else x
-
-
-class Block(layers.Layer):
-    def __init__(self, filters, **kwargs):
-        super().__init__(**kwargs)
-        self.first = ConvNorm(filters, name="first")
-        self.drop = layers.Dropout(0.25, seed=3, name="drop")
-        self.second = ConvNorm(filters, active=False, name="second")
-
-    def call(self, x, training=None):
-        y = self.second(self.drop(self.first(x), training=training))
-        return ops.relu(x + y)
-
-
-class Network(keras.Model):
-    """A residual network in the manner of PyTorch."""
-
-    def __init__(self, name="network"):
-        super().__init__(name=name)
-        self.stem = ConvNorm(6, name="stem")
-        self.blocks = [Block(6, name=f"block{i}") for i in range(2)]
-        self.head = layers.Dense(3, name="head")
-
-    def call(self, x):
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(ops.mean(x, axis=(1, 2)))
 
 
 def functional():
@@ -81,24 +40,6 @@ def functional():
         x = ops.relu(x + conv_norm(y, f"block{i}_second"))
     x = layers.Dense(3, name="head")(ops.mean(x, axis=(1, 2)))
     return keras.Model(inputs, x)
-
-
-def built(model, shape=(2, 6, 6, 2)):
-    model(np.zeros(shape, "float32"))
-    return model
-
-
-def copy_of(model):
-    """A Functional copy of a model, as `gate` makes it, without gates."""
-    graph = trace.trace(model)
-
-    def rebuild(node, tensors):
-        op = trace.clone(node.op, node.name)
-        outputs = trace.call(op, node, tensors)
-        trace.copy_state(node.op, op)
-        return outputs
-
-    return replaying.replay(graph, rebuild)
 
 
 def test_costs_and_gates_are_those_of_the_functional_model():
@@ -279,19 +220,6 @@ def test_a_layer_that_has_changed_is_traced_again():
     assert len(trace.trace(model).nodes) == 2
 
 
-@pytest.mark.parametrize("kind", [ConvNorm, lambda _: Scaled()])
-def test_models_are_freed(kind):
-    block = kind(2)
-    inputs = keras.Input((6, 6, 2))
-    model = keras.Model(inputs, block(inputs))
-    trace.trace(model)
-    alive = weakref.ref(block)
-    keras.backend.clear_session()
-    del model, block, inputs
-    gc.collect()
-    assert alive() is None
-
-
 def test_models_deeper_than_pythons_recursion():
     class Deep(keras.Model):
         def call(self, x):
@@ -328,128 +256,3 @@ def test_inputs_that_are_none(inputs, message):
     assert "Received" in str(error.value)
     with pytest.raises(ValueError, match="has inputs already"):
         keras_bar.gate(functional(), inputs=keras.Input((6, 6, 2)))
-
-
-# --- What stays whole ------------------------------------------------------
-
-
-class Stochastic(layers.Layer):
-    def call(self, x, training=None):
-        return 2 * x if training else x
-
-
-class Sized(layers.Layer):
-    def call(self, x):
-        return x + ops.zeros((ops.shape(x)[0], 1, 1, 1))
-
-
-class Scaled(layers.Layer):
-    def build(self, shape):
-        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones")
-
-    def call(self, x):
-        return x * self.gamma
-
-
-class Branching(layers.Layer):
-    def call(self, x):
-        return x if ops.max(x) > 0 else -x
-
-    def compute_output_spec(self, x):
-        return keras.KerasTensor(x.shape, x.dtype)
-
-
-class Lying(layers.Layer):
-    def call(self, x):
-        return x if isinstance(x, keras.KerasTensor) else 2 * x
-
-
-class Losing(layers.Layer):
-    def call(self, x):
-        self.add_loss(ops.mean(x))
-        return ops.relu(x)
-
-
-class Tied(layers.Layer):
-    """Computes with a sublayer's weights."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = layers.Dense(4, use_bias=False)
-
-    def call(self, x):
-        return ops.matmul(self.dense(x), ops.transpose(self.dense.kernel))
-
-
-class Inference(layers.Layer):
-    """Runs a sublayer in inference, whatever the mode."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.norm = layers.BatchNormalization(name="norm")
-        self.norm.trainable = False
-
-    def call(self, x):
-        return self.norm(x, training=False)
-
-
-@pytest.mark.parametrize(
-    "kind, reason",
-    [
-        (Stochastic, "something else on symbolic tensors.*in training"),
-        (Sized, "does not run on symbolic tensors"),
-        (Scaled, "a variable of its own, 'variable'"),
-        (Branching, "does not run on symbolic tensors"),
-        (Lying, "something else on symbolic tensors.*in inference"),
-        (Losing, "does not run on symbolic tensors"),
-        (Tied, "something else on symbolic tensors.*in inference"),
-        (Inference, "calls 'norm' with `training=False`"),
-    ],
-)
-def test_layers_that_stay_whole(kind, reason):
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(4, 3, name="conv")(inputs)
-    x = kind(name="whole")(x)
-    model = keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x))
-    whole = model.get_layer("whole")
-    (node,) = [x for x in trace.trace(model).nodes if x.op is whole]
-    assert re.search(reason, node.opaque)
-    explanation = keras_bar.explain(model)
-    if kind in (Branching, Tied):  # The others keep channels apart.
-        why = explanation.ungated["conv"]
-        assert re.search(f"{kind.__name__}.*{reason}", why)
-    else:
-        assert "conv" in explanation.gated
-    assert not whole.losses
-    # It is rebuilt as it is.
-    x, _ = tiny.data(4)
-    np.testing.assert_allclose(
-        *(ops.convert_to_numpy(m(x)) for m in (copy_of(model), model)),
-        atol=1e-6,
-    )
-
-
-def test_a_lambda_that_captures_a_layer():
-    dense = layers.Dense(2)
-    dense.build((None, 2))
-    scaled = layers.Lambda(lambda x: x * ops.sum(dense.kernel), name="scaled")
-    inputs = keras.Input((6, 6, 2))
-    (node,) = trace.trace(keras.Model(inputs, scaled(inputs))).nodes
-    assert "uses 'dense' from outside" in node.opaque
-
-
-def test_an_activity_regularizer_stays():
-    inputs = keras.Input((6, 6, 2))
-    block = ConvNorm(4, activity_regularizer="l2", name="block")
-    (node,) = trace.trace(keras.Model(inputs, block(inputs))).nodes
-    assert node.op is block and "activity regularizer" in node.opaque
-
-
-def test_a_model_that_cannot_be_unrolled_is_refused():
-    class Odd(keras.Model):
-        def call(self, x):
-            return Branching.call(self, x)
-
-    with pytest.raises(ValueError, match="no graph of layers.*'odd'") as error:
-        keras_bar.gate(built(Odd(name="odd")))
-    assert "symbolic tensors" in str(error.value)

@@ -10,6 +10,8 @@ from keras_bar import distillation
 from tests.helpers import tiny
 from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import numpy
+from tests.helpers.distillers import CROSSENTROPY
+from tests.helpers.distillers import classifier
 from tests.helpers.distillers import distiller
 from tests.helpers.distillers import features
 
@@ -169,3 +171,21 @@ def test_losses_that_do_not_match_the_outputs():
             model.compile("sgd", wrong)
         assert "Expected" in str(error.value)
         assert "Received" in str(error.value)
+
+
+def test_the_weight_of_a_single_loss_counts():
+    """Keras's distiller reads those of a list only."""
+    x, y = tiny.data(16)
+    found = []
+    for weights in (None, [3.0], 3.0):
+        keras.utils.set_random_seed(0)
+        model = distillation.Distiller(
+            classifier(),
+            classifier(),
+            distillation.LogitsDistillation(),
+            distillation_loss_weights=weights,
+        )
+        model.compile("sgd", CROSSENTROPY, **QUICK)
+        logs = model.evaluate(x, y, verbose=0, return_dict=True)
+        found.append(logs["distillation_loss"])
+    assert found[1:] == pytest.approx([3 * found[0]] * 2, rel=1e-5)

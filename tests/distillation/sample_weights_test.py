@@ -3,65 +3,21 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
 from keras import ops
 
 import keras_bar
 from keras_bar import distillation
 from tests.helpers import tiny
-from tests.helpers.budgets import QUICK
+from tests.helpers.weighting import CLASS_WEIGHT
+from tests.helpers.weighting import CROSSENTROPY
+from tests.helpers.weighting import compiled
+from tests.helpers.weighting import data
+from tests.helpers.weighting import distiller
+from tests.helpers.weighting import fit
+from tests.helpers.weighting import network
+from tests.helpers.weighting import recorded
 
 pytestmark = pytest.mark.core
-
-CLASS_WEIGHT = {0: 1.0, 1: 4.0, 2: 0.5}
-CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy
-
-
-def network(outputs="one"):
-    """Logits of 3 classes; in a list or by name also those of 2."""
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Flatten()(inputs)
-    a, b = layers.Dense(3, name="a")(x), layers.Dense(2, name="b")(x)
-    return keras.Model(
-        inputs, {"one": a, "list": [a, b], "dict": {"a": a, "b": b}}[outputs]
-    )
-
-
-def data(outputs="one"):
-    x, y = tiny.data(32)
-    targets = {"one": y, "list": (y, y % 2), "dict": {"a": y, "b": y % 2}}
-    weights = np.random.default_rng(1).uniform(0, 1, (2, 32)).astype("float32")
-    a, b = weights
-    each = {"one": a, "list": (a, b), "dict": {"a": a, "b": b}}
-    return x, targets[outputs], each[outputs]
-
-
-def compiled(model, **options):
-    model.compile(
-        keras.optimizers.SGD(0.1),
-        options.pop("loss", None) or CROSSENTROPY(from_logits=True),
-        **{**QUICK, **options},
-    )
-    return model
-
-
-def distiller(student, teacher=None, losses=None, kind=None, **options):
-    kind = kind or distillation.Distiller
-    share = options.pop("share", 1.0)
-    model = kind(
-        teacher or keras.models.clone_model(student),
-        student,
-        losses or distillation.LogitsDistillation(2.0),
-        student_loss_weight=share,
-    )
-    return compiled(model, **options)
-
-
-def fit(model, x, y, **options):
-    history = model.fit(
-        x, y, batch_size=8, shuffle=False, verbose=0, epochs=2, **options
-    )
-    return history.history
 
 
 @pytest.mark.parametrize("kind", ["Distiller", "RecordedDistiller"])
@@ -238,15 +194,6 @@ def test_a_loss_of_ones_own_takes_part_or_is_named():
     )
 
 
-def recorded(x, y, labels=None, **options):
-    keras.utils.set_random_seed(0)
-    student, teacher = network(), network()
-    kind = distillation.RecordedDistiller
-    model = distiller(student, teacher, kind=kind, share=0.5)
-    answers = ops.convert_to_numpy(teacher(x))
-    return student, fit(model, x, {"labels": y, "teacher": answers}, **options)
-
-
 def test_recorded_answers_are_weighted_like_asked_ones():
     x, y, weights = data()
     keras.utils.set_random_seed(0)
@@ -266,80 +213,6 @@ def test_recorded_answers_are_weighted_like_asked_ones():
     assert logs["student_loss"][0] == pytest.approx(
         expected["student_loss"][0], rel=0.1
     )
-
-
-def test_class_weights_of_recorded_answers():
-    x, y, _ = data()
-    weights = np.array([CLASS_WEIGHT[i] for i in y], "float32")
-    first, logs = recorded(x, y, class_weight=CLASS_WEIGHT)
-    other, expected = recorded(x, y, sample_weight=weights)
-    for name in expected:
-        np.testing.assert_allclose(logs[name], expected[name], rtol=1e-5)
-    for a, b in zip(first.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
-    # One-hot labels, and a class that has no weight of its own.
-    weights = np.where(y == 1, 3.0, 1.0).astype("float32")
-    kind = distillation.RecordedDistiller
-    found = []
-    for options in ({"class_weight": {1: 3.0}}, {"sample_weight": weights}):
-        keras.utils.set_random_seed(0)
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        model = distiller(network(), kind=kind, loss=loss, share=0.5)
-        targets = {"labels": np.eye(3)[y], "teacher": np.eye(3)[y]}
-        found.append(fit(model, x, targets, **options)["loss"])
-    np.testing.assert_allclose(*found, rtol=1e-5)
-
-
-def test_class_weights_end_with_their_training():
-    x, y, _ = data()
-    keras.utils.set_random_seed(0)
-    model = distiller(network(), kind=distillation.RecordedDistiller)
-    targets = {"labels": y, "teacher": np.zeros((len(x), 3), "float32")}
-    options = {"batch_size": 32, "verbose": 0}
-    model.optimizer.learning_rate = 0.0
-    first = model.fit(x, targets, **options).history["loss"]
-    weighted = model.fit(
-        x,
-        targets,
-        class_weight={0: 5.0},
-        validation_data=(x, targets),
-        **options,
-    ).history
-    assert weighted["loss"][0] > 1.2 * first[0]
-    assert weighted["val_loss"][0] == pytest.approx(first[0], rel=1e-5)
-    again = model.fit(x, targets, **options).history["loss"]
-    assert again == pytest.approx(first, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"class_weight": {"cat": 2.0}}, "Invalid class weights.*cat"),
-        (
-            {"class_weight": {0: 1.0}, "sample_weight": np.ones(32)},
-            "Expected one of them",
-        ),
-    ],
-)
-def test_wrong_class_weights(options, message):
-    x, y, _ = data()
-    model = distiller(network(), kind=distillation.RecordedDistiller)
-    targets = {"labels": y, "teacher": np.zeros((len(x), 3), "float32")}
-    with pytest.raises(ValueError, match=message):
-        model.fit(x, targets, verbose=0, **options)
-
-
-def test_class_weights_of_several_outputs():
-    x, y, _ = data("list")
-    model = distiller(network("list"), kind=distillation.RecordedDistiller)
-    zeros = np.zeros((len(x), 3)), np.zeros((len(x), 2))
-    with pytest.raises(ValueError, match="classes of one output"):
-        model.fit(
-            x,
-            {"labels": y, "teacher": zeros},
-            class_weight=CLASS_WEIGHT,
-            verbose=0,
-        )
 
 
 def test_weights_reach_a_gated_student():

@@ -29,6 +29,16 @@ def network(width=WIDTH, size=6, **convolution):
     return keras.Model(inputs, outputs)
 
 
+def chain(*widths):
+    """Convolutions one after the other: each is a lifeline."""
+    x = inputs = keras.Input((6, 6, 2))
+    for i, width in enumerate(widths):
+        x = layers.Conv2D(width, 3, padding="same", name=f"conv{i}")(x)
+        x = layers.ReLU()(x)
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, x)
+
+
 def data(samples=8 * BATCHES):
     """Images, and the quadrant of them that is brightest."""
     rng = np.random.default_rng(0)
