@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import os
-import pathlib
-import subprocess
 import sys
 
 import keras
@@ -165,30 +162,3 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(
     with pytest.raises(SystemExit):
         run("compact", folder / "gated.keras", "-o", "/proc/x.keras")
     assert "/proc/x.keras" in capsys.readouterr().err
-
-
-# `python -m keras_bar`, in a process that has imported the reports as if
-# matplotlib were not installed.
-PROGRAM = """
-import runpy
-import sys
-sys.modules["matplotlib"] = None
-import keras_bar.reports
-runpy.run_module("keras_bar", run_name="__main__", alter_sys=True)
-"""
-
-
-def test_as_a_program_without_matplotlib(folder):
-    """Nothing but the JSON on the standard output."""
-    process = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "cost", "full.keras", "--json"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(process.stdout)["volume"] == tiny.VOLUME

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import sys
 import tempfile
 
 import pytest
@@ -31,25 +32,36 @@ if os.environ.get("KERAS_BACKEND") == "jax":
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# The files that take longest. Begun last, one would keep a single process busy
-# when all others are done.
-LONG = {
-    "compacting_test.py",
+# The files that take longest, the longest first. Begun last, one would keep a
+# single process busy when all others are done.
+LONG = (
     "compare_test.py",
-    "digits_test.py",
-    "distribute_test.py",
-    "documentation_test.py",
-    "fashion_mnist_test.py",
     "paper_recipes_test.py",
+    "documentation_test.py",
     "sensitivity_test.py",
+    "compacting_test.py",
+    "distribute_test.py",
+    "digits_test.py",
+    "public_names_test.py",
+    "barrier_on_digits_test.py",
+    "fashion_mnist_test.py",
     "tuning_test.py",
-}
+    "synthetic_test.py",
+    "wheel_test.py",
+)
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in LONG)
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONG)))
     # What has been imported by now stays: no collection needs to look at it.
+    # Layers are many small objects, which the default looks at all the time.
     gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+    if "tensorflow" in sys.modules:
+        from tests.helpers import unoptimized
+
+        unoptimized.install()
 
 
 @pytest.fixture

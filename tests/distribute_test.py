@@ -133,6 +133,9 @@ def replicas(strategy, model):
 def main():
     import tensorflow as tf
 
+    from tests.helpers import unoptimized
+
+    unoptimized.install()
     cpu = tf.config.list_physical_devices("CPU")[0]
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)

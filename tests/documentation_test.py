@@ -21,9 +21,11 @@ SHORTER = {"epochs=6)": "epochs=1)", "=14,": "=4,", "epochs=4)": "epochs=1)"}
 # Bytes of a notebook with its outputs, of which the repository keeps each
 # version.
 LARGEST = 250_000
-# As the fixture `without_xla`, in the process of a notebook.
-WITHOUT_XLA = """
+# As in this process, in the process of a notebook.
+QUICK = """
+from tests.helpers import unoptimized
 from tests.helpers import without_xla
+unoptimized.install()
 without_xla.install()
 """
 
@@ -53,7 +55,7 @@ def test_the_shortest_notebook_runs():
     for long, short in SHORTER.items():
         (cell,) = (x for x in code if long in x.source)
         cell.source = cell.source.replace(long, short)
-    code[0].source += WITHOUT_XLA
+    code[0].source += QUICK
     run(notebook)
 
 

@@ -1,5 +1,6 @@
 """The wheel, built and installed in a new environment outside the checkout."""
 
+import json
 import os
 import pathlib
 import re
@@ -9,13 +10,17 @@ import sysconfig
 import venv
 import zipfile
 
+import numpy as np
 import pytest
 
 import keras_bar
+from tests.helpers import block_networks
+from tests.helpers import pruning
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Runs with `-I`: neither the current folder nor PYTHONPATH is searched.
+# Runs with `-I`: neither the current folder nor PYTHONPATH is searched. One
+# process does it all, because importing Keras takes seconds.
 SMOKE = """
 import importlib.metadata
 import pathlib
@@ -25,6 +30,14 @@ import sys
 import keras
 import numpy as np
 
+# What was compacted needs Keras alone.
+model = keras.models.load_model("plain.keras")
+x, y = np.load("x.npy"), np.load("y.npy")
+found = keras.ops.convert_to_numpy(model(x, training=False))
+np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
+assert "keras_bar" not in sys.modules
+
+sys.modules["matplotlib"] = None  # As if it were not installed.
 import keras_bar
 from keras_bar import reports
 
@@ -41,7 +54,9 @@ x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
 budget = keras_bar.callbacks.BudgetRegularizer(0.5)
 student.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[budget])
 keras_bar.compact(student).save("small.keras")
-# The command, in the process that has imported Keras.
+# `python -m keras_bar`, and the command.
+sys.argv = ["keras_bar", "cost", "small.keras", "--json"]
+runpy.run_module("keras_bar", run_name="__main__", alter_sys=True)
 sys.argv = [str(pathlib.Path(sys.prefix, "bin", "keras-bar"))]
 sys.argv += ["cost", "small.keras"]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -111,9 +126,29 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert required == ["keras", "numpy"]
 
 
-def test_the_wheel_works_outside_the_checkout(environment, tmp_path):
+@pytest.fixture
+def compacted(tmp_path):
+    """A folder with a compact model, an input and its output: runs of its
+    channels are padded, and scattered ones are moved."""
+    gated = keras_bar.gate(pruning.randomize(block_networks.long_stream(True)))
+    small = keras_bar.compact(pruning.close_gates(gated, share=0.6))
+    kinds = {type(x).__name__ for x in small.operations}
+    assert {"Pad", "GetItem", "Take", "Transpose"} <= kinds
+    x = pruning.inputs_for(small)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", pruning.outputs_of(small, x)[0])
+    small.save(tmp_path / "plain.keras")
+    return tmp_path
+
+
+def test_the_wheel_works_outside_the_checkout(environment, compacted):
+    """And plain Keras runs a compact model; no command needs matplotlib."""
     variables = {x: y for x, y in os.environ.items() if x != "PYTHONPATH"}
     python = environment / "bin" / "python"
     assert os.access(environment / "bin" / "keras-bar", os.X_OK)
-    shown = run([python, "-I", "-c", SMOKE], cwd=tmp_path, env=variables)
-    assert shown.splitlines()[-1].startswith("total")
+    shown = run([python, "-I", "-c", SMOKE], cwd=compacted, env=variables)
+    # Nothing but the JSON, and the table.
+    found, end = json.JSONDecoder().raw_decode(shown)
+    first, *_, last = shown[end:].strip().splitlines()
+    assert first.split()[0] == "layer" and last.split()[0] == "total"
+    assert f"{found['volume']:,}" in last.split()

@@ -51,9 +51,15 @@ def examples():
     return {x: space[x] for x in ("largest_weight", "strongest_activity")}
 
 
-@pytest.mark.parametrize("connectivity", ["regular", "mixed"])
-@pytest.mark.parametrize("make", [residual, joined])
-@pytest.mark.parametrize("name", ["largest_weight", "strongest_activity"])
+@pytest.mark.parametrize(
+    ("name", "make", "connectivity"),
+    [
+        ("largest_weight", residual, "regular"),
+        ("strongest_activity", residual, "mixed"),
+        ("strongest_activity", joined, "regular"),
+        ("largest_weight", joined, "mixed"),
+    ],
+)
 def test_examples_of_the_text(name, make, connectivity):
     criterion = examples()[name]
     model = make()

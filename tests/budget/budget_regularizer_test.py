@@ -27,9 +27,9 @@ from tests.helpers.budgets import values
 # --- The guarantees -------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["volume", "flops", "params"])
+@pytest.mark.parametrize("metric", ["flops", "params"])
 def test_reaches_the_budget_and_uses_it(metric):
-    """Also one in units of the metric."""
+    """Also one in units of the metric; the volume's is below."""
     width = 32  # No channel is a large part of it.
     model = tiny.student(width)
     budget = 0.375
@@ -51,6 +51,9 @@ def test_tracking_follows_the_budget_and_learns():
         logs = tiny.fit(model, BudgetRegularizer(0.5), epochs=EPOCHS)
     assert_finished(model, 0.5)
     assert used(model) >= 0.95 * 0.5
+    assert logs["budget"][-1] == pytest.approx(0.5)
+    assert logs["expected"][-1] == pytest.approx(0.5, abs=0.05)
+    assert np.all(np.isfinite([logs[name] for name in LOGS]))
     gap = np.subtract(logs["expected"], logs["budget"])
     assert np.abs(gap[EPOCHS // 3 :]).max() < 0.12
     assert logs["loss"][-1] < logs["loss"][0]

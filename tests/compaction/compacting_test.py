@@ -1,9 +1,6 @@
 """Gate, hard-prune, compact: the invariants on whole networks."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -23,21 +20,17 @@ from tests.helpers.pruning import conv_norm_relu
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_invariants(network, tmp_path):
-    gated = keras_bar.gate(pruning.randomize(network()))
+    model = pruning.randomize(network())
+    gated = keras_bar.gate(model)
+    assert_every_convolution_is_gated_or_explained(model, gated)
+    assert_open_gates_change_nothing(model, gated)
     pruning.close_gates(gated, share=0.5)
     path = tmp_path / "small.keras"
     pruning.assert_invariants(gated, pruning.BOTH, path=path)
     pruning.assert_invariants(pruning.close_gates(gated, seed=1, share=0.8))
 
 
-@pytest.mark.parametrize(
-    ("network", "connectivity"),
-    [(network, "mixed") for network in NETWORKS if network is not wide_resnet]
-    + [(wide_resnet, "regular")],
-)
-def test_open_gates_change_nothing(network, connectivity):
-    model = pruning.randomize(network())
-    gated = keras_bar.gate(model, connectivity=connectivity)
+def assert_open_gates_change_nothing(model, gated):
     pruning.open_gates(gated)
     x = pruning.inputs_for(model)
     assert pruning.difference(gated, model, x) < 1e-5
@@ -51,15 +44,15 @@ def test_open_gates_change_nothing(network, connectivity):
 def test_regular_gates_leave_no_mixed_addition(network):
     model = pruning.randomize(network())
     gated = keras_bar.gate(model, connectivity="regular")
+    if network is wide_resnet:
+        assert_open_gates_change_nothing(model, gated)
     pruning.close_gates(gated)
     _, small = pruning.assert_invariants(gated, pruning.BOTH)
     assert not keras_bar.explain(small).mixed
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_convolution_is_gated_or_explained(network):
-    model = network()
-    told = keras_bar.explain(keras_bar.gate(model))
+def assert_every_convolution_is_gated_or_explained(model, gated):
+    told = keras_bar.explain(gated)
     names = {*told.gated, *told.ungated}
     found = [x for x in model._flatten_layers() if "Conv" in type(x).__name__]
     assert all(any(n.endswith(x.name) for n in names) for x in found)
@@ -148,37 +141,6 @@ def kinds_of(model):
     return {type(x).__name__ for x in model.operations}
 
 
-LOAD = """
-import sys
-import keras
-import numpy as np
-model = keras.models.load_model(sys.argv[1])
-x, y = np.load(sys.argv[2]), np.load(sys.argv[3])
-found = keras.ops.convert_to_numpy(model(x, training=False))
-np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
-assert "keras_bar" not in sys.modules
-"""
-
-
-def test_plain_keras_loads_and_runs_a_compact_model(tmp_path):
-    """With runs that are padded, and scattered channels that are moved."""
-    *_, small = pruned_stream(post=True)
-    assert {"Pad", "GetItem", "Take", "Transpose"} <= kinds_of(small)
-    (x,) = [pruning.inputs_for(small)]
-    np.save(tmp_path / "x.npy", x)
-    np.save(tmp_path / "y.npy", pruning.outputs_of(small, x)[0])
-    small.save(tmp_path / "small.keras")
-    # From a folder in which the package cannot be imported by accident.
-    names = ("small.keras", "x.npy", "y.npy")
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-c", LOAD, *names],
-        check=True,
-        cwd=tmp_path,
-        env=environment,
-    )
-
-
 @pytest.mark.parametrize("post", [True, False], ids=["post", "pre"])
 def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     """The invariants hold for what was compacted, saved, loaded and gated."""
@@ -190,7 +152,7 @@ def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     told = keras_bar.explain(again)
     assert not told.ungated and not told.boundaries
     pruning.close_gates(again, share=0.3)
-    pruning.assert_invariants(again, pruning.BOTH, path=path)
+    pruning.assert_invariants(again, [pruning.BOTH[not post]], path=path)
 
 
 def test_writers_that_are_padded_hinder_no_shared_gate():

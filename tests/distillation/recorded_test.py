@@ -10,6 +10,7 @@ import keras_bar
 from keras_bar import distillation
 from keras_bar.in_memory import InMemoryData
 from tests.helpers import tiny
+from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
@@ -153,7 +154,7 @@ def test_several_outputs(named):
     ):
         student.set_weights([x + 0.1 for x in teacher.get_weights()])
         model = kind(teacher, student, distillation.LogitsDistillation())
-        tiny.prepare(model, loss=losses)
+        tiny.prepare(model, loss=losses, **QUICK)
         options = {"batch_size": 16, "verbose": 0, "shuffle": False}
         model.fit(images, targets, epochs=2, **options)
         found.append(student.get_weights())

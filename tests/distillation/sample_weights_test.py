@@ -20,8 +20,10 @@ from tests.helpers.weighting import recorded
 pytestmark = pytest.mark.core
 
 
-@pytest.mark.parametrize("kind", ["Distiller", "RecordedDistiller"])
-@pytest.mark.parametrize("weighted", ["class_weight", "sample_weight"])
+@pytest.mark.parametrize(
+    "kind, weighted",
+    [("Distiller", "class_weight"), ("RecordedDistiller", "sample_weight")],
+)
 def test_the_supervised_loss_is_weighted_as_in_keras(kind, weighted):
     """With this loss alone the training is the very same one."""
     keras.utils.set_random_seed(0)

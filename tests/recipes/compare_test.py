@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import functools
 import json
 import shutil
@@ -31,6 +32,11 @@ from tests.recipes.fashion import squeezed
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
+# Trainings of pruned networks that are, line by line, those of WM and of BAR.
+ALIKE = {
+    **dict.fromkeys(("random", "vq", "id"), "round1"),
+    **dict.fromkeys(("ib", "bar-flops"), "finetune"),
+}
 
 
 ROW = {
@@ -66,11 +72,24 @@ def run(*arguments):
     fashion.run(compare.main, *arguments, "--network", "vgg", "--factors", "2")
 
 
+def leave_out_what_is_alike(patch):
+    """Networks of the methods in `ALIKE` stay as they were pruned."""
+    train = Experiment.distill
+
+    def distill(experiment, part, teacher, student, *args, **options):
+        if ALIKE.get(experiment.key.method) == part:
+            return student
+        return train(experiment, part, teacher, student, *args, **options)
+
+    patch.setattr(Experiment, "distill", distill)
+
+
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
     """All methods of the paper."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
+        leave_out_what_is_alike(patch)
         once = functools.partial(baselines.find_strength, trials=1)
         patch.setattr(baselines, "find_strength", once)
         arguments = ("--network", "vgg", "--factors", "2")
@@ -103,6 +122,7 @@ def test_pictures_and_tables_of_the_supplement(finished):
         assert (finished / name).stat().st_size > 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_strength_is_searched_for_with_one_seed(
     finished, pictures, tmp_path, monkeypatch
 ):
@@ -112,6 +132,9 @@ def test_a_strength_is_searched_for_with_one_seed(
     folder = tmp_path / "again"
     shutil.copytree(finished, folder)
     monkeypatch.setattr(baselines, "find_strength", refuse)
+    monkeypatch.setattr(
+        Experiment, "finetune", lambda self, _, small, *more: small
+    )
     run(pictures, folder, "--methods", "lzr", "--seeds", "1")
     with open(folder / "results.csv", newline="") as file:
         rows = [x for x in csv.DictReader(file) if x["method"] == "lzr"]
@@ -172,6 +195,7 @@ def test_a_network_that_has_taught_can_be_pruned(tmp_path):
     assert len(student.trainable_variables) == expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rounds_of_the_supplement_serve_all_factors(
     pictures, tmp_path, monkeypatch
 ):
@@ -242,7 +266,11 @@ def test_a_missing_package_is_told_of_at_once(monkeypatch, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_digits_need_no_file(tmp_path, capsys):
+def test_digits_need_no_file(tmp_path, capsys, monkeypatch):
+    known = registry.DATASETS["digits"]
+    network = functools.partial(fashion.residual, (8, 8, 1), 10)
+    small = dataclasses.replace(known, networks={"wide_resnet": network})
+    monkeypatch.setitem(registry.DATASETS, "digits", small)
     arguments = ["--dataset", "digits", "--output", str(tmp_path)]
     with pytest.raises(SystemExit):
         compare.main([*arguments, "--data", "digits.npz"])

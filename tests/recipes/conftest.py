@@ -2,6 +2,7 @@
 
 import pytest
 
+from recipes.results import figures
 from tests.recipes import fashion
 
 
@@ -12,3 +13,10 @@ def pictures(tmp_path_factory):
     fashion.write_pictures(path)
     with fashion.narrow():
         yield path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Recipes that draw no figures, which others look at."""
+    for name in ("draw", "draw_networks", "draw_prunings"):
+        monkeypatch.setattr(figures, name, lambda _: None)

@@ -167,7 +167,8 @@ def resumed(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "draw", lambda settings: None)
+        for name in ("draw", "draw_networks"):
+            patch.setattr(figures, name, lambda settings: None)
         for name, epoch in (("prune", 2), ("finetune", 1)):
             interrupt_once(patch, name, epoch)
             with pytest.raises(KeyboardInterrupt):

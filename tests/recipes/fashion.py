@@ -74,7 +74,8 @@ def run(main, pictures, folder, *arguments):
 def finish(*arguments):
     """Runs a recipe as `run` does, and draws once, at the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "draw", lambda settings: None)
+        for name in ("draw", "draw_networks"):
+            patch.setattr(figures, name, lambda settings: None)
         run(*arguments)
     run(*arguments)
 

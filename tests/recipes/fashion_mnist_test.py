@@ -87,6 +87,7 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     assert (finished / "results.csv").read_text() == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_cell_does_not_depend_on_who_trained_the_teacher(
     finished, pictures, tmp_path
 ):

@@ -22,6 +22,7 @@ from tests.recipes import loopback  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
+FACTORS = ("--factors", "2", "4")
 
 
 class Clock:
@@ -124,7 +125,7 @@ def is_pruning(folder, worker):
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    sweeps.run(pictures, folder)
+    sweeps.run(pictures, folder, *FACTORS)
     return folder
 
 
@@ -157,7 +158,7 @@ def main():
     pictures, folder = sys.argv[1:]
     heartbeats.BEAT, heartbeats.PATIENCE = 1.0, 30.0
     with fashion.narrow():
-        command.run(lambda: sweeps.run(pictures, folder))
+        command.run(lambda: sweeps.run(pictures, folder, *FACTORS))
 
 
 if __name__ == "__main__":
