@@ -17,7 +17,10 @@ core = pytest.mark.core
 
 
 def test_wide_resnet_costs_what_the_supplement_says():
-    cost = keras_bar.measure_cost(models.WideResNet())
+    model = models.WideResNet()
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.output_shape == (None, 10)
+    cost = keras_bar.measure_cost(model)
     convolutions = [x for x in cost.layers if x.kind == "Conv2D"]
     assert cost.volume == 3_112_960
     assert sum(x.flops for x in convolutions) == 15_087_796_224
@@ -26,7 +29,9 @@ def test_wide_resnet_costs_what_the_supplement_says():
     assert cost.volume / 3.93e5 == pytest.approx(7.9, abs=0.05)
 
 
-@pytest.mark.parametrize(("narrow", "factor"), [(8, 63.974), (16, 255.775)])
+@pytest.mark.parametrize(
+    ("narrow", "factor"), [(4, 15.997), (8, 63.974), (16, 255.775)]
+)
 def test_wide_resnet_narrowed_uniformly(narrow, factor):
     cost = keras_bar.measure_cost(models.WideResNet(narrow=narrow))
     flops = sum(x.flops for x in cost.layers if x.kind == "Conv2D")
@@ -35,8 +40,14 @@ def test_wide_resnet_narrowed_uniformly(narrow, factor):
 
 
 def test_resnet50_costs_what_the_supplement_says():
-    cost = keras_bar.measure_cost(models.ResNet50())
+    model = models.ResNet50()
+    assert model.input_shape == (None, 128, 128, 3)
+    assert model.output_shape == (None, 11)
+    cost = keras_bar.measure_cost(model)
     assert cost.volume == 3_629_056 == 2 * 1_814_528
+    narrow = models.ResNet50(narrow=16)
+    assert keras_bar.measure_cost(narrow).volume * 16 == cost.volume
+    assert narrow.get_layer("stem_conv").filters == 4
     assert "stem_conv" in {x.name for x in cost.layers if x.flops}
 
 

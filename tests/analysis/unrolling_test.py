@@ -78,7 +78,7 @@ def test_a_subclassed_model_is_pruned_to_a_plain_one(tmp_path):
     student.fit(
         x,
         y,
-        epochs=6,
+        epochs=2,
         batch_size=8,
         verbose=0,
         callbacks=[BudgetRegularizer(0.5, "flops")],
@@ -89,7 +89,7 @@ def test_a_subclassed_model_is_pruned_to_a_plain_one(tmp_path):
     small.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras", compile=False)
     np.testing.assert_array_equal(
-        loaded.predict(x, verbose=0), small.predict(x, verbose=0)
+        *(ops.convert_to_numpy(m(x, training=False)) for m in (loaded, small))
     )
     assert type(loaded) is not Network
 
