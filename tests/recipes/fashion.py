@@ -94,3 +94,9 @@ def lend_teacher(source, folder):
 def squeezed(text):
     """A table in Markdown without what aligns its columns."""
     return re.sub(" +", " ", text)
+
+
+def lines_of(text, title):
+    """The lines of a method in tables, without what aligns their columns."""
+    lines = squeezed(text).splitlines()
+    return [x for x in lines if x.startswith(f"| {title} |")]
