@@ -28,10 +28,12 @@ from tests.recipes.fashion import squeezed
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
-# Trainings of pruned networks that are, line by line, those of WM and of BAR.
+# Trainings of pruned networks that are, line by line, those of WM and MorphNet
+# here, or those of the recipe for Fashion-MNIST.
 ALIKE = {
     **dict.fromkeys(("random", "vq", "id"), "round1"),
-    **dict.fromkeys(("ib", "bar-flops"), "finetune"),
+    **dict.fromkeys(("bar", "bar-flops", "lzr", "ib"), "finetune"),
+    "narrow": "train",
 }
 
 
