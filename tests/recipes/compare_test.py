@@ -32,8 +32,8 @@ CELL = "vgg-teacher-{}-volume-2-seed{}"
 # here, or those of the recipe for Fashion-MNIST.
 ALIKE = {
     **dict.fromkeys(("random", "vq", "id"), "round1"),
-    **dict.fromkeys(("bar", "bar-flops", "lzr", "ib"), "finetune"),
-    "narrow": "train",
+    **dict.fromkeys(("bar", "bar-flops", "paper", "lzr", "ib"), "finetune"),
+    **dict.fromkeys(("one-shot", "narrow"), "train"),
 }
 
 
