@@ -260,6 +260,16 @@ def agree(channels, axis):
     return channels.axis is None or channels.axis == axis
 
 
+def disagreement(node, analysis):
+    """Why inputs of equal rank do not share one channel axis, or None."""
+    axes = {c.axis for c in analysis.inputs(node) if c.axis is not None}
+    if len(axes) > 1:
+        return "its inputs carry their channels along different axes"
+    if any(x.shape[axis] is None for x in node.inputs for axis in axes):
+        return "it does not know its number of channels"
+    return None
+
+
 def along(vector, axis, rank):
     """A channel vector shaped to broadcast against a tensor."""
     shape = [1] * rank

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import disagreement
 
 
 class Concatenate(Rule):
@@ -101,13 +102,7 @@ class Joined(Rule):
         return axis
 
     def refuse(self, node, analysis):
-        known = {c.axis for c in analysis.inputs(node) if c.axis is not None}
-        if len(known) > 1:
-            return "its inputs carry their channels along different axes"
-        for axis in known:
-            if None in {x.shape[axis] for x in node.inputs}:
-                return "it does not know its number of channels"
-        return None
+        return disagreement(node, analysis)
 
     def propagate_alive(self, node, analysis):
         inputs = analysis.inputs(node)

@@ -6,6 +6,7 @@ import numpy as np
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import disagreement
 from keras_bar.analysis.rules.base import has_full_shape as has_full_shape
 from keras_bar.analysis.rules.channelwise import Elementwise
 
@@ -28,11 +29,7 @@ class Merge(Rule):
         ranks = {len(x.shape) for x in node.inputs}
         if known and len(ranks) > 1:
             return "its inputs have different ranks"
-        if len({c.axis for c in known}) > 1:
-            return "its inputs carry their channels along different axes"
-        if known and None in {x.shape[known[0].axis] for x in node.inputs}:
-            return "it does not know its number of channels"
-        return None
+        return disagreement(node, analysis)
 
     def propagate_alive(self, node, analysis):
         inputs = analysis.inputs(node)
