@@ -66,7 +66,9 @@ def finished(pictures, tmp_path_factory):
         once = functools.partial(baselines.find_strength, trials=1)
         patch.setattr(baselines, "find_strength", once)
         arguments = ("--network", "vgg", "--factors", "2")
-        fashion.finish(compare.main, pictures, folder, *arguments)
+        fashion.finish(
+            compare.main, pictures, folder, *arguments, networks=False
+        )
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from recipes.results import figures
 from tests.recipes import fashion
 
 
@@ -18,5 +17,4 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Recipes that draw no figures, which others look at."""
-    for name in ("draw", "draw_networks", "draw_prunings"):
-        monkeypatch.setattr(figures, name, lambda _: None)
+    fashion.undraw(monkeypatch, "draw", "draw_networks", "draw_prunings")

@@ -19,7 +19,6 @@ from recipes import digits
 from recipes.data import in_memory_data
 from recipes.data import registry
 from recipes.experiment import options
-from recipes.results import figures
 from tests.recipes import fashion
 
 EPOCHS = 8  # 2 for the teacher, 4 of pruning, 2 of fine-tuning.
@@ -167,8 +166,7 @@ def resumed(finished, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw", "draw_networks"):
-            patch.setattr(figures, name, lambda settings: None)
+        fashion.undraw(patch, "draw", "draw_networks")
         for name, epoch in (("prune", 2), ("finetune", 1)):
             interrupt_once(patch, name, epoch)
             with pytest.raises(KeyboardInterrupt):

@@ -71,13 +71,21 @@ def run(main, pictures, folder, *arguments):
     )
 
 
-def finish(*arguments):
-    """Runs a recipe as `run` does, and draws once, at the end."""
+def finish(*arguments, networks=True):
+    """Runs a recipe as `run` does, and draws once, at the end: no prunings,
+    which `digits_test` looks at, and channels only if `networks` is True."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("draw", "draw_networks"):
-            patch.setattr(figures, name, lambda settings: None)
+        undraw(patch, "draw_prunings", *["draw_networks"] * (not networks))
+        with pytest.MonkeyPatch.context() as until_then:
+            undraw(until_then, "draw", "draw_networks")
+            run(*arguments)
         run(*arguments)
-    run(*arguments)
+
+
+def undraw(patch, *names):
+    """Makes functions of `figures` draw nothing."""
+    for name in names:
+        patch.setattr(figures, name, lambda settings_or_rows: None)
 
 
 def rows_of(folder):

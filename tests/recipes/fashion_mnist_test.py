@@ -77,6 +77,7 @@ def test_wm_halves_the_volume_in_each_round(finished):
     assert volumes[0] * 2 == volumes[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trains again")
