@@ -171,8 +171,11 @@ class _Gates:
         return output
 
     def _key(self, value):
-        """The key under which tensors share a gate."""
-        return self._groups.of(value) if self._groups else value
+        """The key under which tensors share a gate, whose factors must fit."""
+        if not self._groups:
+            return value
+        axis = self._analysis.channels[value].axis
+        return self._groups.of(value), len(value.shape), axis
 
     def _next_seed(self):
         self._count += 1

@@ -37,8 +37,10 @@ def prune(
     the inputs to the outputs, each kernel is solved by least squares for the
     response that the full model has to the same samples, and the statistics of
     each batch normalization change with those of what it reads. That needs no
-    labels, and takes seconds. Then train the result with a plain `fit`, or a
-    `keras_bar.distillation.Distiller` with `model` as its teacher.
+    labels. It takes as long as some inferences of the full model on these
+    samples, whose activations are held in memory. Then train the result with a
+    plain `fit`, or a `keras_bar.distillation.Distiller` whose teacher is
+    `model`.
 
     `keras_bar.callbacks.BudgetRegularizer` prunes while it trains, and also
     chooses between the layers.
@@ -49,8 +51,9 @@ def prune(
             remain; or a number above 1, in units of the metric.
         metric: `"volume"`, `"flops"` or `"params"`.
         data: Some hundred inputs like those of training: an array or a
-            structure of arrays, or batches as `fit` takes them. Targets are
-            ignored. At most 512 samples are used. None leaves the weights of
+            structure of arrays, `(x, y)`, or batches as `fit` takes them.
+            Targets are ignored. At most 512 samples are used; a warning tells
+            if they are too few for a layer. None leaves the weights of
             the kept channels as they are.
         inputs: Structure of `keras.Input` for a subclassed model, as in
             `keras_bar.gate`.
@@ -86,7 +89,7 @@ def prune(
     selection.check_budget_argument(budget, metric)
     graph = trace(model, inputs)
     one_shot.check_ungated(graph)
-    taken = None if data is None else samples.take(data, graph.inputs)
+    taken = None if data is None else samples.take(data, graph)
     student = gate(
         model,
         inputs=inputs,

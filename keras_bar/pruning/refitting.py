@@ -9,6 +9,7 @@ reads.
 """
 
 import math
+import warnings
 
 import numpy as np
 from keras import ops
@@ -22,10 +23,11 @@ BATCH = 64
 # Output positions in the least-squares problem of a layer.
 ROWS = 20_000
 # Pull towards the present kernel, in units of the mean square of what the layer
-# reads: it decides where the samples do not.
+# reads. It determines directions that the samples leave open.
 RIDGE = 1e-3
-# Smallest variance that a ratio is taken of.
-TINY = 1e-12
+# Bounds of the ratio by which a stored variance changes: a channel may be
+# silent on these samples, and not on others.
+RATIOS = 1e-2, 1e2
 
 
 def refit(analysis, masks, samples):
@@ -64,60 +66,82 @@ def _recalibrate(node, analysis, full, small):
     """Moves the statistics of a batch normalization by as much as those of its
     input changed: the stored ones come from more samples than there are here.
     """
-    axis = analysis.channels[node.output].axis
-    mean, variance = _moments(full.inputs(node), axis)
-    new_mean, new_variance = _moments(small.inputs(node), axis)
-    layer = node.op
-    layer.moving_mean.assign(to_numpy(layer.moving_mean) + new_mean - mean)
-    ratio = np.where(variance > 0, new_variance / np.maximum(variance, TINY), 1)
+    layer, axis = node.op, analysis.channels[node.output].axis
+    center = to_numpy(layer.moving_mean)
+    mean, variance = _moments(full.inputs(node), axis, center)
+    new_mean, new_variance = _moments(small.inputs(node), axis, center)
+    layer.moving_mean.assign(center + new_mean - mean)
+    positive = np.where(variance > 0, variance, 1.0)
+    ratio = np.where(variance > 0, new_variance / positive, 1.0)
+    ratio = np.clip(ratio, *RATIOS)
     layer.moving_variance.assign(to_numpy(layer.moving_variance) * ratio)
 
 
-def _moments(arrays, axis):
-    """Mean and variance per channel of the batches of a tensor."""
-    rows = [np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]) for x in arrays]
-    count = sum(map(len, rows))
-    mean = sum(x.sum(0) for x in rows) / count
-    return mean, sum(np.square(x - mean).sum(0) for x in rows) / count
+def _moments(batches, axis, center):
+    """Mean and variance per channel of a tensor, from batches of it.
+
+    Args:
+        batches: Iterable of arrays.
+        axis: Integer, the channel axis.
+        center: Array `(channels,)` near the mean.
+    """
+    count, first, second = 0, 0.0, 0.0
+    for array in batches:
+        rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+        rows = rows - center
+        count += len(rows)
+        first = first + rows.sum(0)
+        second = second + np.square(rows).sum(0)
+    mean = first / count
+    return center + mean, np.maximum(second / count - np.square(mean), 0.0)
 
 
 def _solve(node, rule, analysis, full, small, rng):
     """Refits a kernel, and its bias, to the response of the full network."""
-    before, after = full.inputs(node), small.inputs(node)
-    if all(map(np.array_equal, before, after)):
-        return  # Nothing in front of it changed.
     layer = node.op
     kernel = to_numpy(layer.kernel)
     weights = kernel.reshape(-1, kernel.shape[-1])
     bias = to_numpy(layer.bias) if rule.has_bias(layer) else 0.0
-    pairs = []
-    for x, y in zip(before, after, strict=True):
+    pairs, changed = [], False
+    count = ROWS // full.batch_count + 1
+    for x, y in zip(full.inputs(node), small.inputs(node), strict=True):
+        changed |= not np.array_equal(x, y)
         shape = (len(x), *rule.output_sizes(node, x))
-        places = patches.sample_positions(shape, ROWS // len(before) + 1, rng)
+        places = patches.sample_positions(shape, count, rng)
         response = rule.patches(node, x, places) @ weights + bias
         pairs.append((rule.patches(node, y, places), response))
+    if not changed:
+        return  # Nothing in front of it was removed.
     reads, wanted = map(np.concatenate, zip(*pairs, strict=True))
     shifts = rule.takes_shift(node, analysis)
     center = reads.mean(0) if shifts else np.zeros(reads.shape[1])
     shift = wanted.mean(0) if shifts else np.zeros(wanted.shape[1])
-    solved = _least_squares(reads - center, wanted - shift, weights)
+    solved = _least_squares(reads - center, wanted - shift, weights, node.name)
     layer.kernel.assign(solved.reshape(kernel.shape))
     if rule.has_bias(layer):
         layer.bias.assign(shift - center @ solved)
 
 
-def _least_squares(reads, wanted, prior):
+def _least_squares(reads, wanted, prior, name):
     """The matrix `w` with the least `|reads w - wanted|^2`, near `prior`.
 
     Args:
         reads: Array `(rows, in)`.
         wanted: Array `(rows, out)`.
         prior: Array `(in, out)`; rows of inputs that are always 0 stay.
+        name: String, what to call the layer in a warning.
     """
     live = np.any(reads, axis=0)
-    x = reads[:, live]
+    x = reads[:, live].astype("float64")
     if not x.size:
         return prior
+    if len(x) < x.shape[1]:
+        warnings.warn(
+            f"There are few samples to refit {name!r} to. Expected at least "
+            f"as many positions as it has inputs, {x.shape[1]}. Received: "
+            f"{len(x)} positions",
+            stacklevel=5,
+        )
     gram = x.T @ x
     gram[np.diag_indices_from(gram)] += RIDGE * np.trace(gram) / len(gram)
     missing = x.T @ (wanted - x @ prior[live])
@@ -132,10 +156,13 @@ class _Activations:
     Args:
         graph: `Graph`.
         samples: List of arrays, one per input of the graph.
+
+    Attributes:
+        batch_count: Integer, the number of batches.
     """
 
     def __init__(self, graph, samples):
-        count = math.ceil(len(samples[0]) / BATCH)
+        self.batch_count = math.ceil(len(samples[0]) / BATCH)
         self._batches = [
             {
                 value: ops.convert_to_tensor(
@@ -143,14 +170,15 @@ class _Activations:
                 )
                 for value, x in zip(graph.inputs, samples, strict=True)
             }
-            for i in range(count)
+            for i in range(self.batch_count)
         ]
         self._unread = {x: len(x.consumers) for x in graph.values}
 
     def inputs(self, node):
-        """List of arrays, what a layer of one input reads; one per batch."""
-        value = node.inputs[0]
-        return [to_numpy(tensors[value]) for tensors in self._batches]
+        """Yields what a layer of one input reads, one array per batch."""
+        for tensors in self._batches:
+            array = ops.convert_to_numpy(tensors[node.inputs[0]])
+            yield array.astype("float32", copy=False)
 
     def run(self, node):
         """Runs a node."""

@@ -46,10 +46,7 @@ def outputs_of(model, images=IMAGES):
 
 
 def error(model, small, images=IMAGES):
-    """Root mean square difference of the outputs, relative to their own."""
-    wanted = outputs_of(model, images)
-    difference = outputs_of(small, images) - wanted
-    return np.sqrt(np.mean(difference**2) / np.mean(wanted**2))
+    return difference(model, small, [images])
 
 
 @core
@@ -125,6 +122,90 @@ def test_trains_on_with_a_plain_fit():
     small = tiny.prepare(keras_bar.prune(tiny.network(8), 1 / 2, data=x))
     history = small.fit(x, y, batch_size=8, epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
+
+
+def two_inputs():
+    """An image and a vector; two outputs."""
+    image, vector = keras.Input((6, 6, 2)), keras.Input((5,))
+    x = layers.Conv2D(8, 3, padding="same", name="conv")(image)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    y = layers.Dense(8, "relu", name="hidden")(vector)
+    x = layers.Dense(12, "relu", name="joined")(layers.Concatenate()([x, y]))
+    outputs = [layers.Dense(3)(x), layers.Dense(2)(x)]
+    return keras.Model([image, vector], outputs)
+
+
+def pooled_residual():
+    """A residual stream that has positions at first, and none later."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
+    y = layers.Dense(8)(layers.ReLU()(layers.Dense(12)(x)))
+    return keras.Model(inputs, layers.Dense(2)(layers.Add()([x, y])))
+
+
+def tokens():
+    """Patches as tokens, and a residual block of dense layers."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 2, strides=2)(inputs)
+    x = layers.Reshape((9, 8))(x)
+    y = layers.Dense(8)(layers.ReLU()(layers.Dense(16)(x)))
+    x = layers.GlobalAveragePooling1D()(layers.Add()([x, y]))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def half():
+    """Mixed precision, and a normalization without a scale."""
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 3, dtype="mixed_float16")(inputs)
+    x = layers.BatchNormalization(scale=False, dtype="mixed_float16")(x)
+    x = layers.Conv2D(8, 3, dtype="mixed_float16")(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+@core
+@pytest.mark.parametrize("connectivity", ["mixed", "regular"])
+@pytest.mark.parametrize("make", [two_inputs, pooled_residual, tokens, half])
+def test_the_refit_is_better_than_the_cut(make, connectivity):
+    model = pruning.randomize(make())
+    # With the gates open, the gated model is the model.
+    gated = keras_bar.gate(
+        model, connectivity=connectivity, layer=keras_bar.layers.MarkerGate
+    )
+    rng = np.random.default_rng(0)
+    seen, unseen = (
+        [
+            rng.normal(size=(count, *x.shape[1:])).astype("float32")
+            for x in model.inputs
+        ]
+        for count in (512, 64)
+    )
+    assert difference(model, gated, unseen) < 1e-3
+    options = {"metric": "params", "connectivity": connectivity}
+    small = keras_bar.prune(model, 1 / 2, data=seen, **options)
+    cut = keras_bar.prune(model, 1 / 2, **options)
+    assert difference(model, small, unseen) < difference(model, cut, unseen)
+
+
+def difference(model, other, inputs):
+    """Root mean square difference of all outputs, relative to their own."""
+    given = inputs if len(inputs) > 1 else inputs[0]
+    wanted, found = (
+        np.concatenate(
+            [
+                ops.convert_to_numpy(y).astype("float32")
+                for y in keras.tree.flatten(x(given, training=False))
+            ],
+            axis=-1,
+        )
+        for x in (model, other)
+    )
+    return np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
+
+
+def test_few_samples_are_told():
+    model, samples = redundant("Dense")
+    with pytest.warns(UserWarning, match="few samples to refit 'second'"):
+        keras_bar.prune(model, 1 / 2, "params", samples[:3])
 
 
 @core

@@ -20,12 +20,15 @@ class Batches(keras.utils.PyDataset):
         return X[part], Y[part]
 
 
-def inputs_of(*shapes):
-    """The traced inputs of a model."""
-    inputs = [keras.Input(x) for x in shapes]
+def graph_of(*shapes):
+    """The graph of a model whose inputs are named in reverse order."""
+    names = "zyx"[: len(shapes)]
+    inputs = [
+        keras.Input(x, name=n) for x, n in zip(shapes, names, strict=True)
+    ]
     outputs = keras.layers.Concatenate()(inputs) if len(inputs) > 1 else None
     outputs = keras.layers.Dense(1)(inputs[0] if outputs is None else outputs)
-    return trace(keras.Model(inputs, outputs)).inputs
+    return trace(keras.Model(inputs, outputs))
 
 
 def tf_data():
@@ -51,21 +54,36 @@ def torch_loader():
     ],
 )
 def test_batches_give_their_first_samples(make):
-    (found,) = samples.take(make(), inputs_of((4,)))
+    (found,) = samples.take(make(), graph_of((4,)))
     np.testing.assert_array_equal(found, X[: samples.SAMPLES])
 
 
 def test_arrays_give_a_draw_of_all():
-    (found,) = samples.take(X, inputs_of((4,)))
+    (found,) = samples.take(X, graph_of((4,)))
     rows = {tuple(x) for x in X}
     assert len(found) == samples.SAMPLES
     assert {tuple(x) for x in found} < rows
     assert not np.array_equal(found, X[: samples.SAMPLES])
 
 
-def test_several_inputs_stay_together():
-    first, second = samples.take([X, 2 * X], inputs_of((4,), (4,)))
+@pytest.mark.parametrize("data", [[X, 2 * X], {"y": 2 * X, "z": X}])
+def test_several_inputs_stay_together(data):
+    """A dict is read by the names of the inputs, not in their order."""
+    first, second = samples.take(data, graph_of((4,), (4,)))
     np.testing.assert_array_equal(2 * first, second)
+
+
+@pytest.mark.parametrize("count", [300, 700])
+def test_a_pair_is_inputs_and_targets(count):
+    (found,) = samples.take((X[:count], Y[:count]), graph_of((4,)))
+    (wanted,) = samples.take(X[:count], graph_of((4,)))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_nan_is_refused():
+    broken = np.where(np.arange(len(X))[:, None] == 5, np.nan, X)
+    with pytest.raises(ValueError, match="not finite"):
+        samples.take(broken[:100], graph_of((4,)))
 
 
 @pytest.mark.parametrize(
@@ -82,4 +100,4 @@ def test_several_inputs_stay_together():
 )
 def test_what_is_no_input_is_refused(data):
     with pytest.raises(ValueError, match="do not fit its inputs"):
-        samples.take(data, inputs_of((4,)))
+        samples.take(data, graph_of((4,)))
