@@ -205,7 +205,7 @@ def difference(model, other, inputs):
 def test_few_samples_are_told():
     model, samples = redundant("Dense")
     with pytest.warns(UserWarning, match="few samples to refit 'second'"):
-        keras_bar.prune(model, 0.9, "params", samples[:3])
+        keras_bar.prune(model, 0.9, "params", samples[:2])
 
 
 @core
