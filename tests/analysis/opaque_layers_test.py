@@ -32,7 +32,9 @@ class Sized(layers.Layer):
 
 class Scaled(layers.Layer):
     def build(self, shape):
-        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones")
+        self.gamma = self.add_weight(
+            shape=shape[-1:], initializer="ones", name="gamma"
+        )
 
     def call(self, x):
         return x * self.gamma
@@ -85,7 +87,7 @@ class Inference(layers.Layer):
     [
         (Stochastic, "something else on symbolic tensors.*in training"),
         (Sized, "does not run on symbolic tensors"),
-        (Scaled, "a variable of its own, 'variable'"),
+        (Scaled, "a variable of its own, 'gamma'"),
         (Branching, "does not run on symbolic tensors"),
         (Lying, "something else on symbolic tensors.*in inference"),
         (Losing, "does not run on symbolic tensors"),
