@@ -7,7 +7,7 @@ from keras_bar import hard_concrete
 from keras_bar import layers
 from keras_bar import models
 from keras_bar import schedules
-from keras_bar.analysis.rules.teaching import register_rule
+from keras_bar.analysis.rules.registering import register_rule
 from keras_bar.budget.budget_check import BudgetCheck
 from keras_bar.budget.selection import check_budget
 from keras_bar.compaction import compact

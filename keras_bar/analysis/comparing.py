@@ -9,7 +9,7 @@ EXAMPLES = 2
 SIZES = (16, 32, 64)
 # Largest difference, relative to the largest output.
 TOLERANCE = 1e-4
-# By what part weights are changed for the comparison.
+# Relative change of the weights.
 CHANGE = 0.1
 
 
@@ -40,7 +40,7 @@ def random(rng, shape, dtype):
 
 
 def first(error):
-    """The first sentence that says something, of an error of Keras's."""
+    """First informative line of a Keras error."""
     text = str(error).replace("\x1b[1m", "").replace("\x1b[0m", "")
     lines = [x.strip() for x in text.splitlines() if x.strip()]
     told = [x for x in lines if not x.startswith("Exception encountered")]

@@ -57,8 +57,8 @@ def place_gates(analysis, skip=()):
 
 
 def _gives_output(placement, analysis):
-    """Whether a layer without a gate is no hidden one, and need not be told of:
-    a dense layer that gives the logits."""
+    """Whether a layer without a gate gives the logits. Dense layers that give
+    the logits are not reported."""
     node = placement.node
     hidden_only = analysis.rules[node].only_hidden and not placement.gated
     return hidden_only and analysis.becomes_output(node.output)

@@ -23,7 +23,7 @@ from keras_bar.analysis import trace
 _REMEMBERED: dict = {}
 
 
-class Unlike(Exception):
+class NotChannelwise(Exception):
     """The layer does not keep channels apart; the message is the reason."""
 
 
@@ -59,14 +59,14 @@ def observe(node, axis):
         A `Behaviour`.
 
     Raises:
-        Unlike: If its channels depend on each other, or it cannot be made
-            smaller.
+        NotChannelwise: If its channels depend on each other, or it cannot be
+            made smaller.
     """
     key = _key(node, axis)
     if key not in _REMEMBERED:
         try:
             found = _observe(node, axis)
-        except Unlike as error:
+        except NotChannelwise as error:
             found = str(error)
         if key is None:
             return _checked(found)
@@ -99,7 +99,7 @@ def part(array, axis, kept):
 
 def _checked(found):
     if isinstance(found, str):
-        raise Unlike(found)
+        raise NotChannelwise(found)
     return found
 
 
@@ -138,11 +138,11 @@ def _observe(node, axis):
             )
             try:
                 return _Experiment(node, axis, dims).behaviour()
-            except Unlike:
+            except NotChannelwise:
                 raise
             except Exception as error:  # Whatever the user's code raises.
                 failure = f"on random input: {comparing.first(error)}"
-    raise Unlike(failure)
+    raise NotChannelwise(failure)
 
 
 class _Experiment:
@@ -172,13 +172,13 @@ class _Experiment:
 
     def behaviour(self):
         if self.channels < 2:
-            raise Unlike("it has a single channel")
+            raise NotChannelwise("it has a single channel")
         if self.y.ndim != self.x.ndim:
-            raise Unlike("its output has another rank")
+            raise NotChannelwise("its output has another rank")
         if self.y.shape[self.axis] != self.channels:
-            raise Unlike("its output has another number of channels")
+            raise NotChannelwise("its output has another number of channels")
         if not np.all(np.isfinite(self.y)):
-            raise Unlike("its output is not finite on random input")
+            raise NotChannelwise("its output is not finite on random input")
         order = self.rng.permutation(self.channels)
         half, single = order[: -(-self.channels // 2)], order[-1:]
         for kept in (half, single):
@@ -197,13 +197,13 @@ class _Experiment:
         )
 
     def _check_apart(self, kept):
-        """Raises `Unlike` if channels depend on others than themselves."""
+        """Raises `NotChannelwise` if channels depend on each other."""
         others = np.setdiff1d(np.arange(self.channels), kept)
         x = np.moveaxis(self.x.copy(), self.axis, -1)
         x[..., others] = np.nan
         y = self._of(np.moveaxis(x, -1, self.axis))
         if not comparing.same(self._take(y, kept), self._take(self.y, kept)):
-            raise Unlike("its channels depend on each other")
+            raise NotChannelwise("its channels depend on each other")
 
     def _smaller(self, kept):
         """Entries and axes that make a layer for some of the channels."""
@@ -211,12 +211,14 @@ class _Experiment:
         for entries in self._candidates(kept):
             try:
                 return entries, self._compare(entries, None, kept)
-            except Unlike as error:
+            except NotChannelwise as error:
                 failures.append(error)
             except Exception as error:  # Whatever the user's code raises.
                 first = comparing.first(error.__cause__ or error)
                 failures.append(
-                    Unlike(f"it cannot be made for fewer channels: {first}")
+                    NotChannelwise(
+                        f"it cannot be made for fewer channels: {first}"
+                    )
                 )
         raise failures[0]
 
@@ -255,7 +257,9 @@ class _Experiment:
         ]
         found = tuple(_axis(*pair, self.channels, len(kept)) for pair in shapes)
         if axes is not None and found != axes:
-            raise Unlike("its variables depend on the number of channels")
+            raise NotChannelwise(
+                "its variables depend on the number of channels"
+            )
         weights = [
             part(ops.convert_to_numpy(x), axis, kept)
             for x, axis in zip(self.weights, found, strict=True)
@@ -265,7 +269,7 @@ class _Experiment:
             whole = self._run(self.op, self.weights, self.x, training)
         y = self._run(small, weights, x, training)
         if not comparing.same(y, self._take(whole, kept)):
-            raise Unlike(
+            raise NotChannelwise(
                 "a layer for some of its channels computes something else"
                 + (", in training" if training else "")
             )
@@ -331,12 +335,14 @@ class _Experiment:
 def _axis(whole, small, channels, kept):
     """The axis along which a variable has an entry for every channel."""
     if len(whole) != len(small):
-        raise Unlike("the rank of a variable depends on the channels")
+        raise NotChannelwise("the rank of a variable depends on the channels")
     pairs = enumerate(zip(whole, small, strict=True))
     different = [i for i, (a, b) in pairs if a != b]
     if not different:
         return None
     axis = different[0]
     if len(different) > 1 or (whole[axis], small[axis]) != (channels, kept):
-        raise Unlike("a variable does not have one entry for every channel")
+        raise NotChannelwise(
+            "a variable does not have one entry for every channel"
+        )
     return axis

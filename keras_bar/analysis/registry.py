@@ -42,7 +42,7 @@ def kind_named(name):
     return _BY_NAME.get((True, name)) or _BY_NAME.get((False, name))
 
 
-def is_taught(op):
+def is_registered(op):
     """Whether a user registered a rule for the class of an operation."""
     return type(op) in _BY_CLASS
 
@@ -53,7 +53,7 @@ def rule_of(op):
     Args:
         op: A layer or a `keras.ops` operation.
     """
-    if is_taught(op):
+    if is_registered(op):
         return _BY_CLASS[type(op)]()
     if not is_known(op):
         return None

@@ -30,7 +30,7 @@ def is_candidate(op):
     rule, or a `Lambda`. Keras's own layers are as small as they get."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
         return False
-    if registry.is_taught(op):
+    if registry.is_registered(op):
         return False
     return isinstance(op, keras.layers.Lambda) or not is_known(op)
 

@@ -14,10 +14,10 @@ from keras_bar.analysis.rules import kernels as kernels
 from keras_bar.analysis.rules import multi_input as multi_input
 from keras_bar.analysis.rules import normalizing as normalizing
 from keras_bar.analysis.rules import observed
+from keras_bar.analysis.rules import registering
 from keras_bar.analysis.rules import reshaping as reshaping
 from keras_bar.analysis.rules import selecting as selecting
 from keras_bar.analysis.rules import splitting as splitting
-from keras_bar.analysis.rules import teaching
 from keras_bar.analysis.rules import weighted as weighted
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
@@ -40,7 +40,7 @@ def rule_for(node, analysis):
     if isinstance(node.op, ChannelGate):
         return _checked(gates.Gate(), node, analysis)
     rule = registry.rule_of(node.op) or observed.Unknown()
-    if not registry.is_taught(node.op):
+    if not registry.is_registered(node.op):
         return _holding(rule, node, analysis)
     try:
         return _holding(rule, node, analysis)
@@ -60,8 +60,8 @@ def _checked(rule, node, analysis):
     """The rule, or a boundary if it refuses the node."""
     if reason := rule.refuse(node, analysis):
         return Boundary(reason, rule)
-    if registry.is_taught(node.op):
-        why = teaching.contradiction(rule, node)
+    if registry.is_registered(node.op):
+        why = registering.contradiction(rule, node)
         if why:
             return Boundary(f"its registered rule does not hold; {why}")
     return rule

@@ -211,7 +211,7 @@ class Pad(ZeroPadding):
         if ChannelPad().holds(node, analysis):
             return ChannelPad()
         if node.op.mode != "constant":
-            return Spatial()  # What surrounds a channel is made of it.
+            return Spatial()  # The padding repeats values of the same channel.
         return self if pads_zeros(node) else Framed()
 
 

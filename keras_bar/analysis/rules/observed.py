@@ -21,11 +21,11 @@ class Unknown(Rule):
     """A layer without a rule, before it is observed.
 
     Args:
-        taught: Whether a user registered it as elementwise.
+        registered: Whether a user registered it as elementwise.
     """
 
-    def __init__(self, taught=False):
-        self.taught = taught
+    def __init__(self, registered=False):
+        self.registered = registered
         self.obstacle = ""
 
     def specialized(self, node, analysis):
@@ -34,11 +34,11 @@ class Unknown(Rule):
             return self
         try:
             behaviour = observing.observe(node, axis)
-        except observing.Unlike as error:
+        except observing.NotChannelwise as error:
             self.obstacle = str(error)
             return self
         if behaviour.preserves_constants or behaviour.preserves_zero:
-            if behaviour.elementwise or not self.taught:
+            if behaviour.elementwise or not self.registered:
                 whole = behaviour.preserves_constants
                 kind = Observed if whole else ObservedInPlace
                 return kind(behaviour)
@@ -55,12 +55,12 @@ class Unknown(Rule):
         return channels.axis if channels.size is not None else None
 
     def refuse(self, node, analysis):
-        if self.taught and self.obstacle:
+        if self.registered and self.obstacle:
             return f"it is registered as elementwise, but {self.obstacle}"
         return "; ".join(x for x in (unknown(node), self.obstacle) if x)
 
     def is_counted(self, node):
-        return self.taught or not may_multiply(node.op)
+        return self.registered or not may_multiply(node.op)
 
 
 class Observed(Channelwise):

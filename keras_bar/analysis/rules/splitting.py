@@ -7,7 +7,7 @@ from keras_bar.analysis.rules.base import Rule
 
 
 class Divided(Rule):
-    """Cuts a tensor beside its channels: every output has all of them."""
+    """Splits a tensor along another axis than the channels."""
 
     passes_channels = True
     ties_channels = True

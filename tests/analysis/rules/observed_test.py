@@ -1,4 +1,4 @@
-"""Layers that nobody knows, which keep channels apart."""
+"""Layers without a rule, which keep channels apart."""
 
 import keras
 import numpy as np

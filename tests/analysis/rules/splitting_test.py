@@ -121,7 +121,7 @@ def test_joins(name, dead):
 
 @pytest.mark.parametrize("mode", ["symmetric", "constant"])
 def test_padding_with_other_values(mode):
-    """What surrounds a channel is made of it, or a number."""
+    """The padding repeats values of the same channel, or is a number."""
     options = {"constant_values": 1.5} if mode == "constant" else {}
 
     def layer(x):

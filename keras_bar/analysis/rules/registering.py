@@ -18,7 +18,7 @@ from keras_bar.analysis.rules.kernels import Dense
 from keras_bar.analysis.rules.observed import Unknown
 
 _WORDS: dict[str, Callable[[], Rule]] = {
-    "elementwise": functools.partial(Unknown, taught=True),
+    "elementwise": functools.partial(Unknown, registered=True),
     "pointwise": Dense,
 }
 
