@@ -7,6 +7,7 @@ from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import positions
+from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.channelwise import Channelwise
 
 
@@ -154,8 +155,15 @@ class Reshape(Channelwise):
         if channels.axis == len(old) - 1 and new[-1] == channels.size:
             return len(new) - 1
         if channels.axis == 1 and new[1:2] == (channels.size,):
-            return 1
+            return 1 if self._keeps_batch(node) else None
         return None
+
+    def _keeps_batch(self, node):
+        """Whether the batch is the same, if the axis behind it is."""
+        if isinstance(node.op, keras.layers.Layer):
+            return True  # A layer never reshapes the batch.
+        old, new = node.inputs[0].shape, node.output.shape
+        return product(old[2:]) == product(new[2:])  # NaN where unknown.
 
     def config(self, node, builder):
         axis = builder.analysis.channels[node.output].axis

@@ -65,6 +65,20 @@ def test_boundaries(name, dead):
     assert small.get_layer("behind").filters < 4
 
 
+def test_a_reshape_into_the_batch_is_a_boundary():
+    """It keeps the number of channels, and moves values of one sample into
+    channels of several."""
+    x = inputs = keras.Input((6, CHANNELS))
+    x = layers.Dense(CHANNELS, "relu", name="first")(x)
+    x = ops.reshape(layers.Permute((2, 1))(x), (-1, CHANNELS, 3))
+    x = layers.Dense(4, "relu", name="behind")(layers.Permute((2, 1))(x))
+    x = layers.Flatten()(ops.reshape(x, (-1, 6, 4)))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    why = keras_bar.explain(model).ungated["first"]
+    assert "it moves values between channels" in why
+    prune(model)
+
+
 def test_attention_is_a_boundary():
     def layer(x):
         x = layers.Reshape((36, CHANNELS))(x)
