@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bar.analysis import experiments
 from keras_bar.analysis import observing
 from keras_bar.analysis import trace
 from keras_bar.analysis.counting import may_multiply
@@ -34,7 +35,7 @@ class Unknown(Rule):
             return self
         try:
             behaviour = observing.observe(node, axis)
-        except observing.NotChannelwise as error:
+        except experiments.NotChannelwise as error:
             self.obstacle = str(error)
             return self
         if behaviour.preserves_constants or behaviour.preserves_zero:
@@ -115,7 +116,7 @@ class Observed(Channelwise):
         old = node.op.get_config()
         size = builder.analysis.channels[node.output].size
         return {
-            name: observing.adapted(old[name], size, kept)
+            name: experiments.adapted(old[name], size, kept)
             for name in self.behaviour.entries
         }
 
@@ -129,7 +130,7 @@ class Observed(Channelwise):
         )
         for old, new, axis in pairs:
             array = np.array(keras.ops.convert_to_numpy(old))
-            new.assign(observing.part(array, axis, kept))
+            new.assign(experiments.part(array, axis, kept))
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 

@@ -141,11 +141,47 @@ def test_elementwise_layers_multiply_nothing():
 
 
 @register
+class Lookahead(layers.Layer):
+    """A causal filter that looks to the right: every position sees the one
+    behind it, and none sees the first."""
+
+    def build(self, input_shape):
+        self.taps = self.add_weight(shape=(2,), name="kernel")
+
+    def call(self, x):
+        behind = ops.pad(x[:, :, 1:], [[0, 0], [0, 0], [0, 1], [0, 0]])
+        return x * self.taps[0] + behind * self.taps[1]
+
+
+def test_a_filter_that_looks_ahead_multiplies():
+    model = model_with(Lookahead(name="ahead"), True)
+    assert keras_bar.measure_cost(model).uncounted == {"ahead": "Lookahead"}
+
+
+@register
 class Mean(Scale):
     """Its channels see each other."""
 
     def call(self, x):
         return super().call(x) + ops.mean(x, axis=-1, keepdims=True)
+
+
+@register
+class Capped(Scale):
+    """Its channels see each other where they are large."""
+
+    def call(self, x):
+        mean = ops.mean(x, axis=-1, keepdims=True)
+        return super().call(ops.where(ops.abs(x) > 20, mean, x))
+
+
+@register
+class Limited(Scale):
+    """A channel sees others that are large; no comparison with NaN holds."""
+
+    def call(self, x):
+        large = ops.any(x > 1000, axis=-1, keepdims=True)
+        return super().call(ops.where(large, 0 * x[..., :1], x))
 
 
 @register
@@ -184,6 +220,8 @@ class Forgetful(Scale):
 
 TOGETHER = {
     "mean": (lambda: Mean(), "its channels depend on each other"),
+    "capped": (lambda: Capped(), "its channels depend on each other"),
+    "limited": (lambda: Limited(), "its channels depend on each other"),
     "ranked": (lambda: Ranked(), "computes something else"),
     "training": (lambda: OnlyInTraining(), "something else, in training"),
     "positions": (
