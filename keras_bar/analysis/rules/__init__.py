@@ -61,7 +61,7 @@ def _checked(rule, node, analysis):
     if reason := rule.refuse(node, analysis):
         return Boundary(reason, rule)
     if registry.is_registered(node.op):
-        why = registering.contradiction(rule, node)
+        why = registering.contradiction(rule, node, analysis)
         if why:
             return Boundary(f"its registered rule does not hold; {why}")
     return rule

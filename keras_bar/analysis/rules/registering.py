@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 
 import keras
@@ -9,12 +10,17 @@ import numpy as np
 
 from keras_bar import keras_internals
 from keras_bar.analysis import comparing
+from keras_bar.analysis import experiments
+from keras_bar.analysis import observing
 from keras_bar.analysis import registry
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.channelwise import Channelwise
+from keras_bar.analysis.rules.channelwise import Localized
 from keras_bar.analysis.rules.kernels import Dense
+from keras_bar.analysis.rules.observed import Observed
 from keras_bar.analysis.rules.observed import Unknown
 
 _WORDS: dict[str, Callable[[], Rule]] = {
@@ -31,9 +37,11 @@ def register_rule(layer: type, like: str | type[Rule] | Rule) -> None:
     keeps channels apart. `keras_bar.explain` lists the layers for which both
     fail.
 
-    An elementwise layer, and a layer with a kernel, is checked: a smaller copy
-    must compute the same on random input. If the check fails, the layer keeps
-    all of its channels, and `explain` gives the reason.
+    A layer with a kernel, and a layer with one input and one output that keeps
+    channels apart, is checked: a smaller copy must compute the same on random
+    input. The rule of a layer that keeps channels apart must also count all of
+    its weights. If the check fails, the layer keeps all of its channels, and
+    `explain` gives the reason.
 
     Args:
         layer: Class of the layer. The rule does not hold for its subclasses.
@@ -99,20 +107,60 @@ def _maker(like):
     )
 
 
-def contradiction(rule, node):
-    """Why a registered rule does not hold for a layer with a kernel, in a
-    sentence; None if nothing speaks against it."""
-    if not rule.reads_linearly:
+def contradiction(rule, node, analysis):
+    """Why a registered rule does not hold for a layer that keeps channels
+    apart, or has a kernel, in a sentence; None if nothing speaks against it.
+    """
+    apart = (
+        rule.passes_channels
+        and not isinstance(rule, Observed)
+        and len(node.inputs) == len(node.outputs) == 1
+    )
+    if not (apart or rule.reads_linearly):
         return None
     try:
+        if apart:
+            return _test_apart(rule, node, analysis)
         with keras_internals.undisturbed(node.op):
-            return _test(rule, node)
+            return _test_kernel(rule, node)
+    except experiments.NotChannelwise as error:
+        return str(error)
     except Exception as error:  # Whatever the user's code raises.
         first = comparing.first(error.__cause__ or error)
         return f"it cannot be made for fewer channels: {first}"
 
 
-def _test(rule, node):
+def _test_apart(rule, node, analysis):
+    """Observes whether a layer keeps channels apart, and compares its weights
+    with those that the rule counts."""
+    (channels,) = rule.propagate_alive(node, analysis)
+    source = analysis.inputs(node)[0]
+    if source.axis is not None and channels.axis is not None:
+        moved = (
+            len(node.output.shape) != len(node.inputs[0].shape)
+            or channels.axis != source.axis
+        )
+        behaviour = observing.observe(
+            node, source.axis, channels.axis if moved else None
+        )
+        local = isinstance(rule, Localized)
+        if not (local or behaviour.preserves_constants):
+            return "it maps constants to values that differ by position"
+        zero = isinstance(rule, Channelwise) and rule.preserves_zero(node)
+        if zero and not behaviour.preserves_zero:
+            return "it does not map zeros to zeros"
+    analysis.channels[node.output] = channels
+    counted = sum(
+        term.coefficient * math.prod(size for _, size in term.factors)
+        for term in rule.terms(node, analysis)
+        if term.metric == "params"
+    )
+    if counted != sum(math.prod(x.shape) for x in node.op.weights):
+        return "it has weights that the rule does not count"
+    return None
+
+
+def _test_kernel(rule, node):
     """Compares a layer, on input some of whose channels are 0, with one for
     the other channels, and with one without bias and activation."""
     value, rng = node.inputs[0], np.random.default_rng(0)

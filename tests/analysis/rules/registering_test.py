@@ -82,6 +82,66 @@ def test_an_elementwise_layer_that_is_none():
 
 
 @keras.saving.register_keras_serializable("tests")
+class Mistaken(layers.Layer):
+    """Not the layer that it is registered as."""
+
+    def __init__(self, kind, **kwargs):
+        super().__init__(**kwargs)
+        self.kind = kind
+
+    def build(self, input_shape):
+        if self.kind == "weights":
+            self.factor = self.add_weight(shape=(), name="gamma")
+
+    def call(self, x):
+        if self.kind == "mixed":
+            return x + ops.mean(x, axis=-1, keepdims=True)
+        if self.kind == "shifted":
+            rows = ops.arange(x.shape[1], dtype=x.dtype)
+            return x + ops.reshape(rows, (1, -1, 1, 1))
+        return x * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind}
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("mixed", "its channels depend on each other"),
+        ("weights", "weights that the rule does not count"),
+        ("shifted", "values that differ by position"),
+    ],
+)
+def test_a_layer_that_does_not_keep_channels_apart_as_registered(kind, why):
+    keras_bar.register_rule(Mistaken, like="Identity")
+    model = model_with(Mistaken(kind), zero=False)
+    told = keras_bar.explain(model).ungated["first"]
+    assert "its registered rule does not hold" in told
+    assert why in told
+    prune(model)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Pooled(layers.GlobalMaxPooling2D):
+    """Its output has the channels on another axis."""
+
+
+@keras.saving.register_keras_serializable("tests")
+class Slopes(layers.PReLU):
+    """Its slopes differ by position."""
+
+
+@pytest.mark.parametrize(
+    ("make", "like"),
+    [(Pooled, "GlobalMaxPooling2D"), (Slopes, "PReLU")],
+)
+def test_a_variant_of_a_layer_that_keeps_channels_apart(make, like):
+    keras_bar.register_rule(make, like=like)
+    assert_removable(make(), zero=True)
+
+
+@keras.saving.register_keras_serializable("tests")
 class Halved(layers.Dense):
     """A dense layer whose kernel counts half."""
 
