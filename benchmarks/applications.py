@@ -6,7 +6,7 @@
 Writes `docs/applications.csv` and `docs/applications.md`. Each model runs in a
 separate process, with random weights and images as small as it allows; half of
 the channels of every gate are closed at random. FLOPs behind gates are those of
-the convolutions with a gate. FLOPs of the graph are those of the convolutions
+the layers with a gate. FLOPs of the graph are those of the convolutions
 and matrix products in the graph that the backend runs for the compact model
 (`backend_flops.py`), relative to `measure_cost`.
 """
@@ -30,7 +30,7 @@ from keras_bar.layers import HardConcreteGate
 
 FIELDS = {
     "model": "model",
-    "gated": "convolutions with a gate",
+    "gated": "layers with a gate",
     "gated_flops": "FLOPs behind gates",
     "params_before": "params before",
     "params_after": "after",
