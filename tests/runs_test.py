@@ -1,5 +1,6 @@
 """Backups, and what can happen to them."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -165,35 +166,31 @@ def test_divergence_at_once(tmp_path):
         train(tmp_path, data=Data(broken_from=0))
 
 
-@pytest.fixture
-def full_disk():
-    """A function that lets no file grow beyond a number of bytes, as if the
-    disk were full."""
+@contextlib.contextmanager
+def full_disk(size):
+    """No file grows beyond a number of bytes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # Before pytest writes the next letter to its log.
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_loses_nothing(tmp_path, expected, full_disk):
+def test_a_full_disk_loses_nothing(tmp_path, expected):
     train(tmp_path, 2)
     before = [x.name for x in states(tmp_path)]
-    full_disk(10_000)  # The journal goes on for longer than the state.
-    with pytest.raises(OSError):
+    # The journal goes on for longer than the state.
+    with full_disk(10_000), pytest.raises(OSError):
         train(tmp_path)
-    full_disk(resource.RLIM_INFINITY)
     assert [x.name for x in states(tmp_path)] == before
     assert_equal(train(tmp_path), expected)
 
 
-def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, full_disk):
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
     path = tmp_path / "report.json"
     files.write_json(path, "done")
-    full_disk(100)
-    with pytest.raises(OSError):
+    with full_disk(100), pytest.raises(OSError):
         files.write_json(path, "more" * 100)
     assert path.read_text() == '"done"'
     assert list(tmp_path.iterdir()) == [path]
