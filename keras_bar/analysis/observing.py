@@ -57,7 +57,7 @@ def _checked(found):
 
 
 def _key(node, axis, output_axis):
-    """What a layer's behaviour depends on; None if that is not known."""
+    """The key of a behaviour: class and text; None if it cannot be formed."""
     static = [
         "a tensor" if isinstance(x, trace.Value) else x
         for x in keras.tree.flatten((node.args, node.kwargs))

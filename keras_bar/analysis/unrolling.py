@@ -16,8 +16,8 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import comparing
 from keras_bar.analysis import kinds
-from keras_bar.analysis import registry
 from keras_bar.analysis import replaying
+from keras_bar.analysis import rule_registry
 from keras_bar.analysis.counting import is_known
 
 
@@ -30,7 +30,7 @@ def is_candidate(op):
     rule, or a `Lambda`. Keras's own layers are as small as they get."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
         return False
-    if registry.is_registered(op):
+    if rule_registry.is_registered(op):
         return False
     return isinstance(op, keras.layers.Lambda) or not is_known(op)
 

@@ -83,13 +83,9 @@ def prune(
             f"Received: scope={scope!r}"
         )
     check_ungated(trace(model))
-    student = gate(
-        model, connectivity=connectivity, skip=skip, layer=MarkerGate
+    student, cost_model, target, neighbours, channels = prepare(
+        model, budget, metric, connectivity=connectivity, skip=skip
     )
-    cost_model = CostModel(ChannelAnalysis(trace(student)))
-    target = selection.target_cost(cost_model, metric, budget, model.name)
-    neighbours = find_neighbours(cost_model)
-    channels = channel_groups(neighbours, cost_model.analysis)
     scores = {key: _checked(criterion(x), x) for key, x in channels.items()}
     if scope == "layer":
         scores = {key: _shares(x) for key, x in scores.items()}
@@ -168,7 +164,26 @@ def _check_criterion(criterion):
         )
 
 
-def channel_groups(neighbours, analysis):
+def prepare(model, budget, metric, **options):
+    """Gates a model whose channels a criterion will choose from.
+
+    Args:
+        model, budget, metric: As of `prune`.
+        **options: Further arguments of `keras_bar.gate`.
+
+    Returns:
+        The gated model, its `CostModel`, the budget in units of the metric,
+        and dicts from gate to `Neighbours` and to `ChannelGroup`.
+    """
+    student = gate(model, layer=MarkerGate, **options)
+    cost_model = CostModel(ChannelAnalysis(trace(student)))
+    target = selection.target_cost(cost_model, metric, budget, model.name)
+    neighbours = find_neighbours(cost_model)
+    channels = _channel_groups(neighbours, cost_model.analysis)
+    return student, cost_model, target, neighbours, channels
+
+
+def _channel_groups(neighbours, analysis):
     """Dict from gate to `ChannelGroup`.
 
     Args:

@@ -5,16 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
 from keras_bar.baselines import one_shot
 from keras_bar.baselines import weight_magnitude
-from keras_bar.baselines.neighbours import find_neighbours
 from keras_bar.budget import selection
 from keras_bar.compaction import compact
-from keras_bar.costs import CostModel
-from keras_bar.gating import gate
-from keras_bar.layers import MarkerGate
 from keras_bar.pruning import allocation
 from keras_bar.pruning import samples
 from keras_bar.pruning.refitting import refit
@@ -90,19 +85,15 @@ def prune(
     graph = trace(model, inputs)
     one_shot.check_ungated(graph)
     taken = None if data is None else samples.take(data, graph)
-    student = gate(
+    student, cost_model, target, _, groups = one_shot.prepare(
         model,
+        budget,
+        metric,
         inputs=inputs,
         connectivity=connectivity,
         skip=skip,
-        layer=MarkerGate,
     )
-    cost_model = CostModel(ChannelAnalysis(trace(student)))
-    target = selection.target_cost(cost_model, metric, budget, model.name)
     selection.warn_uncounted(cost_model, metric, model.name)
-    groups = one_shot.channel_groups(
-        find_neighbours(cost_model), cost_model.analysis
-    )
     scores = {key: weight_magnitude(x) for key, x in groups.items()}
     masks = allocation.even(cost_model, metric, target, scores)
     if taken is None:

@@ -48,7 +48,7 @@ def describe(folder):
     texts = [x.read_text("utf-8") for x in sorted(folder.glob("*.md"))]
     metric = files.read_json(folder / "settings.json").get("metric", "volume")
     with tempfile.TemporaryDirectory() as scratch:
-        # Of a training in progress, or one of the user's own.
+        # The logs may be those of an unfinished training, or of a user's own.
         drawn = pathlib.Path(scratch)
         figures.draw_logs(folder, drawn, "svg", metric)
         found = find_figures(folder, drawn)

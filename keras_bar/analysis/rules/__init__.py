@@ -3,7 +3,7 @@
 To teach the compiler a kind of layer, write a `Rule`. Nothing else knows it.
 """
 
-from keras_bar.analysis import registry
+from keras_bar.analysis import rule_registry
 from keras_bar.analysis.rules import channel_selection as channel_selection
 from keras_bar.analysis.rules import channelwise as channelwise
 from keras_bar.analysis.rules import convolutions as convolutions
@@ -39,8 +39,8 @@ def rule_for(node, analysis):
     """
     if isinstance(node.op, ChannelGate):
         return _checked(gates.Gate(), node, analysis)
-    rule = registry.rule_of(node.op) or observed.Unknown()
-    if not registry.is_registered(node.op):
+    rule = rule_registry.rule_of(node.op) or observed.Unknown()
+    if not rule_registry.is_registered(node.op):
         return _holding(rule, node, analysis)
     try:
         return _holding(rule, node, analysis)
@@ -60,7 +60,7 @@ def _checked(rule, node, analysis):
     """The rule, or a boundary if it refuses the node."""
     if reason := rule.refuse(node, analysis):
         return Boundary(reason, rule)
-    if registry.is_registered(node.op):
+    if rule_registry.is_registered(node.op):
         why = registering.contradiction(rule, node, analysis)
         if why:
             return Boundary(f"its registered rule does not hold; {why}")

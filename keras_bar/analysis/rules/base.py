@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from keras_bar.analysis import registry
+from keras_bar.analysis import rule_registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Rule:
         super().__init_subclass__()
         for is_layer, attribute in ((True, "layers"), (False, "operations")):
             for name in vars(cls).get(attribute, "").split():
-                registry.add_kind(is_layer, name, cls)
+                rule_registry.add_kind(is_layer, name, cls)
 
     def specialized(self, node, analysis):
         """The rule for a special case of the layer; by default this one."""

@@ -12,7 +12,7 @@ from keras_bar import keras_internals
 from keras_bar.analysis import comparing
 from keras_bar.analysis import experiments
 from keras_bar.analysis import observing
-from keras_bar.analysis import registry
+from keras_bar.analysis import rule_registry
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import along
@@ -81,12 +81,12 @@ def register_rule(layer: type, like: str | type[Rule] | Rule) -> None:
             "of `keras.Layer`, not an instance. "
             f"Received: layer={layer!r}"
         )
-    if registry.is_known_class(layer):
+    if rule_registry.is_known_class(layer):
         raise ValueError(
             "Layers of Keras and of keras_bar have their rules already. "
             f"Expected a custom class. Received: layer={layer!r}"
         )
-    registry.add_class(layer, _maker(like))
+    rule_registry.add_class(layer, _maker(like))
 
 
 def _maker(like):
@@ -96,7 +96,7 @@ def _maker(like):
     if inspect.isclass(like) and issubclass(like, Rule):
         return like
     if isinstance(like, str):
-        rule = _WORDS.get(like) or registry.kind_named(like)
+        rule = _WORDS.get(like) or rule_registry.kind_named(like)
         if rule is not None:
             return rule
     raise ValueError(

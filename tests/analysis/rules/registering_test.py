@@ -7,7 +7,7 @@ from keras import layers
 from keras import ops
 
 import keras_bar
-from keras_bar.analysis import registry
+from keras_bar.analysis import rule_registry
 from keras_bar.analysis.rules import channel_selection
 from tests.helpers.one_layer import CHANNELS
 from tests.helpers.one_layer import assert_removable
@@ -20,7 +20,7 @@ from tests.helpers.pruning import gates_of
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """What a test registers ends with it."""
-    monkeypatch.setattr(registry, "_BY_CLASS", {})
+    monkeypatch.setattr(rule_registry, "_BY_CLASS", {})
 
 
 @keras.saving.register_keras_serializable("tests")
