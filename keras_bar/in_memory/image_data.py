@@ -148,18 +148,29 @@ class Epochs(keras.callbacks.Callback):
         super().__init__()
         self.data, self.seed = data, [*np.ravel(seed)]
         self.epoch = 0
+        self._drawn = None, None
         self.dataset = _Batches(self)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
+    def _order(self, epoch):
+        """Order and shifts of an epoch's images, in pixels from the corner of
+        the padded image."""
+        known, found = self._drawn
+        if known != epoch:  # Drawing it takes longer than a batch of it.
+            rng = np.random.default_rng([*self.seed, epoch])
+            order = rng.permutation(len(self.data.x))
+            most = 2 * self.data.shift + 1
+            found = order, rng.integers(0, most, (len(order), 2))
+            # In one assignment, because `fit` asks from several threads.
+            self._drawn = epoch, found
+        return found
+
     def batch(self, index):
         """Images and targets of a batch of the epoch."""
         data, border = self.data, self.data.shift
-        rng = np.random.default_rng([*self.seed, self.epoch])
-        order = rng.permutation(len(data.x))
-        # In pixels from the corner of the padded image.
-        shifts = rng.integers(0, 2 * border + 1, (len(order), 2))
+        order, shifts = self._order(self.epoch)
         part = slice(index * data.batch_size, (index + 1) * data.batch_size)
         chosen = order[part]
         x = data.x[chosen]

@@ -13,18 +13,20 @@ def VGG(
     classes: int = 10,
     widths: Sequence[int] = (32, 64, 128),
     *,
+    convolutions: int = 2,
     narrow: float = 1,
 ) -> keras.Model:
     """Convolutions one after the other, for small images.
 
-    Every group has two 3x3 convolutions of a width, each with batch
-    normalization and ReLU; the size is halved between groups. The network has
-    no residual connections, so every channel can be removed by itself.
+    Every group has 3x3 convolutions of one width, each with batch normalization
+    and ReLU; the size is halved between groups. The network has no residual
+    connections, so every channel can be removed by itself.
 
     Args:
         input_shape: Tuple of three, without the batch. Defaults to 32x32 RGB.
         classes: Integer, the number of classes.
         widths: Integers, the channels of each group.
+        convolutions: Integer, the convolutions of each group.
         narrow: Number of at least 1 by which all widths are divided; they are
             rounded and at least 1.
 
@@ -52,7 +54,7 @@ def VGG(
     x = inputs = keras.Input(input_shape)
     for group, width in enumerate(widths, 1):
         filters = resnet.narrowed(width, narrow)
-        for i in (1, 2):
+        for i in range(1, convolutions + 1):
             name = f"group{group}_conv{i}"
             x = layers.Conv2D(
                 filters, 3, padding="same", use_bias=False, name=name

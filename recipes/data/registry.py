@@ -86,6 +86,18 @@ def check_files(name, path, skip_broken):
     sources["check"](name, path or FOLDER)
 
 
+def _models(shape, classes):
+    """Networks of `keras_bar.models` of many kinds, for small images."""
+    build = functools.partial(lazy, "keras_bar.models")
+    plain = functools.partial(build("VGG", shape, classes), convolutions=1)
+    return {
+        "vgg": build("VGG", shape, classes),
+        "plain": plain,
+        "mobile": build("MobileNet", shape, classes),
+        "dense": build("DenseNet", shape, classes),
+    }
+
+
 def _wide_resnet(depth, width, shape, classes):
     arguments = (depth, width, shape, classes)
     return {"wide_resnet": lazy("keras_bar.models", "WideResNet", *arguments)}
@@ -101,8 +113,7 @@ def _narrower(build, factor):
 
 def _garments(name, title, shape, classes, count):
     """A data set of Fashion-MNIST's images."""
-    networks = _wide_resnet(10, 2, shape, classes)
-    networks["vgg"] = lazy("keras_bar.models", "VGG", shape, classes)
+    networks = _wide_resnet(10, 2, shape, classes) | _models(shape, classes)
     load = lazy("recipes.data.in_memory_data", "load_garments", name)
     return {
         name: Dataset(title, name, networks, load, refuse_skipping, count=count)

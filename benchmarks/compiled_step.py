@@ -1,0 +1,181 @@
+"""Counts what gates and a budget add to a compiled training step, on JAX.
+
+Compiles the training step of a network three times: without gates, with gates,
+and with gates and a `BudgetRegularizer`. XLA says how many kernels each has, how
+many bytes they read and write and how much memory they need; then the steps take
+turns, many at a time, so that the time is that of the device alone.
+
+    KERAS_BACKEND=jax python benchmarks/compiled_step.py
+    KERAS_BACKEND=jax python benchmarks/compiled_step.py --network resnet50 \
+        --mixed-precision bfloat16
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import keras
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import keras_bar
+from benchmarks import measuring
+
+PLAIN, GATED, BUDGET = "without gates", "gates", "gates and budget"
+NETWORKS = {
+    "wide_resnet": lambda: keras_bar.models.WideResNet(16, 4),
+    "resnet50": lambda: keras_bar.models.ResNet50((64, 64, 3), 200),
+}
+# Instructions of a compiled program that are no kernels of their own.
+FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+}
+
+
+class CompiledError(Exception):
+    """Leaves `fit` once its step is compiled."""
+
+
+class Capture(keras.callbacks.Callback):
+    """Compiles the training step of `fit` just before the first batch.
+
+    Args:
+        batch: Pair of arrays, images and classes.
+
+    Attributes:
+        compiled: The step, a function of the state and a batch.
+        state: Its arrays.
+    """
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+        self.compiled = self.state = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        model = self.model
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        # Copies, because the step frees the arrays that it was given.
+        self.state = jax.tree.map(
+            lambda x: jax.numpy.array(x.value, copy=True),
+            tuple(map(list, groups)),
+        )
+        step = jax.jit(model.train_step, donate_argnums=0)
+        self.compiled = step.lower(self.state, self.batch).compile()
+        raise CompiledError
+
+    def run(self, steps):
+        """Takes steps, and waits for them."""
+        for _ in range(steps):
+            _, self.state = self.compiled(self.state, self.batch)
+        jax.block_until_ready(self.state)
+
+
+def main(arguments=None):
+    settings = parse(arguments)
+    measuring.set_threads(settings.threads)
+    steps = {x: capture(x, settings) for x in (PLAIN, GATED, BUDGET)}
+    times = measuring.interleave(
+        {x: lambda y=y: y.run(settings.steps) for x, y in steps.items()},
+        settings.turns,
+    )
+    rows = [
+        {
+            "candidate": row["candidate"],
+            "ms": round(row["ms"] / settings.steps, 3),
+            "ratio": row["ratio"],
+            **counts(steps[row["candidate"]].compiled),
+        }
+        for row in times.rows(PLAIN)
+    ]
+    device = jax.devices()[0].device_kind.replace(" ", "_")
+    name = f"compiled_step_{settings.network}_{device}"
+    measuring.report(name, vars(settings), rows)
+
+
+def capture(label, settings):
+    """Compiles the step of a network."""
+    keras.utils.set_random_seed(0)
+    before = keras.config.dtype_policy()
+    if settings.mixed_precision:
+        keras.config.set_dtype_policy(f"mixed_{settings.mixed_precision}")
+    model = NETWORKS[settings.network]()
+    if label != PLAIN:
+        model = keras_bar.gate(model, seed=0)
+    keras.config.set_dtype_policy(before)
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    rng = np.random.default_rng(0)
+    shape = (settings.batch_size, *model.input_shape[1:])
+    x = rng.random(shape, "float32")
+    y = rng.integers(0, 10, settings.batch_size)
+    result = Capture((jax.numpy.asarray(x), jax.numpy.asarray(y)))
+    callbacks = [result]
+    if label == BUDGET:
+        regularizer = keras_bar.callbacks.BudgetRegularizer(
+            settings.budget, steps=10_000
+        )
+        callbacks.insert(0, regularizer)
+    data = jax.tree.map(lambda y: np.repeat(y[:1], 2, 0), (x, y))
+    try:
+        model.fit(
+            *data, batch_size=1, epochs=10_000, verbose=0, callbacks=callbacks
+        )
+    except CompiledError:
+        return result
+
+
+def counts(compiled):
+    """Kernels, gigabytes and gigabytes of memory of a compiled step."""
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return {
+        "kernels": kernels(compiled.as_text()),
+        "GB": round(cost["bytes accessed"] / 1e9, 3),
+        "GFLOPs": round(cost["flops"] / 1e9, 1),
+        "memory_GB": round(memory.temp_size_in_bytes / 1e9, 3),
+    }
+
+
+def kernels(program):
+    """Number of kernels that a compiled program starts."""
+    entry = program[program.index("\nENTRY ") :]
+    found = re.findall(
+        r"^  (?:ROOT )?\S+ = .*? ([a-z][a-z0-9-]*)\(", entry, re.M
+    )
+    return sum(x not in FREE for x in found)
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--network", choices=list(NETWORKS), default="wide_resnet"
+    )
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--mixed-precision", choices=["bfloat16", "float16"])
+    parser.add_argument("--budget", type=float, default=0.25)
+    parser.add_argument("--steps", type=int, default=20, help="per turn")
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
