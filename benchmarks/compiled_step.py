@@ -1,9 +1,9 @@
 """Counts what gates and a budget add to a compiled training step, on JAX.
 
 Compiles the training step of a network three times: without gates, with gates,
-and with gates and a `BudgetRegularizer`. XLA says how many kernels each has, how
-many bytes they read and write and how much memory they need; then the steps take
-turns, many at a time, so that the time is that of the device alone.
+and with gates and a `BudgetRegularizer`. XLA says how many kernels each has,
+how many bytes they read and write and how much memory they need. Then the steps
+take turns, many at a time, so that the time is that of the device alone.
 
     KERAS_BACKEND=jax python benchmarks/compiled_step.py
     KERAS_BACKEND=jax python benchmarks/compiled_step.py --network resnet50 \
