@@ -6,6 +6,8 @@ import inspect
 import keras
 import numpy as np
 
+from keras_bar import keras_internals
+
 
 def clone(op, name=None, **changes):
     """A new operation with the same configuration, without weights.
@@ -15,6 +17,8 @@ def clone(op, name=None, **changes):
         name: Name of the clone.
         **changes: Configuration entries to change.
     """
+    if isinstance(op, keras.layers.EinsumDense):
+        changes.setdefault("output_shape", keras_internals.full_shape_of(op))
     with named_in_errors(op):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)

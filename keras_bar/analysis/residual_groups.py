@@ -68,7 +68,11 @@ class ResidualGroups:
         rule = self._analysis.rules[node]
         if not rule.ties_channels or rule.gate(node) is not None:
             return []
-        return [x for x in node.inputs if self._alike(x, node)]
+        return [
+            x
+            for x in node.inputs
+            if self._alike(x, node) and not rule.only_scales(x, node)
+        ]
 
     def _alike(self, value, node):
         channels = self._analysis.channels

@@ -20,6 +20,13 @@ from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
 from keras_bar.analysis.counting import is_known
 
+# Keras's own layers that consist of others.
+COMPOSED = (
+    keras.layers.Lambda,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
+
 
 class Opaque(Exception):
     """A layer cannot be unrolled, for the reason given."""
@@ -27,12 +34,13 @@ class Opaque(Exception):
 
 def is_candidate(op):
     """Whether an operation may hide a graph: a layer of the user's that has no
-    rule, or a `Lambda`. Keras's own layers are as small as they get."""
+    rule, a `Lambda`, or attention. Keras's other layers are as small as they
+    get."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
         return False
     if rule_registry.is_registered(op):
         return False
-    return isinstance(op, keras.layers.Lambda) or not is_known(op)
+    return isinstance(op, COMPOSED) or not is_known(op)
 
 
 def unroll(layer, args, kwargs, nested=False):
@@ -162,8 +170,10 @@ def _trace(layer, args, kwargs, nested):
         if "training" in inspect.signature(layer.call).parameters:
             # The mode is that in which the graph will run, not the default.
             new_kwargs.setdefault("training", None)
+        sublayers = keras_internals.layers_inside(layer)
         try:
-            outputs = layer.call(*new_args, **new_kwargs)
+            with keras_internals.static_einsum_shapes(sublayers):
+                outputs = layer.call(*new_args, **new_kwargs)
         except Exception as error:  # Whatever the user's code raises.
             raise Opaque(
                 "its `call` does not run on symbolic tensors: "

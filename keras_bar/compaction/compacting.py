@@ -7,6 +7,7 @@ import keras
 from keras_bar.analysis import replaying
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
+from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
 from keras_bar.compaction.hard_pruning import fix_gates
@@ -115,9 +116,8 @@ def _fold_gates(analysis):
         for weight, axis in _output_weights(
             rule.gated(node), factors, analysis
         ):
-            # Axis -2: the transposed kernel, whose last axis is the input.
-            shape = (-1, 1) if axis == -2 else (-1,)
-            weight.assign(to_numpy(weight) * factors.reshape(shape))
+            scales = along(factors, axis, len(weight.shape))
+            weight.assign(to_numpy(weight) * scales)
             folded.add(node)
     return folded
 

@@ -4,6 +4,7 @@ To teach the compiler a kind of layer, write a `Rule`. Nothing else knows it.
 """
 
 from keras_bar.analysis import rule_registry
+from keras_bar.analysis.rules import attention as attention
 from keras_bar.analysis.rules import channel_selection as channel_selection
 from keras_bar.analysis.rules import channelwise as channelwise
 from keras_bar.analysis.rules import convolutions as convolutions
@@ -14,6 +15,7 @@ from keras_bar.analysis.rules import kernels as kernels
 from keras_bar.analysis.rules import multi_input as multi_input
 from keras_bar.analysis.rules import normalizing as normalizing
 from keras_bar.analysis.rules import observed
+from keras_bar.analysis.rules import projections as projections
 from keras_bar.analysis.rules import registering
 from keras_bar.analysis.rules import reshaping as reshaping
 from keras_bar.analysis.rules import selecting as selecting

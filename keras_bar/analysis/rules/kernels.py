@@ -275,53 +275,6 @@ class Dense(Mixing):
         return array[places]
 
 
-class EinsumDense(Dense):
-    """EinsumDense that mixes the last axis as `Dense` does, such as
-    `"abc,cd->abd"`."""
-
-    layers = "EinsumDense"
-
-    def refuse(self, node, analysis):
-        if not _mixes_last_axis(node.op):
-            return f"no rule knows the equation {node.op.equation!r}"
-        return super().refuse(node, analysis)
-
-    def is_counted(self, node):
-        return _mixes_last_axis(node.op)
-
-    def terms(self, node, analysis):
-        return super().terms(node, analysis) if self.is_counted(node) else []
-
-    def smallest_input(self, node):
-        # Its configuration may fix the sizes.
-        return [d or 1 for d in node.inputs[0].shape[1:-1]]
-
-    def has_bias(self, layer):
-        return layer.bias is not None
-
-    def bias_config(self, layer, wanted):
-        return {"bias_axes": layer.equation.strip()[-1] if wanted else None}
-
-    def size_config(self, layer, writes):
-        shape = layer.partial_output_shape
-        return {"output_shape": (*shape[:-1], len(writes))}
-
-
-def _mixes_last_axis(layer):
-    """Whether an `EinsumDense` is a dense layer on the last axis."""
-    left, _, output = layer.equation.replace(" ", "").partition("->")
-    front, _, kernel = left.partition(",")
-    if len(kernel) != 2 or not front or not output:
-        return False
-    read, written = kernel
-    return (
-        (front[-1], output[-1]) == (read, written)
-        and front[:-1] == output[:-1]
-        and not {read, written} & set(front[:-1])
-        and layer.bias_axes in (None, written)
-    )
-
-
 def following_norm(node, analysis):
     """The batch normalization that is the only reader of a layer, or None."""
     value = node.output

@@ -1,0 +1,204 @@
+"""The rule of EinsumDense, which is a dense layer, or a projection from
+features to the heads of attention, or back: then the heads are the channels."""
+
+import dataclasses
+
+import keras
+
+from keras_bar import keras_internals
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.base import product
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.kernels import Dense
+
+
+class EinsumDense(Dense):
+    """EinsumDense that mixes the last axis as `Dense` does, such as
+    `"abc,cd->abd"`; from features to heads, `"abc,cde->abde"`; or from heads to
+    features, `"abcd,cde->abe"`."""
+
+    layers = "EinsumDense"
+
+    def specialized(self, node, analysis):
+        kinds = {
+            (1, 2): ToHeads(is_attended(node.output)),
+            (2, 1): FromHeads(),
+        }
+        return kinds.get(mixed_axes(node.op), self)
+
+    def refuse(self, node, analysis):
+        if mixed_axes(node.op) is None:
+            return f"no rule knows the equation {node.op.equation!r}"
+        return super().refuse(node, analysis)
+
+    def is_counted(self, node):
+        return mixed_axes(node.op) is not None
+
+    def terms(self, node, analysis):
+        return super().terms(node, analysis) if self.is_counted(node) else []
+
+    def smallest_input(self, node):
+        # Its configuration may fix the sizes.
+        return [d or 1 for d in node.inputs[0].shape[1:-1]]
+
+    def has_bias(self, layer):
+        return layer.bias is not None
+
+    def bias_config(self, layer, wanted):
+        return {"bias_axes": layer.equation.strip()[-1] if wanted else None}
+
+    def size_config(self, layer, writes):
+        shape = keras_internals.full_shape_of(layer)
+        return {"output_shape": (*shape[:-1], len(writes))}
+
+
+class ToHeads(EinsumDense):
+    """A projection from features to heads. Dead features are restored.
+
+    Args:
+        prunable: Whether it makes what the heads give, not how they weigh it.
+    """
+
+    folds_constants = False
+    output_axis = -2
+
+    def __init__(self, prunable):
+        self.prunable = prunable
+
+    def specialized(self, node, analysis):
+        return self
+
+    def axis(self, node, value):
+        return len(value.shape) - (2 if value is node.output else 1)
+
+    def restored_inputs(self, node, analysis):
+        return [0] if analysis.removable(node.inputs[0]) else []
+
+    def propagate_alive(self, node, analysis):
+        axis = self.axis(node, node.output)
+        return [analysis.all_alive(node.output, axis)]
+
+    def gains_bias(self, node, analysis):
+        return None
+
+    def terms(self, node, analysis):
+        output = node.output
+        reads, writes = self.factors(node, analysis)
+        size = output.shape[-1]
+        places = product(output.shape[1:-2])
+        terms = [
+            Term("flops", 2 * places * size, (reads, writes)),
+            Term("params", size, (reads, writes)),
+        ]
+        if self.has_bias(node.op):
+            terms.append(Term("params", size, (writes,)))
+        if not analysis.becomes_output(output):
+            terms.append(Term("volume", places * size, (writes,)))
+        return terms
+
+    def size_config(self, layer, writes):
+        shape = keras_internals.full_shape_of(layer)
+        return {"output_shape": (*shape[:-2], len(writes), shape[-1])}
+
+    def rebuild(self, node, builder):
+        writes = builder.order[node.output]
+        new = builder.clone(node, **self.size_config(node.op, writes))
+        tensors = {node.inputs[0]: builder.restored(node.inputs[0])}
+        outputs = trace.call(new, node, tensors)
+        new.kernel.assign(to_numpy(node.op.kernel)[:, writes])
+        if self.has_bias(node.op):
+            new.bias.assign(to_numpy(node.op.bias)[writes])
+        return outputs
+
+    def output_weights(self, layer, factors):
+        if super().output_weights(layer, factors):
+            bias = [(layer.bias, 0)] if self.has_bias(layer) else []
+            return [(layer.kernel, 1), *bias]
+        return []
+
+
+class FromHeads(EinsumDense):
+    """A projection from heads to features."""
+
+    input_axis = -3
+
+    def specialized(self, node, analysis):
+        return self
+
+    def axis(self, node, value):
+        return len(value.shape) - (1 if value is node.output else 2)
+
+    def smallest_input(self, node):
+        sizes = node.inputs[0].shape
+        return [d or 1 for d in (*sizes[1:-2], sizes[-1])]
+
+    def terms(self, node, analysis):
+        size = node.inputs[0].shape[-1]
+        return [
+            dataclasses.replace(x, coefficient=x.coefficient * size)
+            if len(x.factors) == 2
+            else x
+            for x in super().terms(node, analysis)
+        ]
+
+    def forget(self, layer, dead):
+        kernel = to_numpy(layer.kernel)
+        kernel[dead] = 0.0
+        layer.kernel.assign(kernel)
+
+    def assign(self, old, new, reads, writes):
+        new.kernel.assign(to_numpy(old.kernel)[reads][..., writes])
+        if self.has_bias(old):
+            new.bias.assign(to_numpy(old.bias)[writes])
+
+
+def mixed_axes(layer):
+    """How many of the last axes an `EinsumDense` sums over, and how many it
+    makes of them: (1, 1) as `Dense`, (1, 2) or (2, 1); None for others."""
+    left, _, output = layer.equation.replace(" ", "").partition("->")
+    front, _, kernel = left.partition(",")
+    for read, written in ((1, 1), (1, 2), (2, 1)):
+        reads, writes = kernel[:read], kernel[read:]
+        if (
+            len(writes) == written
+            and front.endswith(reads)
+            and output.endswith(writes)
+            and front[:-read] == output[:-written]
+            and len(set(front + writes)) == len(front + writes)
+            and layer.bias_axes in (None, writes)
+        ):
+            return read, written
+    return None
+
+
+def is_attended(value):
+    """Whether a tensor of heads holds values, and not queries or keys."""
+    seen, stack = {value}, [value]
+    while stack:
+        tensor = stack.pop()
+        for reader in tensor.consumers:
+            kind = type(reader.op).__name__
+            if kind == "DotProductAttention":
+                return tensor is reader.inputs[2]
+            if kind == "Einsum":
+                return not leads_to_softmax(reader.output)
+            if kind != "EinsumDense":
+                stack += [x for x in reader.outputs if x not in seen]
+                seen.update(reader.outputs)
+    return False
+
+
+def leads_to_softmax(value):
+    """Whether a tensor becomes weights of positions before anything else is
+    made of it."""
+    readers = value.consumers
+    if len(readers) != 1:
+        return False
+    kind = type(readers[0].op).__name__
+    if kind in ("Softmax", "Activation"):
+        return kind == "Softmax" or readers[0].op.activation is (
+            keras.activations.softmax
+        )
+    scores = ("Add", "Multiply", "Divide", "TrueDivide", "Where", "Cast")
+    return kind in scores and leads_to_softmax(readers[0].output)
