@@ -6,7 +6,6 @@ them.
 
 import collections
 import contextlib
-import functools
 import inspect
 import random
 from typing import Any
@@ -126,40 +125,6 @@ def nodes_in_order(model):
         for node in by_depth[depth]
         if not node.is_input
     ]
-
-
-def full_shape_of(layer):
-    """The shape of an `EinsumDense`'s output, without the batch, in which
-    `None` is a size that the layer has to find out."""
-    known = getattr(layer, "full_output_shape", None)
-    return known[1:] if known else layer.partial_output_shape
-
-
-@contextlib.contextmanager
-def static_einsum_shapes(layers):
-    """A context in which `EinsumDense` layers whose configuration leaves sizes
-    open, as those of attention do, take them from their input. Otherwise all
-    tensors behind them would have unknown sizes."""
-    changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
-    for x in changed:
-        x.compute_output_shape = functools.partial(_einsum_shape, x)
-    try:
-        yield
-    finally:
-        for x in changed:
-            del x.compute_output_shape
-
-
-def _einsum_shape(layer, input_shape):
-    """Sizes of an `EinsumDense`'s output, from its input and its kernel."""
-    left, _, output = layer.equation.replace(" ", "").partition("->")
-    read, _, kernel = left.partition(",")
-    if "." in left:
-        return type(layer).compute_output_shape(layer, input_shape)
-    sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
-    sizes |= dict(zip(read, input_shape, strict=True))
-    layer.full_output_shape = tuple(sizes[x] for x in output)
-    return layer.full_output_shape
 
 
 @contextlib.contextmanager

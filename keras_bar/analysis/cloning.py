@@ -6,7 +6,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_bar import keras_internals
+from keras_bar.analysis import static_shapes
 
 
 def clone(op, name=None, **changes):
@@ -18,7 +18,7 @@ def clone(op, name=None, **changes):
         **changes: Configuration entries to change.
     """
     if isinstance(op, keras.layers.EinsumDense):
-        changes.setdefault("output_shape", keras_internals.full_shape_of(op))
+        changes.setdefault("output_shape", static_shapes.full_shape_of(op))
     with named_in_errors(op):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)
@@ -27,12 +27,24 @@ def clone(op, name=None, **changes):
             config = {**op.get_config(), **changes}
             new = type(op).from_config(config, safe_mode=False)
         else:
-            new = _from_config(type(op), {**op.get_config(), **changes})
+            new = _from_config(type(op), {**_config(op), **changes})
     if name is not None:
         new.name = name
     if isinstance(op, keras.layers.Layer):
         new.trainable = op.trainable
     return new
+
+
+def _config(layer):
+    """The configuration of a layer."""
+    try:
+        return layer.get_config()
+    except NotImplementedError:
+        # Keras cannot tell the arguments of a layer that has none of its own,
+        # if it was given a policy instead of the name of one.
+        if type(layer) is not keras.layers.Identity:
+            raise
+        return {"name": layer.name, "dtype": layer.dtype_policy.name}
 
 
 def _from_config(kind, config):

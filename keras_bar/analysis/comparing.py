@@ -1,5 +1,8 @@
 """Comparisons of layers by what they compute, with other weights."""
 
+import contextlib
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -46,3 +49,17 @@ def first(error):
     told = [x for x in lines if not x.startswith("Exception encountered")]
     line = (told or lines or [""])[0]
     return f"{type(error).__name__}, {line[:200]}"
+
+
+@contextlib.contextmanager
+def same_noise():
+    """A context with the same noise each time, that of PyTorch's own generator
+    too, from which layers without a seed draw."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -94,6 +94,8 @@ def _obstacle(value, analysis):
                 return (
                     f"{reader.name!r} needs all of its channels: {rule.reason}"
                 )
+            if rule.groups_channels:
+                return f"its channels are those of {reader.name!r}, in groups"
             if rule.only_scales(tensor, reader):
                 return f"its channels follow those it scales in {reader.name!r}"
             if rule.passes_channels:

@@ -18,6 +18,7 @@ from keras_bar.analysis import comparing
 from keras_bar.analysis import kinds
 from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
+from keras_bar.analysis import static_shapes
 from keras_bar.analysis.counting import is_known
 
 # Keras's own layers that consist of others.
@@ -62,7 +63,7 @@ def unroll(layer, args, kwargs, nested=False):
     """
     _refuse_state(layer)
     inner = _trace(layer, args, kwargs, nested)
-    _refuse_modes(inner)
+    _refuse_calls(inner)
     _verify(layer, inner, args, kwargs)
     return inner
 
@@ -172,7 +173,7 @@ def _trace(layer, args, kwargs, nested):
             new_kwargs.setdefault("training", None)
         sublayers = keras_internals.layers_inside(layer)
         try:
-            with keras_internals.static_einsum_shapes(sublayers):
+            with static_shapes.keep_sizes(sublayers):
                 outputs = layer.call(*new_args, **new_kwargs)
         except Exception as error:  # Whatever the user's code raises.
             raise Opaque(
@@ -205,10 +206,16 @@ def _cast(tensor, layer):
     return tensor
 
 
-def _refuse_modes(inner):
-    """Raises `Opaque` for a sublayer that is called in a mode of its own: a
-    Functional model runs all of its layers in the same."""
+def _refuse_calls(inner):
+    """Raises `Opaque` for calls that a graph does not repeat: a sublayer in a
+    mode of its own, because a Functional model runs all of its layers in the
+    same; and attention with values of another size than its keys, of whose
+    symbolic output Keras tells the wrong size."""
     for node in keras_internals.nodes_in_order(inner):
+        if type(node.operation).__name__ == "DotProductAttention":
+            _, key, value, *_ = node.input_tensors
+            if key.shape[-1] != value.shape[-1]:
+                raise Opaque("its values differ in size from its keys")
         mode = node.arguments.kwargs.get("training")
         parameter = inspect.signature(node.operation.call).parameters.get(
             "training"
@@ -262,9 +269,11 @@ def _compare(layer, inner, args, kwargs, size):
         if keras.backend.is_float_dtype(x.dtype)
     ]
     for training in (False, True):
-        with keras.StatelessScope(state_mapping=changed):
+        scope = keras.StatelessScope(state_mapping=changed)
+        with scope, comparing.same_noise():
             expected = layer(*args, **{**kwargs, "training": training})
-        with keras.StatelessScope(state_mapping=changed):
+        scope = keras.StatelessScope(state_mapping=changed)
+        with scope, comparing.same_noise():
             found = inner(given, training=training)
         pairs = zip(tree.flatten(expected), tree.flatten(found), strict=True)
         if not all(comparing.same(a, b) for a, b in pairs):

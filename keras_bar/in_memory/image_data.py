@@ -148,7 +148,7 @@ class Epochs(keras.callbacks.Callback):
         super().__init__()
         self.data, self.seed = data, [*np.ravel(seed)]
         self.epoch = 0
-        self._drawn = None, None
+        self._drawn: tuple[Any, Any] = None, None
         self.dataset = _Batches(self)
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -67,10 +67,14 @@ def MobileNet(
     x = resnet.conv(x, resnet.narrowed(32, narrow), 3, name="stem_conv")
     x = _norm_relu6(x, "stem")
     for i, (width, expanded, stride) in enumerate(blocks, 1):
-        widths = [
-            resnet.narrowed(y, narrow) for y in (width, expanded, expanded / 4)
-        ]
-        x = _inverted_residual(x, *widths, stride, f"block{i}")
+        x = _inverted_residual(
+            x,
+            width=resnet.narrowed(width, narrow),
+            expanded=resnet.narrowed(expanded, narrow),
+            squeezed=resnet.narrowed(expanded / 4, narrow),
+            stride=stride,
+            name=f"block{i}",
+        )
     x = resnet.conv(x, resnet.narrowed(256, narrow), 1, name="head_conv")
     x = _norm_relu6(x, "head")
     return keras.Model(inputs, resnet.classifier(x, classes, None))

@@ -8,6 +8,7 @@ attended to, a head without values gives 0, and its queries and keys are not
 needed.
 """
 
+import keras
 import numpy as np
 
 from keras_bar.analysis import trace
@@ -38,7 +39,7 @@ class DotProductAttention(Rule):
             return "it works along another axis than the channels"
         if len({x.shape[HEADS] for x in node.inputs[:3]}) > 1:
             return "several heads share their keys and values"
-        given = [*node.args[3:], node.kwargs.get("bias")]
+        given = keras.tree.flatten((node.args, node.kwargs))
         if any(_has_heads(x, node) for x in given if not _is_value(x)):
             return "it adds a constant to each head"
         return None

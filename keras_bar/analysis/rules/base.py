@@ -72,6 +72,8 @@ class Rule:
         restores: Whether it needs every channel, but gates may well stand in
             front of it: dead channels are restored, and what writes them is
             pruned.
+        groups_channels: Whether the channels of its output are groups of those
+            of its input, which a gate behind it closes together.
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
     """
@@ -94,6 +96,7 @@ class Rule:
     filters_each_channel = False
     adds_inputs = False
     restores = False
+    groups_channels = False
     flattens = False
 
     def __init_subclass__(cls):
@@ -243,6 +246,14 @@ def product(dims):
     """Product of dimensions; NaN where one is unknown, so that no cost that
     depends on it is silently wrong."""
     return math.prod(math.nan if x is None else x for x in dims)
+
+
+def reshaped(node, shape):
+    """Configuration entries of a reshape to another shape, which has the batch
+    first; of its unknown sizes, one at most is found out."""
+    if isinstance(node.op, keras.layers.Layer):
+        return {"target_shape": [-1 if x is None else x for x in shape[1:]]}
+    return {"newshape": [-1 if x is None else int(x) for x in shape]}
 
 
 def positions(value, axis):

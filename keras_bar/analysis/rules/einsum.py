@@ -1,8 +1,11 @@
 """The rule of keras.ops.einsum."""
 
+import string
+
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules.attended import comes_from_softmax
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
@@ -18,12 +21,18 @@ class Einsum(Rule):
     operations = "Einsum"
     ties_channels = True
 
+    def equation(self, node):
+        """What is multiplied, and summed over."""
+        return node.op.subscripts
+
+    def only_scales(self, value, node):
+        return comes_from_softmax(value)
+
     def _labels(self, node):
         """The labels of every operand, and of the output; None if they are not
         spelled out."""
-        left, arrow, output = node.op.subscripts.replace(" ", "").partition(
-            "->"
-        )
+        equation = self.equation(node)
+        left, arrow, output = equation.replace(" ", "").partition("->")
         operands = left.split(",")
         known = arrow and "." not in left and len(operands) == len(node.inputs)
         if not known or any(len(set(x)) < len(x) for x in operands):
@@ -52,7 +61,7 @@ class Einsum(Rule):
 
     def refuse(self, node, analysis):
         if self._labels(node) is None:
-            return f"no rule knows the equation {node.op.subscripts!r}"
+            return f"no rule knows the equation {self.equation(node)!r}"
         labels: dict = {}
         for value, x in zip(node.inputs, self._labels(node)[0], strict=True):
             if labels.setdefault(value, x) != x:
@@ -141,3 +150,17 @@ class Einsum(Rule):
             else:
                 tensors[value] = builder.restored(value)
         return trace.call(builder.clone(node), node, tensors)
+
+
+class Matmul(Einsum):
+    """keras.ops.matmul of two stacks of matrices, equally many in both."""
+
+    operations = "Matmul"
+
+    def equation(self, node):
+        ranks = {len(x.shape) for x in node.inputs}
+        stacks = {tuple(x.shape[:-2]) for x in node.inputs}
+        if len(node.inputs) != 2 or len(ranks) > 1 or len(stacks) > 1:
+            return "matmul"
+        stack = string.ascii_lowercase[: ranks.pop() - 2]
+        return f"{stack}xy,{stack}yz->{stack}xz" if stack else "matmul"

@@ -280,7 +280,7 @@ def following_norm(node, analysis):
     value = node.output
     if len(value.consumers) != 1 or value in analysis.graph.outputs:
         return None
-    if not activations.is_linear(node.op.activation):
+    if not activations.is_linear(getattr(node.op, "activation", None)):
         return None
     reader = value.consumers[0]
     return reader if analysis.rules[reader].subtracts_mean else None

@@ -3,10 +3,9 @@ features to the heads of attention, or back: then the heads are the channels."""
 
 import dataclasses
 
-import keras
-
-from keras_bar import keras_internals
+from keras_bar.analysis import static_shapes
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules.attended import is_attended
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
@@ -22,7 +21,7 @@ class EinsumDense(Dense):
 
     def specialized(self, node, analysis):
         kinds = {
-            (1, 2): ToHeads(is_attended(node.output)),
+            (1, 2): ToHeads(is_attended(node.output) is True),
             (2, 1): FromHeads(),
         }
         return kinds.get(mixed_axes(node.op), self)
@@ -49,7 +48,7 @@ class EinsumDense(Dense):
         return {"bias_axes": layer.equation.strip()[-1] if wanted else None}
 
     def size_config(self, layer, writes):
-        shape = keras_internals.full_shape_of(layer)
+        shape = static_shapes.full_shape_of(layer)
         return {"output_shape": (*shape[:-1], len(writes))}
 
 
@@ -98,7 +97,7 @@ class ToHeads(EinsumDense):
         return terms
 
     def size_config(self, layer, writes):
-        shape = keras_internals.full_shape_of(layer)
+        shape = static_shapes.full_shape_of(layer)
         return {"output_shape": (*shape[:-2], len(writes), shape[-1])}
 
     def rebuild(self, node, builder):
@@ -170,35 +169,3 @@ def mixed_axes(layer):
         ):
             return read, written
     return None
-
-
-def is_attended(value):
-    """Whether a tensor of heads holds values, and not queries or keys."""
-    seen, stack = {value}, [value]
-    while stack:
-        tensor = stack.pop()
-        for reader in tensor.consumers:
-            kind = type(reader.op).__name__
-            if kind == "DotProductAttention":
-                return tensor is reader.inputs[2]
-            if kind == "Einsum":
-                return not leads_to_softmax(reader.output)
-            if kind != "EinsumDense":
-                stack += [x for x in reader.outputs if x not in seen]
-                seen.update(reader.outputs)
-    return False
-
-
-def leads_to_softmax(value):
-    """Whether a tensor becomes weights of positions before anything else is
-    made of it."""
-    readers = value.consumers
-    if len(readers) != 1:
-        return False
-    kind = type(readers[0].op).__name__
-    if kind in ("Softmax", "Activation"):
-        return kind == "Softmax" or readers[0].op.activation is (
-            keras.activations.softmax
-        )
-    scores = ("Add", "Multiply", "Divide", "TrueDivide", "Where", "Cast")
-    return kind in scores and leads_to_softmax(readers[0].output)

@@ -5,10 +5,14 @@ import numpy as np
 
 from keras_bar import keras_internals
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules.attended import is_attended
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
+from keras_bar.analysis.rules.base import reshaped
 from keras_bar.analysis.rules.channelwise import Channelwise
+from keras_bar.analysis.rules.heads import MergeHeads
+from keras_bar.analysis.rules.heads import SplitHeads
 
 
 class Flatten(Rule):
@@ -141,6 +145,12 @@ class Reshape(Channelwise):
 
     layers = operations = "Reshape"
 
+    def specialized(self, node, analysis):
+        attended = is_attended(node.output)
+        if attended is not None and SplitHeads.holds(node, analysis):
+            return SplitHeads(attended)
+        return MergeHeads() if MergeHeads.holds(node, analysis) else self
+
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
         if channels.axis is not None and self.axis(node, analysis) is None:
@@ -176,9 +186,7 @@ class Reshape(Channelwise):
         if None in shape[1:]:
             shape = [None, *target] if layer else list(target)
         shape[axis] = len(builder.order[node.output])
-        if layer:
-            return {"target_shape": shape[1:]}
-        return {"newshape": [-1 if x is None else int(x) for x in shape]}
+        return reshaped(node, shape)
 
 
 def untransposed(tensor, axes):

@@ -86,7 +86,7 @@ def test_einsum_as_a_dense_layer(zero, bias, tmp_path):
 
 def test_einsum_that_is_no_dense_layer():
     def layer(x):
-        return layers.EinsumDense("abxc,cde->abxde", (6, 6, 2, 3))(x)
+        return layers.EinsumDense("abxc,bcd->abxd", (6, 6, 2))(x)
 
     why = keras_bar.explain(model_with(layer, True)).ungated["first"]
     assert "no rule knows the equation" in why

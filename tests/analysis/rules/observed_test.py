@@ -228,9 +228,9 @@ TOGETHER = {
         lambda: Positions(),
         "it maps zeros to values that differ",
     ),
-    "softmax": (lambda: layers.Softmax(), "its channels depend on each other"),
+    "softmax": (lambda: layers.Softmax(), "several channels at once"),
     "not_finite": (lambda: lambda x: ops.log10(x), "not finite"),
-    "size": (lambda: lambda x: ops.repeat(x, 2, axis=-1), "another number"),
+    "size": (lambda: lambda x: ops.tile(x, (1, 1, 1, 2)), "another number"),
 }
 
 

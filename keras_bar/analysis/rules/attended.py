@@ -1,0 +1,69 @@
+"""Where attention is in a graph: what is attended to, and by which weights."""
+
+import keras
+
+# Operations between projections and attention that leave heads apart.
+_ON_THE_WAY = (
+    *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
+    *("Multiply", "Permute", "Repeat", "Swapaxes", "Transpose", "TrueDivide"),
+)
+# What is done to products of queries and keys before their softmax.
+_SCORES = ("Add", "Cast", "Divide", "Multiply", "Subtract", "TrueDivide")
+_PRODUCTS = ("Einsum", "Matmul")
+
+
+def is_attended(value):
+    """Whether a tensor of heads holds values, which are attended to, and not
+    queries or keys; None if no attention reads it."""
+    seen, stack = {value}, [value]
+    while stack:
+        tensor = stack.pop()
+        for reader in tensor.consumers:
+            kind = type(reader.op).__name__
+            if kind == "DotProductAttention":
+                return tensor is reader.inputs[2]
+            if kind in _PRODUCTS and is_weighted(tensor, reader):
+                return True
+            if kind in _PRODUCTS and leads_to_softmax(reader.output):
+                return False
+            if kind in _ON_THE_WAY:
+                stack += [x for x in reader.outputs if x not in seen]
+                seen.update(reader.outputs)
+    return None
+
+
+def is_weighted(value, node):
+    """Whether a product sums a tensor over positions with weights that a
+    softmax made."""
+    others = [x for x in node.inputs if x is not value]
+    return bool(others) and all(map(comes_from_softmax, others))
+
+
+def comes_from_softmax(value):
+    """Whether a tensor is what a softmax made, up to dropout."""
+    while (node := value.producer) is not None:
+        if _is_softmax(node):
+            return True
+        if type(node.op).__name__ not in ("Dropout", "Cast"):
+            return False
+        value = node.inputs[0]
+    return False
+
+
+def leads_to_softmax(value):
+    """Whether a softmax is the next that is made of a tensor, up to scales,
+    biases and masks."""
+    while len(value.consumers) == 1:
+        (node,) = value.consumers
+        if _is_softmax(node):
+            return True
+        if type(node.op).__name__ not in _SCORES:
+            return False
+        value = node.output
+    return False
+
+
+def _is_softmax(node):
+    activation = getattr(node.op, "activation", None)
+    named = type(node.op).__name__ == "Softmax"
+    return named or activation is keras.activations.softmax

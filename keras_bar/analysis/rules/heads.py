@@ -1,0 +1,138 @@
+"""Rules of reshapes that part features into the heads of attention, and join
+them again: whole heads are the channels in between."""
+
+import numpy as np
+
+from keras_bar.analysis import trace
+from keras_bar.analysis.rules.base import Rule
+from keras_bar.analysis.rules.base import members
+from keras_bar.analysis.rules.base import once
+from keras_bar.analysis.rules.base import product
+from keras_bar.analysis.rules.base import reshaped
+
+
+class SplitHeads(Rule):
+    """A reshape of `heads * size` features to heads. A head is alive as long as
+    one of its features may be other than 0.
+
+    Args:
+        prunable: Whether it makes what the heads give, not how they weigh it.
+    """
+
+    groups_channels = True
+
+    def __init__(self, prunable):
+        self.prunable = prunable
+
+    @staticmethod
+    def holds(node, analysis):
+        """Whether a reshape parts the channels and nothing else."""
+        old, new = node.inputs[0].shape, node.output.shape
+        rank = len(old)
+        return (
+            analysis.inputs(node)[0].axis in (None, rank - 1)
+            and rank >= 2
+            and len(new) == rank + 1
+            and None not in (old[-1], *new[-2:])
+            and new[-2] * new[-1] == old[-1]
+            and _same_places(old[:-1], new[:-2])
+        )
+
+    def propagate_alive(self, node, analysis):
+        (channels,), size = analysis.inputs(node), node.output.shape[-1]
+        axis = len(node.output.shape) - 2
+        if channels.axis is None:
+            return [analysis.all_alive(node.output, axis)]
+        alive = analysis.algebra.any_of(channels.nonzero, size)
+        return [analysis.carries(node.output, axis, alive, alive)]
+
+    def propagate_needed(self, node, analysis):
+        heads, size = node.output.shape[-2:]
+        live = analysis.live(node.output)
+        index = np.repeat(np.arange(heads), size)
+        return [analysis.algebra.take(live, index)]
+
+    def constants(self, node, resolved):
+        return np.zeros(node.output.shape[-2])
+
+    def rebuild(self, node, builder):
+        value, heads = node.inputs[0], builder.order[node.output]
+        features = members(heads, node.output.shape[-1])
+        tensor = builder.read(value, features, len(value.shape) - 1)
+        shape = (*node.output.shape[:-2], len(heads), node.output.shape[-1])
+        layer = builder.clone(node, **reshaped(node, shape))
+        return trace.call(layer, node, {value: tensor})
+
+
+class MergeHeads(Rule):
+    """A reshape of heads to `heads * size` features, all of which are computed
+    if one is needed."""
+
+    moves_channels = True
+
+    @staticmethod
+    def holds(node, analysis):
+        """Whether a reshape joins the channels with the axis behind them."""
+        old, new = node.inputs[0].shape, node.output.shape
+        rank = len(old)
+        return (
+            analysis.inputs(node)[0].axis == rank - 2
+            and rank >= 3
+            and len(new) == rank - 1
+            and None not in (new[-1], *old[-2:])
+            and old[-2] * old[-1] == new[-1]
+            and _same_places(old[:-2], new[:-1])
+        )
+
+    def _of_features(self, heads, node, analysis):
+        """A vector over heads, for each of their features."""
+        count, size = node.inputs[0].shape[-2:]
+        index = np.repeat(np.arange(count), size)
+        return analysis.algebra.take(heads, index)
+
+    def propagate_alive(self, node, analysis):
+        (channels,) = analysis.inputs(node)
+        alive, nonzero = (
+            self._of_features(x, node, analysis)
+            for x in (channels.alive, channels.nonzero)
+        )
+        axis = len(node.output.shape) - 1
+        return [analysis.carries(node.output, axis, alive, nonzero)]
+
+    def round_up(self, node, need, analysis):
+        heads = analysis.algebra.any_of(need, node.inputs[0].shape[-1])
+        return self._of_features(heads, node, analysis)
+
+    def propagate_needed(self, node, analysis):
+        size = node.inputs[0].shape[-1]
+        return [analysis.algebra.any_of(analysis.live(node.output), size)]
+
+    def output_order(self, node, analysis, order_of):
+        value = node.inputs[0]
+        return members(order_of(value), value.shape[-1])
+
+    def constants(self, node, resolved):
+        value = node.inputs[0]
+        return np.repeat(resolved.constants[value], value.shape[-1])
+
+    def rebuild(self, node, builder):
+        value, kept = node.inputs[0], builder.order[node.output]
+        size = value.shape[-1]
+        heads = once(kept // size)
+        tensor = builder.read(value, heads, len(value.shape) - 2)
+        shape = (*node.output.shape[:-1], len(heads) * size)
+        layer = builder.clone(node, **reshaped(node, shape))
+        (output,) = trace.call(layer, node, {value: tensor})
+        made = members(heads, size)
+        return [builder.select(output, made, kept, len(shape) - 1)]
+
+
+def _same_places(old, new):
+    """Whether two shapes without channels are the same, one size of which may
+    be unknown."""
+    if len(old) != len(new) or old[0] != new[0]:
+        return False
+    unequal = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
+    return not unequal or (
+        product(old[1:]) == product(new[1:])  # NaN where unknown.
+    )

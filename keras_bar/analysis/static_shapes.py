@@ -1,0 +1,74 @@
+"""Shapes of symbolic tensors, of which Keras forgets some sizes."""
+
+import contextlib
+import functools
+import math
+
+import keras
+
+from keras_bar import keras_internals
+
+
+def full_shape_of(layer):
+    """The shape of an `EinsumDense`'s output, without the batch, in which
+    `None` is a size that the layer has to find out."""
+    known = getattr(layer, "full_output_shape", None)
+    return known[1:] if known else layer.partial_output_shape
+
+
+@contextlib.contextmanager
+def keep_sizes(layers):
+    """A context in which symbolic calls lose no size that is known.
+
+    `EinsumDense` layers whose configuration leaves sizes open, as those of
+    attention do, take them from their input; and a reshape to a size that was
+    read from a tensor where it is unknown, mostly that of the batch, finds it
+    out when it runs.
+    """
+    changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
+    reshape = _reshape_operation()
+    infer = reshape.compute_output_spec
+
+    def infer_reshape(operation, x):
+        operation.newshape = _open_shape(operation.newshape, x.shape)
+        return infer(operation, x)
+
+    for x in changed:
+        x.compute_output_shape = functools.partial(_einsum_shape, x)
+    reshape.compute_output_spec = infer_reshape
+    try:
+        yield
+    finally:
+        reshape.compute_output_spec = infer
+        for x in changed:
+            del x.compute_output_shape
+
+
+def _open_shape(target, shape):
+    """The target of a reshape with -1 in the place of None."""
+    sizes = shape[1:]
+    if not isinstance(target, tuple | list) or list(target).count(None) != 1:
+        return target
+    known = math.prod(x for x in target if x not in (None, -1))
+    if -1 in target and (None in sizes or not known):
+        return target
+    rest = math.prod(sizes) // known if -1 in target else -1
+    return tuple(-1 if x is None else rest if x == -1 else x for x in target)
+
+
+def _einsum_shape(layer, input_shape):
+    """Sizes of an `EinsumDense`'s output, from its input and its kernel."""
+    left, _, output = layer.equation.replace(" ", "").partition("->")
+    read, _, kernel = left.partition(",")
+    if "." in left:
+        return type(layer).compute_output_shape(layer, input_shape)
+    sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
+    sizes |= dict(zip(read, input_shape, strict=True))
+    layer.full_output_shape = tuple(sizes[x] for x in output)
+    return layer.full_output_shape
+
+
+def _reshape_operation():
+    """The class of the operation `keras.ops.reshape`."""
+    tensor = keras.ops.reshape(keras.KerasTensor((None, 2)), (-1, 2, 1))
+    return type(keras_internals.maker_of(tensor))
