@@ -95,6 +95,8 @@ def _models(shape, classes):
         "plain": plain,
         "mobile": build("MobileNet", shape, classes),
         "dense": build("DenseNet", shape, classes),
+        "convnext": build("ConvNeXt", shape, classes),
+        "vit": build("ViT", shape, classes),
     }
 
 

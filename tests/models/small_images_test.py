@@ -12,6 +12,10 @@ BUILDERS = {
     "mobile": lambda *a, **k: models.MobileNet(
         *a, blocks=[(16, 32, 1), (16, 32, 1), (24, 32, 2)], **k
     ),
+    "vit": lambda *a, **k: models.ViT(*a, width=16, depth=1, **k),
+    "convnext": lambda *a, **k: models.ConvNeXt(
+        *a, widths=(8, 16), depths=(1, 1), **k
+    ),
     "dense": lambda *a, **k: models.DenseNet(*a, blocks=(2, 2), growth=8, **k),
 }
 
@@ -33,6 +37,7 @@ def test_channels_first(build):
     keras.config.set_image_data_format("channels_first")
     try:
         model = build((1, 14, 14), 5)
+        assert model.output_shape == (None, 5)
         assert build().input_shape == (None, 3, 32, 32)
     finally:
         keras.config.set_image_data_format(before)
@@ -41,7 +46,7 @@ def test_channels_first(build):
         for x in model.layers
         if isinstance(x, keras.layers.BatchNormalization)
     ]
-    assert norms and all(x.gamma.shape[0] == x.output.shape[1] for x in norms)
+    assert all(x.gamma.shape[0] == x.output.shape[1] for x in norms)
 
 
 def test_narrow_divides_every_width(build):
