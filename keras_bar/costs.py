@@ -23,14 +23,15 @@ class Cost:
         volume: Scalar activations per sample, over the outputs of
             convolutions and hidden dense layers. Those that give the model's
             outputs, such as logits, do not count.
-        flops: 2 x multiply-adds of convolutions and dense layers, per sample.
+        flops: 2 x multiply-adds of convolutions, dense layers and products of
+            matrices, per sample.
         params: Number of weights, trainable and not.
         layers: List of `LayerCost`.
         regular: `Cost` of the same gates with regular connectivity, where all
             writers of a residual stream keep the union of their channels. None
             for a network without gates.
         uncounted: Dict from name to type of the layers whose multiply-adds
-            are not counted, because they have no rule: attention, custom
+            are not counted, because they have no rule: recurrence, custom
             layers and the like. Their weights are counted.
 
     Example:

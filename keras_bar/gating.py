@@ -38,9 +38,11 @@ def gate(
 ) -> keras.Model:
     """Copies a model and puts a gate behind every prunable layer.
 
-    Prunable are convolutions and hidden dense layers, on vectors and on tokens;
-    a dense layer is hidden if no output of the model is made of its channels.
-    The gate multiplies the output of the layer's batch normalization where that
+    Prunable are convolutions, hidden dense layers, on vectors and on tokens,
+    and the heads of attention. A dense layer is hidden if no output of the
+    model is made of its channels. Attention is unrolled, and one gate behind
+    its values closes whole heads, with their queries and keys. Elsewhere the
+    gate multiplies the output of the layer's batch normalization where that
     is its only reader, and the layer's own output otherwise. Layers without a
     gate are listed, with the reason, by `keras_bar.explain`. The copy starts
     from the model's weights and shares nothing with it; nested models are
@@ -95,7 +97,8 @@ def gate(
     if not chosen and not any(x.gated for x in placements):
         raise ValueError(
             "Nothing in this model can be pruned. Expected at least one "
-            "convolution or hidden dense layer whose channels are free. "
+            "convolution, hidden dense layer or attention whose channels are "
+            "free. "
             "Received: "
             f"{model.name!r} ({_reasons(placements)})"
         )
@@ -283,7 +286,7 @@ def _checked_skip(graph, skip):
 def _reasons(placements):
     """The reasons why nothing can be gated, for an error message."""
     if not placements:
-        return "it has no convolution or hidden dense layer"
+        return "it has no convolution, hidden dense layer or attention"
     reasons = [f"{x.name}: {x.reason}" for x in placements[:MOST_LISTED]]
     if len(placements) > MOST_LISTED:
         reasons.append(f"and {len(placements) - MOST_LISTED} more")

@@ -1,5 +1,5 @@
 """The places of gates: behind every convolution and hidden dense layer whose
-channels are free."""
+channels are free, and behind the values of attention."""
 
 import dataclasses
 

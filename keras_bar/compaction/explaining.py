@@ -20,7 +20,8 @@ class Explanation:
     """The structure of a model as keras_bar sees it; `str()` formats it.
 
     Attributes:
-        gated: Names of the convolutions and hidden dense layers with a gate.
+        gated: Names of the layers with a gate: convolutions, hidden dense
+            layers, and the values of attention.
         ungated: Dict from the name of such a layer without one to the reason.
         boundaries: Dict from the name of a layer that needs all channels of
             its input to why.
