@@ -2,13 +2,16 @@
 
     python benchmarks/applications.py            # all 40
     python benchmarks/applications.py VGG16 ...  # some; other rows stay
+    python benchmarks/applications.py --zoo      # those of kimm and keras-hub
 
-Writes `docs/applications.csv` and `docs/applications.md`. Each model runs in a
-separate process, with random weights and images as small as it allows; half of
-the channels of every gate are closed at random. FLOPs behind gates are those of
-the layers with a gate. FLOPs of the graph are those of the convolutions
-and matrix products in the graph that the backend runs for the compact model
-(`backend_flops.py`), relative to `measure_cost`.
+Writes `docs/applications.csv` and `docs/applications.md`, or `docs/zoo.csv` and
+`docs/zoo.md`. Each model runs in a separate process, with random weights and
+images as small as it allows; half of the channels of every gate are closed at
+random, and the statistics of batch normalization are those of a batch of noise
+afterwards. FLOPs behind gates are those of the layers that lose channels: with
+a gate, or whose channels follow those of others. FLOPs of the graph are those
+of the convolutions and matrix products in the graph that the backend runs for
+the compact model (`backend_flops.py`), relative to `measure_cost`.
 """
 
 import argparse
@@ -25,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras_bar
+from benchmarks import zoo
 from benchmarks.backend_flops import backend_flops
 from keras_bar.layers import HardConcreteGate
 
@@ -43,6 +47,22 @@ FIELDS = {
 }
 
 
+# The first lines of a table.
+TITLES = {
+    "applications": (
+        "# Every model of `keras.applications`",
+        "",
+        "`python benchmarks/applications.py` writes this table.",
+    ),
+    "zoo": (
+        "# Models of other packages",
+        "",
+        "`python benchmarks/applications.py --zoo` writes this table, for the",
+        "packages kimm and keras-hub.",
+    ),
+}
+
+
 def names():
     """The models of `keras.applications`."""
     return [x for x in dir(keras.applications) if x[0].isupper()]
@@ -51,6 +71,8 @@ def names():
 def build(name):
     """A model with random weights, on small images."""
     keras.utils.set_random_seed(0)
+    if "/" in name:
+        return zoo.build(name)
     size = 75 if name.startswith(("Inception", "Xception")) else 64
     maker = getattr(keras.applications, name)
     return maker(
@@ -71,6 +93,45 @@ def close_half(gated, seed=0):
             layer.set_alive(rng.permutation(alive))
 
 
+def recalibrate(model, x):
+    """Sets the statistics of batch normalization to those of a batch. With the
+    initial ones a pruned network may be nearly constant, and the comparison
+    with another one would say nothing."""
+    norms = [
+        x
+        for x in model.layers
+        if isinstance(x, keras.layers.BatchNormalization)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(x, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def share_behind_gates(full, predicted):
+    """Fraction of the FLOPs in layers that lose channels.
+
+    Args:
+        full: `Cost` of the model.
+        predicted: `Cost` of the gated model, some of whose gates are closed.
+    """
+    pruned = {x.name for x in predicted.layers if x.channels[0] < x.channels[1]}
+    kept = {x.name for x in predicted.layers} - pruned
+    behind = sum(x.flops for x in full.layers if x.name not in kept)
+    return behind / full.flops
+
+
+def count(model):
+    """Number of weights, without the states of random numbers."""
+    return sum(
+        int(np.prod(x.shape))
+        for x in model.weights
+        if keras.backend.is_float_dtype(x.dtype)
+    )
+
+
 def measure(name):
     """One row of the table."""
     model = build(name)
@@ -80,12 +141,13 @@ def measure(name):
     full = keras_bar.measure_cost(model)
     behind = set(keras_bar.explain(gated).gated)
     close_half(gated)
+    x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:]))
+    recalibrate(gated, x)
     predicted = keras_bar.measure_cost(gated)
     start = time.perf_counter()
     small = keras_bar.compact(gated)
     compact_s = time.perf_counter() - start
     cost = keras_bar.measure_cost(small)
-    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
     hard = keras_bar.hard_prune(gated)(x, training=False)
     hard, found = map(
         keras.ops.convert_to_numpy, (hard, small(x, training=False))
@@ -94,22 +156,20 @@ def measure(name):
     return {
         "model": name,
         "gated": len(behind),
-        "gated_flops": sum(x.flops for x in full.layers if x.name in behind)
-        / full.flops,
+        "gated_flops": share_behind_gates(full, predicted),
         "params_before": full.params,
         "params_after": cost.params,
         "flops_left": cost.flops / full.flops,
         "difference": float(np.abs(hard - found).max() / np.abs(hard).max()),
-        "exact": triple[0] == triple[1] and cost.params == small.count_params(),
+        "exact": triple[0] == triple[1] and cost.params == count(small),
         "graph_flops": backend_flops(small) / cost.flops,
         "gate_s": gate_s,
         "compact_s": compact_s,
     }
 
 
-def read(folder):
+def read(path):
     """Dict from model to its row in the existing table."""
-    path = folder / "applications.csv"
     if not path.exists():
         return {}
     with open(path, newline="") as file:
@@ -120,18 +180,18 @@ def read(folder):
     return {row["model"]: row for row in rows}
 
 
-def write(rows, folder):
-    """Writes the table as CSV and as Markdown."""
-    with open(folder / "applications.csv", "w", newline="") as file:
+def write(rows, path):
+    """Writes the table as CSV, to a path, and as Markdown."""
+    with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     lines = [
-        "# Every model of `keras.applications`",
-        "",
-        "`python benchmarks/applications.py` writes this table. Models have",
-        "random weights and small images; half of the channels of each gate",
-        "are closed at random. FLOPs of the graph are those of convolutions",
+        *TITLES[path.stem],
+        "Models have random weights and small images; half of the channels of",
+        "each gate are closed at random. FLOPs behind gates are those of the",
+        "layers that lose channels. FLOPs of the graph are those of",
+        "convolutions",
         f"and matrix products in {keras.backend.backend()}, counted for the",
         "compact model. Seconds are wall-clock, partly of busy machines: they",
         "only show which models take long.",
@@ -140,7 +200,7 @@ def write(rows, folder):
         "|" + " --- |" * len(FIELDS),
     ]
     lines += ["| " + " | ".join(map(str, cells(x))) + " |" for x in rows]
-    (folder / "applications.md").write_text("\n".join(lines) + "\n")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
 def cells(row):
@@ -164,16 +224,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", help="by default all of them")
     parser.add_argument(
+        "--zoo",
+        action="store_true",
+        help="models of the packages kimm and keras-hub",
+    )
+    parser.add_argument(
         "--output", type=pathlib.Path, default=pathlib.Path("docs")
     )
     arguments = parser.parse_args()
-    rows = read(arguments.output) if arguments.models else {}
-    for name in arguments.models or names():
+    kind, known = ("zoo", zoo) if arguments.zoo else ("applications", None)
+    path = arguments.output / f"{kind}.csv"
+    rows = read(path) if arguments.models else {}
+    everything = known.names() if known else names()
+    for name in arguments.models or everything:
         # A process per model releases its memory before the next one.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows[name] = pool.apply(measure, [name])
+            try:
+                rows[name] = pool.apply(measure, [name])
+            except Exception as error:  # The other models matter, too.
+                print(name, type(error).__name__, error, flush=True)
+                continue
         print(*cells(rows[name]), flush=True)
-        write([rows[x] for x in sorted(rows)], arguments.output)
+        write([rows[x] for x in sorted(rows)], path)
 
 
 if __name__ == "__main__":

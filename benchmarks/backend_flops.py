@@ -67,12 +67,24 @@ def _flops_of(graph):
                     f"Received: {operation.type}"
                 )
             total += int(statistics.value)
-        elif operation.type in ("Einsum", "XlaCallModule"):
+        elif operation.type == "Einsum":
+            total += _einsum_flops(operation)
+        elif operation.type == "XlaCallModule":
             raise ValueError(
                 "The FLOPs of an operation are unknown. Expected convolutions "
                 f"and matrix products. Received: {operation.type}"
             )
     return total
+
+
+def _einsum_flops(operation):
+    """2 FLOPs per multiply-add: one for each combination of all labels."""
+    equation = operation.get_attr("equation").decode()
+    labels = equation.partition("->")[0].split(",")
+    sizes = {}
+    for names, tensor in zip(labels, operation.inputs, strict=True):
+        sizes |= dict(zip(names, tensor.shape.as_list(), strict=True))
+    return 2 * math.prod(sizes.values())
 
 
 def _jax(model):

@@ -6,7 +6,10 @@ import keras
 _ON_THE_WAY = (
     *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
     *("Multiply", "Permute", "Repeat", "Swapaxes", "Transpose", "TrueDivide"),
+    *("Squeeze", "Unstack"),
 )
+# What takes apart queries, keys and values that one layer made.
+_APART = ("GetItem", "Unstack")
 # What is done to products of queries and keys before their softmax.
 _SCORES = ("Add", "Cast", "Divide", "Multiply", "Subtract", "TrueDivide")
 _PRODUCTS = ("Einsum", "Matmul")
@@ -30,6 +33,26 @@ def is_attended(value):
                 stack += [x for x in reader.outputs if x not in seen]
                 seen.update(reader.outputs)
     return None
+
+
+def is_place_of_gate(node):
+    """Whether the heads of attention have their gate behind the product of its
+    weights and values, because no layer makes the values alone."""
+    if type(node.op).__name__ == "DotProductAttention":
+        value = node.inputs[2]
+    else:
+        values = [x for x in node.inputs if is_weighted(x, node)]
+        if len(values) != 1:
+            return False
+        (value,) = values
+    while (producer := value.producer) is not None:
+        kind = type(producer.op).__name__
+        if kind in _APART:
+            return True
+        if kind not in _ON_THE_WAY:
+            return False
+        value = producer.inputs[0]
+    return False
 
 
 def is_weighted(value, node):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules.attended import is_place_of_gate
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
@@ -27,6 +28,10 @@ class DotProductAttention(Rule):
 
     operations = "DotProductAttention"
     ties_channels = True
+
+    def specialized(self, node, analysis):
+        self.prunable = is_place_of_gate(node)
+        return self
 
     def only_scales(self, value, node):
         return value is not node.inputs[2]

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.attended import comes_from_softmax
+from keras_bar.analysis.rules.attended import is_place_of_gate
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
@@ -20,6 +21,10 @@ class Einsum(Rule):
 
     operations = "Einsum"
     ties_channels = True
+
+    def specialized(self, node, analysis):
+        self.prunable = is_place_of_gate(node)
+        return self
 
     def equation(self, node):
         """What is multiplied, and summed over."""

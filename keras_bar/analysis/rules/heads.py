@@ -12,8 +12,9 @@ from keras_bar.analysis.rules.base import reshaped
 
 
 class SplitHeads(Rule):
-    """A reshape of `heads * size` features to heads. A head is alive as long as
-    one of its features may be other than 0.
+    """A reshape of `heads * size` features to heads, or of `parts * heads *
+    size` where one layer makes queries, keys and values. A head is alive as
+    long as one of its features may be other than 0.
 
     Args:
         prunable: Whether it makes what the heads give, not how they weigh it.
@@ -28,28 +29,38 @@ class SplitHeads(Rule):
     def holds(node, analysis):
         """Whether a reshape parts the channels and nothing else."""
         old, new = node.inputs[0].shape, node.output.shape
-        rank = len(old)
+        rank, made = len(old), len(new) - len(old) + 1
         return (
             analysis.inputs(node)[0].axis in (None, rank - 1)
             and rank >= 2
-            and len(new) == rank + 1
-            and None not in (old[-1], *new[-2:])
-            and new[-2] * new[-1] == old[-1]
-            and _same_places(old[:-1], new[:-2])
+            and made in (2, 3)
+            and None not in (old[-1], *new[-made:])
+            and product(new[-made:]) == old[-1]
+            and _same_places(old[:-1], new[:-made])
         )
 
+    def _features(self, node, heads):
+        """The features of some heads: in the order in which they are stored,
+        and by heads."""
+        old, new = node.inputs[0].shape, node.output.shape
+        sizes = new[len(old) - 1 :]
+        features = np.arange(old[-1]).reshape(-1, *sizes[-2:])[:, heads]
+        return features.reshape(-1), np.swapaxes(features, 0, 1).reshape(-1)
+
     def propagate_alive(self, node, analysis):
-        (channels,), size = analysis.inputs(node), node.output.shape[-1]
-        axis = len(node.output.shape) - 2
+        (channels,), algebra = analysis.inputs(node), analysis.algebra
+        axis, heads = len(node.output.shape) - 2, node.output.shape[-2]
         if channels.axis is None:
             return [analysis.all_alive(node.output, axis)]
-        alive = analysis.algebra.any_of(channels.nonzero, size)
+        _, by_heads = self._features(node, np.arange(heads))
+        size = channels.size // heads
+        alive = algebra.any_of(algebra.take(channels.nonzero, by_heads), size)
         return [analysis.carries(node.output, axis, alive, alive)]
 
     def propagate_needed(self, node, analysis):
         heads, size = node.output.shape[-2:]
+        index = np.arange(node.inputs[0].shape[-1]) // size % heads
         live = analysis.live(node.output)
-        index = np.repeat(np.arange(heads), size)
         return [analysis.algebra.take(live, index)]
 
     def constants(self, node, resolved):
@@ -57,7 +68,7 @@ class SplitHeads(Rule):
 
     def rebuild(self, node, builder):
         value, heads = node.inputs[0], builder.order[node.output]
-        features = members(heads, node.output.shape[-1])
+        features, _ = self._features(node, heads)
         tensor = builder.read(value, features, len(value.shape) - 1)
         shape = (*node.output.shape[:-2], len(heads), node.output.shape[-1])
         layer = builder.clone(node, **reshaped(node, shape))

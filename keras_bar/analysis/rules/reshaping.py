@@ -83,9 +83,14 @@ class Transpose(Channelwise):
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
-        if channels.axis is not None and _permutation(node)[0] != 0:
-            return "it moves the batch along another axis"
-        return None
+        if channels.axis is None or _permutation(node)[0] == 0:
+            return None
+        # Queries, keys and values that one layer makes are often put in front
+        # of the batch, and then taken apart.
+        batch = _permutation(node).index(0)
+        if batch == 1 and all(map(_takes_first, node.output.consumers)):
+            return None
+        return "it moves the batch along another axis"
 
     def axis(self, node, analysis):
         channels = analysis.inputs(node)[0]
@@ -148,7 +153,8 @@ class Reshape(Channelwise):
     def specialized(self, node, analysis):
         attended = is_attended(node.output)
         if attended is not None and SplitHeads.holds(node, analysis):
-            return SplitHeads(attended)
+            parts = len(node.output.shape) - len(node.inputs[0].shape)
+            return SplitHeads(attended and parts == 1)
         return MergeHeads() if MergeHeads.holds(node, analysis) else self
 
     def refuse(self, node, analysis):
@@ -187,6 +193,14 @@ class Reshape(Channelwise):
             shape = [None, *target] if layer else list(target)
         shape[axis] = len(builder.order[node.output])
         return reshaped(node, shape)
+
+
+def _takes_first(node):
+    """Whether a node separates the entries of the first axis."""
+    kind = type(node.op).__name__
+    if kind == "GetItem":
+        return isinstance(node.args[1], int)
+    return kind == "Unstack" and node.op.axis == 0
 
 
 def untransposed(tensor, axes):

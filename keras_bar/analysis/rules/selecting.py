@@ -64,7 +64,9 @@ class Slice(Selection):
         if axis is None or key is None:
             return self
         before = _entries(key)[axis]
-        if key[before] != WHOLE or key[0] != WHOLE:
+        if key[before] != WHOLE:
+            return self
+        if key[0] != WHOLE and not _is_behind_batch(node.inputs[0]):
             return self
         # An integer takes an axis away, and None adds one.
         removed = sum(isinstance(x, int) for x in key[:before])
@@ -77,6 +79,13 @@ class Slice(Selection):
         if any(x != WHOLE for i, x in enumerate(key) if i != axis):
             return None
         return np.arange(node.inputs[0].shape[axis])[key[axis]]
+
+
+def _is_behind_batch(value):
+    """Whether a transposition has put another axis in front of the batch."""
+    maker = value.producer and value.producer.op
+    axes = getattr(maker, "axes", None)
+    return type(maker).__name__ == "Transpose" and axes and axes[0] != 0
 
 
 def _key(node):

@@ -78,6 +78,24 @@ def fused(x):
     return layers.Dense(DIM, name="output")(x)
 
 
+def in_one(axes, place=None):
+    """One layer and one reshape for all three, as in timm."""
+
+    def attend(x):
+        x = layers.Dense(3 * HEADS * SIZE, name="fused")(x)
+        x = ops.reshape(x, (-1, TOKENS, 3, HEADS, SIZE))
+        x = ops.transpose(x, axes)
+        q, k, v = (
+            (x[0], x[1], x[2]) if place is None else ops.unstack(x, axis=place)
+        )
+        weights = ops.softmax(ops.matmul(q, ops.swapaxes(k, -1, -2)))
+        x = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))
+        x = ops.reshape(x, (-1, TOKENS, HEADS * SIZE))
+        return layers.Dense(DIM, name="output")(x)
+
+    return attend
+
+
 KINDS = {
     "multi_head": multi_head(),
     "no_bias": multi_head(use_bias=False),
@@ -89,6 +107,9 @@ KINDS = {
     "grouped": grouped,
     "by_hand": by_hand,
     "fused": fused,
+    "in_one": in_one((0, 3, 2, 1, 4), 2),
+    "timm": in_one((2, 0, 3, 1, 4), 0),
+    "indexed": in_one((2, 0, 3, 1, 4)),
 }
 
 
