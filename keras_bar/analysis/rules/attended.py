@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
+
 # Operations between projections and attention that leave heads apart.
 _ON_THE_WAY = (
     *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
@@ -13,6 +16,12 @@ _APART = ("GetItem", "Unstack")
 # What is done to products of queries and keys before their softmax.
 _SCORES = ("Add", "Cast", "Divide", "Multiply", "Subtract", "TrueDivide")
 _PRODUCTS = ("Einsum", "Matmul")
+
+
+def passes_heads(op):
+    """Whether an operation leaves heads apart, as gates do."""
+    ours = isinstance(op, ChannelGate | BudgetState)
+    return ours or type(op).__name__ in _ON_THE_WAY
 
 
 def is_attended(value):
@@ -29,7 +38,7 @@ def is_attended(value):
                 return True
             if kind in _PRODUCTS and leads_to_softmax(reader.output):
                 return False
-            if kind in _ON_THE_WAY:
+            if passes_heads(reader.op):
                 stack += [x for x in reader.outputs if x not in seen]
                 seen.update(reader.outputs)
     return None
@@ -46,10 +55,9 @@ def is_place_of_gate(node):
             return False
         (value,) = values
     while (producer := value.producer) is not None:
-        kind = type(producer.op).__name__
-        if kind in _APART:
+        if type(producer.op).__name__ in _APART:
             return True
-        if kind not in _ON_THE_WAY:
+        if not passes_heads(producer.op):
             return False
         value = producer.inputs[0]
     return False
