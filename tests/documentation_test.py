@@ -14,20 +14,9 @@ from tests.helpers import tiny
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOKS = {str(path.relative_to(DOCS)): path for path in run_notebooks.find()}
-# Run with every change, with fewer epochs: of the teacher, of pruning, and of
-# fine-tuning.
-FAST = "quickstart.ipynb"
-SHORTER = {"epochs=6)": "epochs=1)", "=14,": "=4,", "epochs=4)": "epochs=1)"}
 # Bytes of a notebook with its outputs, of which the repository keeps each
 # version.
 LARGEST = 250_000
-# As in this process, in the process of a notebook.
-QUICK = """
-from tests.helpers import unoptimized
-from tests.helpers import without_xla
-unoptimized.install()
-without_xla.install()
-"""
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -46,21 +35,8 @@ def test_outputs_are_those_of_the_code(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs(name):
-    run(run_notebooks.read(NOTEBOOKS[name]))
-
-
-def test_the_shortest_notebook_runs():
-    notebook = run_notebooks.read(NOTEBOOKS[FAST])
-    code = [x for x in notebook.cells if x.cell_type == "code"]
-    for long, short in SHORTER.items():
-        (cell,) = (x for x in code if long in x.source)
-        cell.source = cell.source.replace(long, short)
-    code[0].source += QUICK
-    run(notebook)
-
-
-def run(notebook):
-    """Executes a notebook, whose own assertions have to hold."""
+    """The notebook's own assertions hold."""
+    notebook = run_notebooks.read(NOTEBOOKS[name])
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
