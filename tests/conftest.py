@@ -37,13 +37,11 @@ if os.environ.get("KERAS_BACKEND") == "jax":
 LONG = (
     "compare_test.py",
     "paper_recipes_test.py",
-    "documentation_test.py",
     "sensitivity_test.py",
     "compacting_test.py",
     "distribute_test.py",
     "digits_test.py",
     "public_names_test.py",
-    "barrier_on_digits_test.py",
     "fashion_mnist_test.py",
     "tuning_test.py",
     "synthetic_test.py",

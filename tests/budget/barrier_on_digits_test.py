@@ -11,8 +11,9 @@ from sklearn import model_selection
 import keras_bar
 from tests.helpers.budgets import BudgetRegularizer
 
-# Only what the recipes train with.
-pytestmark = pytest.mark.filterwarnings("ignore")
+# `controls_test` asserts the same of a tiny network with every change. Of the
+# warnings, those of the package are not what is tested here.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 EPOCHS = 24
 

@@ -40,7 +40,9 @@ def uninterrupted(tmp_path_factory):
     return folder, values(model), logs
 
 
-@pytest.mark.parametrize("strength", [None, 1e-5])
+@pytest.mark.parametrize(
+    "strength", [None, pytest.param(1e-5, marks=pytest.mark.slow)]
+)
 def test_backup_and_restore_equals_the_uninterrupted(
     tmp_path, strength, uninterrupted
 ):
