@@ -177,6 +177,7 @@ def resumed(finished, tmp_path_factory):
     return folder, output.getvalue()
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(finished, resumed):
     folder, output = resumed
     assert "teacher: done before" in output
@@ -187,6 +188,7 @@ def test_goes_on_where_it_was(finished, resumed):
         assert lengths == {len(history["loss"])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher", "gated", "compact"])
 def test_resumed_run_equals_an_uninterrupted_one(finished, resumed, name):
     one, other = load(finished, name), load(resumed[0], name)

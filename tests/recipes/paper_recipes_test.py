@@ -107,6 +107,9 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(
         training.Experiment, "finetune", lambda self, _, small, *more: small
     )
+    monkeypatch.setattr(
+        training.Experiment, "train_full", lambda self: self.build()
+    )
     archives.write("cifar10", tmp_path / "data", 8, 4)
     run(
         "cifar10",

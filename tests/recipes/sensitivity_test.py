@@ -174,6 +174,7 @@ def test_a_trial_that_diverges_does_not_end_the_sweep(
     assert "| 92.71 | 0.19 |" in text and "| 92.76 | 0.17 |" in text
 
 
+@pytest.mark.slow
 def test_the_papers_penalty(finished, pictures, tmp_path):
     sweeps.lend_teacher(finished, tmp_path)
     sweeps.run(
