@@ -60,9 +60,8 @@ def make_tuner(kind, folder, hypermodel, objective="val_accuracy", **kwargs):
     )
 
 
-@pytest.mark.parametrize(
-    "objective", ["volume", pytest.param("val_loss", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["volume", "val_loss"])
 def test_a_function_and_a_callback(tmp_path, objective):
     tuner = make_tuner(
         keras_tuner.RandomSearch, tmp_path, build, objective, max_trials=2
@@ -119,13 +118,13 @@ def assert_pruned(model):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        pytest.param(
+        (
             keras_tuner.BayesianOptimization,
             {"max_trials": 3, "num_initial_points": 2},
-            marks=pytest.mark.slow,
         ),
         (keras_tuner.RandomSearch, {"max_trials": 2}),
     ],
@@ -269,6 +268,10 @@ def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     exec(compile(code, str(page), "exec"), names)
     cost = keras_bar.measure_cost(names["small"])
     assert 0 < cost.volume <= tiny.VOLUME / 8
+    for trial in names["tuner"].oracle.get_best_trials(2):
+        # The last epoch counts, not an early one.
+        (budget,) = trial.metrics.get_history("budget")[-1].value
+        assert budget == pytest.approx(1 / 8)
 
 
 def test_callbacks_that_end_too_early():
