@@ -49,10 +49,10 @@ assert reports.paper.load("results")
 
 model = keras_bar.models.WideResNet(8, 0.5, (8, 8, 1), classes=2)
 student = keras_bar.gate(model, seed=0)
-student.compile("sgd", "mse", jit_compile=False)
+student.compile("sgd", "mse", run_eagerly=True)
 x, y = np.ones((16, 8, 8, 1)), np.zeros((16, 2))
 budget = keras_bar.callbacks.BudgetRegularizer(0.5)
-student.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[budget])
+student.fit(x, y, batch_size=8, epochs=1, verbose=0, callbacks=[budget])
 keras_bar.compact(student).save("small.keras")
 # `python -m keras_bar`, and the command.
 sys.argv = ["keras_bar", "cost", "small.keras", "--json"]
