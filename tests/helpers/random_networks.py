@@ -93,6 +93,8 @@ class Network:
 
     def divided(self, x):
         """Halves of the channels that go separate ways."""
+        if x.shape[-1] % 2:
+            x = self.conv(x, self.width())
         a, b = ops.split(x, 2, axis=-1)
         a = self.conv(a, a.shape[-1])
         if self.maybe():
