@@ -63,7 +63,8 @@ def gate(
             the identity and the branch of a residual block may keep different
             channels. `"regular"`: all writers of a residual stream share one
             gate.
-        skip: Names of layers that get no gate.
+        skip: Names of layers that get no gate. Nothing inside a nested model,
+            an attention layer or a subclassed layer of that name gets one.
         seed: Integer seed of the gates' noise and initial values.
         layer: Class of the gates, such as `keras_bar.layers.GaussianGate`; or
             a function that returns one, such as
@@ -274,13 +275,14 @@ def _checked_skip(graph, skip):
             f"of names. Received: skip={skip!r}"
         )
     known = {x for node in graph.nodes for x in (node.name, node.op.name)}
+    known |= graph.inside.keys()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             "Cannot skip layers that the model does not have. Expected names "
             f"of its layers. Received: skip={unknown}"
         )
-    return names
+    return [y for x in names for y in (x, *graph.inside.get(x, ()))]
 
 
 def _reasons(placements):

@@ -87,6 +87,8 @@ class Graph:
         input_tensors: The model's symbolic inputs, flat.
         inputs, outputs: Lists of `Value`, flat.
         input_struct, output_struct: The same, nested as the model has them.
+        inside: Dict from the name of a layer or model that was unrolled to the
+            names of the nodes that were inside.
         output_names: List of strings, the names of the model's outputs.
         overridden: Names of the methods in which the model differs from a
             plain one; a graph does not contain them.
@@ -95,6 +97,7 @@ class Graph:
     def __init__(self, model):
         self.name = model.name
         self.nodes = []
+        self.inside = {}
         self.input_tensors = list(model.inputs)
         self.inputs = [Value(x, None) for x in model.inputs]
         for value, x in zip(self.inputs, model.inputs, strict=True):
@@ -142,6 +145,7 @@ class Graph:
         inherits = kwargs.get("training") is None and _accepts_training(op)
         if training is not None and inherits:
             kwargs = {**kwargs, "training": training}
+        before = len(self.nodes)
         if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             outputs = self._unroll(
@@ -174,6 +178,10 @@ class Graph:
             outputs = node.outputs
         for tensor, value in zip(keras_node.outputs, outputs, strict=True):
             values[id(tensor)] = value
+        nodes = self.nodes[before:]
+        if len(nodes) != 1 or nodes[0].op is not op:
+            names = [x.name for x in nodes]
+            self.inside[name] = self.inside.get(name, []) + names
 
     def _unrolled(self, op, args, kwargs):
         """The graph inside a layer of the user's, or None."""

@@ -12,6 +12,7 @@ from tests.helpers.pruning import BOTH
 from tests.helpers.pruning import assert_invariants
 from tests.helpers.pruning import close_gates
 from tests.helpers.pruning import difference
+from tests.helpers.pruning import gates_of
 from tests.helpers.pruning import inputs_for
 from tests.helpers.pruning import open_gates
 from tests.helpers.pruning import randomize
@@ -215,6 +216,12 @@ def test_the_names_tell_where_a_layer_was():
     assert "att_value" in explanation.gated
     assert "att_query" not in explanation.gated
     assert not explanation.boundaries.keys() & {"att", "att_query"}
+
+
+def test_attention_is_skipped_by_its_name():
+    gated = keras_bar.gate(transformer(multi_head()), skip="att")
+    assert not any("att" in x.name for x in gates_of(gated))
+    assert gated.get_layer("up_gate")
 
 
 def test_attention_that_keras_itself_cannot_infer_stays_whole():
