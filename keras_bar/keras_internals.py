@@ -116,6 +116,11 @@ def build_shapes(layer):
     return layer._build_shapes_dict
 
 
+def has_mask(tensor):
+    """Whether a tensor carries a mask of Keras's, as behind an `Embedding`."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
 def nodes_in_order(model):
     """The calls of a Functional model, each after those it reads from."""
     by_depth = model._nodes_by_depth

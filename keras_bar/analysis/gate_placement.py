@@ -94,13 +94,25 @@ def _obstacle(value, analysis):
                 return (
                     f"{reader.name!r} needs all of its channels: {rule.reason}"
                 )
-            if rule.groups_channels:
-                return f"its channels are those of {reader.name!r}, in groups"
+            if group := _grouped_by(reader, analysis):
+                return f"its channels are those of {group!r}, in groups"
             if rule.only_scales(tensor, reader):
                 return f"its channels follow those it scales in {reader.name!r}"
             if rule.passes_channels:
                 stack.extend(reader.outputs)
     return ""
+
+
+def _grouped_by(node, analysis):
+    """Name of the node that makes groups of the channels, which is this one or
+    reads what it splits; None if there is none."""
+    if analysis.rules[node].groups_channels:
+        return node.name
+    if type(node.op).__name__ not in ("Split", "GetItem"):
+        return None
+    readers = [x for value in node.outputs for x in value.consumers]
+    groups = [x.name for x in readers if analysis.rules[x].groups_channels]
+    return groups[0] if groups and len(groups) == len(readers) else None
 
 
 def _becomes_output(value, analysis):

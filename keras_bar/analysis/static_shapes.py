@@ -3,17 +3,21 @@
 import contextlib
 import functools
 import math
+import weakref
 
 import keras
 
 from keras_bar import keras_internals
 
+# From an `EinsumDense` to the sizes of its output that are the same in all of
+# its calls. The layer is the user's, and stays as it is.
+_KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
 
 def full_shape_of(layer):
     """The shape of an `EinsumDense`'s output, without the batch, in which
     `None` is a size that the layer has to find out."""
-    known = getattr(layer, "full_output_shape", None)
-    return known[1:] if known else layer.partial_output_shape
+    return _KNOWN.get(layer, layer.partial_output_shape)
 
 
 @contextlib.contextmanager
@@ -64,8 +68,12 @@ def _einsum_shape(layer, input_shape):
         return type(layer).compute_output_shape(layer, input_shape)
     sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
     sizes |= dict(zip(read, input_shape, strict=True))
-    layer.full_output_shape = tuple(sizes[x] for x in output)
-    return layer.full_output_shape
+    shape = tuple(sizes[x] for x in output)
+    before = _KNOWN.get(layer, shape[1:])
+    _KNOWN[layer] = tuple(
+        a if a == b else None for a, b in zip(shape[1:], before, strict=True)
+    )
+    return shape
 
 
 def _reshape_operation():

@@ -19,6 +19,15 @@ from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.layers import BudgetState
 
 
+def _storable(x):
+    """A constant as a file can hold it: NumPy has no bfloat16, and a number
+    takes the type of the tensor that it is combined with."""
+    is_scalar = getattr(x, "shape", None) == () and hasattr(x, "dtype")
+    if is_scalar and "bfloat16" in str(x.dtype):
+        return float(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
+    return x
+
+
 class Value:
     """A tensor of the traced model.
 
@@ -137,7 +146,9 @@ class Graph:
         name = op.name if repeats else prefix + op.name
         args, kwargs = tree.map_structure(
             lambda x: (
-                values.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
+                values.get(id(x), x)
+                if isinstance(x, keras.KerasTensor)
+                else _storable(x)
             ),
             (keras_node.arguments.args, keras_node.arguments.kwargs),
         )
@@ -151,7 +162,7 @@ class Graph:
             outputs = self._unroll(
                 op, called_on, f"{name}_", kwargs.get("training")
             )
-        elif inner := self._unrolled(op, args, kwargs):
+        elif inner := self._unrolled(op, args, kwargs, keras_node):
             called_on = [
                 x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
             ]
@@ -183,9 +194,13 @@ class Graph:
             names = [x.name for x in nodes]
             self.inside[name] = self.inside.get(name, []) + names
 
-    def _unrolled(self, op, args, kwargs):
+    def _unrolled(self, op, args, kwargs, keras_node):
         """The graph inside a layer of the user's, or None."""
         if not unrolling.is_candidate(op):
+            return None
+        if any(map(keras_internals.has_mask, keras_node.input_tensors)):
+            # Inside, its layers read the mask from the tensor.
+            self._opaque[id(op)] = "its input carries a mask"
             return None
         given = [x for x in tree.flatten((args, kwargs)) if _is_value(x)]
         if any(x.optional for x in given):

@@ -199,13 +199,29 @@ def _channel_groups(neighbours, analysis):
     return {
         key: ChannelGroup(
             name=around.writers[0].name,
-            filters=[analysis.rules[x].filters(x.op) for x in around.writers],
+            filters=[_filters(x, key, analysis) for x in around.writers],
             index=index,
             reader_count=len(around.readers) if around.complete else 0,
             activations=functools.partial(observe, key),
         )
         for index, (key, around) in enumerate(neighbours.items())
     }
+
+
+def _filters(node, gate, analysis):
+    """The filter of each channel of a gate behind a layer, array `(weights,
+    channels)`; of all features of a head together, where the channels are the
+    heads that a reshape makes of them."""
+    filters = analysis.rules[node].filters(node.op)
+    if filters.shape[1] == gate.channels:
+        return filters
+    for reader in node.output.consumers:
+        if analysis.rules[reader].groups_channels:
+            index = analysis.rules[reader].members_of_groups(reader)
+            return np.moveaxis(filters[:, index], 1, 2).reshape(
+                -1, gate.channels
+            )
+    return np.resize(filters, (filters.size // gate.channels, gate.channels))
 
 
 def _check_inputs(inputs, expected):

@@ -54,6 +54,13 @@ def ConvNeXt(
     """
     input_shape = input_shape or resnet.default_input_shape(32)
     resnet.check_common_arguments(input_shape, classes, narrow)
+    resnet.check_sizes(kernel_size=kernel_size, widths=widths, depths=depths)
+    if len(widths) != len(depths):
+        raise ValueError(
+            "Invalid value received for argument `depths`. Expected a number "
+            f"of blocks for each of {len(widths)} widths. "
+            f"Received: depths={depths}"
+        )
     x = inputs = keras.Input(input_shape)
     if keras.config.image_data_format() == "channels_first":
         # Dense layers mix the last axis.

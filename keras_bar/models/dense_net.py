@@ -49,6 +49,7 @@ def DenseNet(
     """
     input_shape = input_shape or resnet.default_input_shape(32)
     resnet.check_common_arguments(input_shape, classes, narrow)
+    resnet.check_sizes(growth=growth, blocks=blocks)
     first = keras.config.image_data_format() == "channels_first"
     axis = 1 if first else -1
     added, inner = (resnet.narrowed(x, narrow) for x in (growth, 4 * growth))

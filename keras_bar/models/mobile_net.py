@@ -63,6 +63,13 @@ def MobileNet(
     """
     input_shape = input_shape or resnet.default_input_shape(32)
     resnet.check_common_arguments(input_shape, classes, narrow)
+    resnet.check_sizes(blocks=[size for block in blocks for size in block])
+    if any(len(block) != 3 for block in blocks):
+        raise ValueError(
+            "Invalid value received for argument `blocks`. Expected output "
+            "channels, expanded channels and stride of each block. "
+            f"Received: blocks={blocks}"
+        )
     x = inputs = keras.Input(input_shape)
     x = resnet.conv(x, resnet.narrowed(32, narrow), 3, name="stem_conv")
     x = _norm_relu6(x, "stem")

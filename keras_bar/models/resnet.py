@@ -157,3 +157,18 @@ def check_common_arguments(input_shape, classes, narrow):
             "of at least 1, by which all widths are divided. "
             f"Received: narrow={narrow}"
         )
+
+
+def check_sizes(least=1, **sizes):
+    """Raises a `ValueError` unless all sizes, or all members of sequences of
+    them, are integers of at least `least`."""
+    for name, given in sizes.items():
+        members = given if isinstance(given, list | tuple) else [given]
+        if not members or any(
+            isinstance(x, bool) or not isinstance(x, int) or x < least
+            for x in members
+        ):
+            raise ValueError(
+                f"Invalid value received for argument `{name}`. Expected "
+                f"integers of at least {least}. Received: {name}={given!r}"
+            )

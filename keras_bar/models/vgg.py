@@ -49,6 +49,7 @@ def VGG(
     """
     input_shape = input_shape or resnet.default_input_shape(32)
     resnet.check_common_arguments(input_shape, classes, narrow)
+    resnet.check_sizes(convolutions=convolutions, widths=widths)
     first = keras.config.image_data_format() == "channels_first"
     axis = 1 if first else -1
     x = inputs = keras.Input(input_shape)

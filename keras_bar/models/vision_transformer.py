@@ -33,8 +33,9 @@ def ViT(
         depth: Integer, the number of blocks.
         heads: Integer, the heads of each attention.
         head_size: Integer, the size of queries, keys and values of a head.
-        narrow: Number of at least 1 by which the width and the number of heads
-            are divided; they are rounded and at least 1.
+        narrow: Number of at least 1 by which the width, and the features of
+            all heads together, are divided; they are rounded and at least 1.
+            As far as possible there are fewer heads of the same size.
 
     Returns:
         A Functional `keras.Model` of logits, with random weights.
@@ -57,8 +58,14 @@ def ViT(
     """
     input_shape = input_shape or resnet.default_input_shape(32)
     resnet.check_common_arguments(input_shape, classes, narrow)
+    resnet.check_sizes(
+        patch_size=patch_size, width=width, heads=heads, head_size=head_size
+    )
+    resnet.check_sizes(0, depth=depth)
+    features = resnet.narrowed(heads * head_size, narrow)
     width = resnet.narrowed(width, narrow)
     heads = resnet.narrowed(heads, narrow)
+    head_size = resnet.narrowed(features, heads)
     inputs = keras.Input(input_shape)
     x = layers.Conv2D(width, patch_size, patch_size, name="embedding")(inputs)
     y = layers.DepthwiseConv2D(3, padding="same", name="position")(x)

@@ -101,6 +101,23 @@ def test_plain_has_one_convolution_per_group():
     assert names == ["group1_conv1", "group2_conv1"]
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: models.ViT(heads=0), "heads"),
+        (lambda: models.ViT(depth=-1), "depth"),
+        (lambda: models.DenseNet(growth=0), "growth"),
+        (lambda: models.VGG(convolutions=0), "convolutions"),
+        (lambda: models.ConvNeXt(widths=(), depths=()), "widths"),
+        (lambda: models.ConvNeXt(widths=(8,), depths=(1, 2)), "depths"),
+        (lambda: models.MobileNet(blocks=[(8, 16)]), "blocks"),
+    ],
+)
+def test_invalid_sizes(make, name):
+    with pytest.raises(ValueError, match=f"`{name}`.*Expected.*Received"):
+        make()
+
+
 def test_invalid_narrow(build):
     with pytest.raises(ValueError, match="`narrow`.*Expected.*Received"):
         build((14, 14, 1), narrow=0.5)

@@ -10,6 +10,7 @@ from keras_bar import models
 from recipes.methods import narrow
 
 NETWORKS = {
+    "vit": functools.partial(models.ViT, (18, 18, 1), 100),
     "mobile": functools.partial(models.MobileNet, (18, 18, 1), 100),
     "plain": functools.partial(models.VGG, (18, 18, 1), 100, convolutions=1),
 }

@@ -9,7 +9,7 @@ from keras_bar.layers import ChannelGate
 _ON_THE_WAY = (
     *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
     *("Multiply", "Permute", "Repeat", "Swapaxes", "Transpose", "TrueDivide"),
-    *("Squeeze", "Unstack"),
+    *("Rescaling", "Squeeze", "Unstack"),
 )
 # What takes apart queries, keys and values that one layer made.
 _APART = ("GetItem", "Unstack")
@@ -61,6 +61,38 @@ def is_place_of_gate(node):
             return False
         value = producer.inputs[0]
     return False
+
+
+def are_parts_taken(node, axis):
+    """Whether queries, keys and values, along an axis of a node's output, are
+    taken apart by whoever reads it."""
+    readers = node.output.consumers
+    if len(readers) == 1 and type(readers[0].op).__name__ == "Transpose":
+        axes = readers[0].op.axes
+        if axes is None:
+            return False
+        rank = len(axes)
+        moved = [x % rank for x in axes].index(axis)
+        return are_parts_taken(readers[0], moved)
+    return bool(readers) and all(_takes_along(x, axis) for x in readers)
+
+
+def _takes_along(node, axis):
+    """Whether a node takes entries of an axis and leaves the others whole."""
+    kind, rank = type(node.op).__name__, len(node.inputs[0].shape)
+    if kind == "Unstack":
+        return node.op.axis % rank == axis
+    if kind != "GetItem":
+        return False
+    key = node.args[1]
+    key = list(key) if isinstance(key, tuple | list) else [key]
+    if Ellipsis in key:
+        at = key.index(Ellipsis)
+        key[at : at + 1] = [slice(None)] * (rank - len(key) + 1)
+    return all(
+        isinstance(x, int) if i == axis else x == slice(None)
+        for i, x in enumerate([*key, *[slice(None)] * (axis + 1 - len(key))])
+    )
 
 
 def is_weighted(value, node):

@@ -177,6 +177,12 @@ class Softmax(Channelwise):
         axis, rank = analysis.inputs(node)[0].axis, len(node.output.shape)
         if axis in {x % rank for x in np.atleast_1d(node.op.axis)}:
             return "it looks at several channels at once"
+        given = keras.tree.flatten((node.args, node.kwargs))
+        shapes = [getattr(x, "shape", ()) for x in given if not _is_value(x)]
+        if axis is not None and any(
+            len(x) == rank and x[axis] > 1 for x in shapes
+        ):
+            return "it masks channels by a constant"
         return None
 
     def propagate_alive(self, node, analysis):

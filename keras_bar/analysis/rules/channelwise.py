@@ -28,6 +28,8 @@ class Channelwise(Rule):
         return analysis.inputs(node)[0].axis
 
     def refuse(self, node, analysis):
+        if len(node.inputs) > 1:
+            return "its input carries a mask"
         data_format = getattr(node.op, "data_format", None)
         if data_format is None:
             return None

@@ -118,7 +118,7 @@ class Einsum(Rule):
             for x, value in zip(operands, node.inputs, strict=False)
             for label, size in zip(x, value.shape, strict=True)
         }
-        batch = {x[0] for x in operands if node.inputs[0].shape[0] is None}
+        batch = {output[0]} if any(x[0] == output[0] for x in operands) else {}
         if not self.is_counted(node) or set(sizes) <= set(output):
             return []  # Nothing is summed.
         label, live = self._label(node, analysis), analysis.live(node.output)

@@ -4,6 +4,7 @@ them again: whole heads are the channels in between."""
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.rules.attended import are_parts_taken
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import members
 from keras_bar.analysis.rules.base import once
@@ -33,7 +34,7 @@ class SplitHeads(Rule):
         return (
             analysis.inputs(node)[0].axis in (None, rank - 1)
             and rank >= 2
-            and made in (2, 3)
+            and (made == 2 or made == 3 and are_parts_taken(node, rank - 1))
             and None not in (old[-1], *new[-made:])
             and product(new[-made:]) == old[-1]
             and _same_places(old[:-1], new[:-made])
@@ -46,6 +47,11 @@ class SplitHeads(Rule):
         sizes = new[len(old) - 1 :]
         features = np.arange(old[-1]).reshape(-1, *sizes[-2:])[:, heads]
         return features.reshape(-1), np.swapaxes(features, 0, 1).reshape(-1)
+
+    def members_of_groups(self, node):
+        """The features of each head, array `(heads, features)`."""
+        heads = node.output.shape[-2]
+        return self._features(node, np.arange(heads))[1].reshape(heads, -1)
 
     def propagate_alive(self, node, analysis):
         (channels,), algebra = analysis.inputs(node), analysis.algebra

@@ -78,6 +78,9 @@ class ToHeads(EinsumDense):
         axis = self.axis(node, node.output)
         return [analysis.all_alive(node.output, axis)]
 
+    def reads_patches(self, layer):
+        return False  # The heads do not share a kernel `(weights, filters)`.
+
     def gains_bias(self, node, analysis):
         return None
 
@@ -140,6 +143,12 @@ class FromHeads(EinsumDense):
             else x
             for x in super().terms(node, analysis)
         ]
+
+    def output_sizes(self, node, array):
+        return array.shape[1:-2]
+
+    def patches(self, node, array, places):
+        return array[places].reshape(len(places[0]), -1)
 
     def forget(self, layer, dead):
         kernel = to_numpy(layer.kernel)
