@@ -68,6 +68,8 @@ class ResidualGroups:
         rule = self._analysis.rules[node]
         if not rule.ties_channels or rule.gate(node) is not None:
             return []
+        if rule.starts_channels:
+            return []
         return [
             x
             for x in node.inputs

@@ -20,6 +20,15 @@ def full_shape_of(layer):
     return _KNOWN.get(layer, layer.partial_output_shape)
 
 
+def remember(layer, shape):
+    """Remembers the shape of an `EinsumDense`'s output, as far as it is the
+    same in all calls."""
+    before = _KNOWN.get(layer, shape[1:])
+    _KNOWN[layer] = tuple(
+        a if a == b else None for a, b in zip(shape[1:], before, strict=True)
+    )
+
+
 @contextlib.contextmanager
 def keep_sizes(layers):
     """A context in which symbolic calls lose no size that is known.
@@ -68,12 +77,7 @@ def _einsum_shape(layer, input_shape):
         return type(layer).compute_output_shape(layer, input_shape)
     sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
     sizes |= dict(zip(read, input_shape, strict=True))
-    shape = tuple(sizes[x] for x in output)
-    before = _KNOWN.get(layer, shape[1:])
-    _KNOWN[layer] = tuple(
-        a if a == b else None for a, b in zip(shape[1:], before, strict=True)
-    )
-    return shape
+    return tuple(sizes[x] for x in output)
 
 
 def _reshape_operation():

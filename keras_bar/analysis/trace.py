@@ -12,6 +12,7 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
+from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
@@ -185,6 +186,8 @@ class Graph:
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
             node.outputs = [Value(x, node) for x in specs]
+            if isinstance(op, keras.layers.EinsumDense):
+                static_shapes.remember(op, node.output.shape)
             self.nodes.append(node)
             outputs = node.outputs
         for tensor, value in zip(keras_node.outputs, outputs, strict=True):

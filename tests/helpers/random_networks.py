@@ -83,6 +83,8 @@ class Network:
         return layers.Add()([x, self.conv(y, x.shape[-1], 1)])
 
     def grouped(self, x):
+        if x.shape[-1] % 2:
+            x = self.conv(x, self.width())
         groups = self.one_of((2, x.shape[-1] // 2, x.shape[-1]))
         filters = groups * int(self.rng.integers(1, 4))
         return self.norm_activation(self.conv(x, filters, 3, groups=groups))

@@ -30,7 +30,7 @@ class DotProductAttention(Rule):
     ties_channels = True
 
     def specialized(self, node, analysis):
-        self.prunable = is_place_of_gate(node)
+        self.prunable = self.starts_channels = is_place_of_gate(node)
         return self
 
     def only_scales(self, value, node):

@@ -50,6 +50,8 @@ class Rule:
             stand in front of the layer.
         ties_channels: Whether output channel i is made of channel i of every
             input of full size, so that all keep the same channels.
+        starts_channels: Whether a gate behind it is the only one of channels
+            that it ties to those of its inputs.
         mixes_channels: Whether every output channel may depend on every input
             channel.
         moves_channels: Whether it places input channels by index.
@@ -85,6 +87,7 @@ class Rule:
     only_hidden = False
     passes_channels = False
     ties_channels = False
+    starts_channels = False
     mixes_channels = False
     moves_channels = False
     unites_channels = False

@@ -23,7 +23,7 @@ class Einsum(Rule):
     ties_channels = True
 
     def specialized(self, node, analysis):
-        self.prunable = is_place_of_gate(node)
+        self.prunable = self.starts_channels = is_place_of_gate(node)
         return self
 
     def equation(self, node):
