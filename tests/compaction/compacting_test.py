@@ -13,12 +13,22 @@ from keras_bar.layers import HardConcreteGate
 from tests.helpers import pruning
 from tests.helpers.block_networks import NETWORKS
 from tests.helpers.block_networks import bottlenecks
+from tests.helpers.block_networks import dense_blocks
+from tests.helpers.block_networks import inverted_residuals
 from tests.helpers.block_networks import long_stream
 from tests.helpers.block_networks import wide_resnet
 from tests.helpers.pruning import conv_norm_relu
 
+slow = pytest.mark.slow
+# Networks of which few channels are left with every change.
+THINNED = (wide_resnet, dense_blocks, inverted_residuals)
 
-@pytest.mark.parametrize("network", NETWORKS)
+
+@pytest.mark.parametrize(
+    "network",
+    # The nested network has its blocks.
+    [pytest.param(x, marks=[slow] * (x is bottlenecks)) for x in NETWORKS],
+)
 def test_invariants(network, tmp_path):
     model = pruning.randomize(network())
     gated = keras_bar.gate(model)
@@ -27,6 +37,18 @@ def test_invariants(network, tmp_path):
     pruning.close_gates(gated, share=0.5)
     path = tmp_path / "small.keras"
     pruning.assert_invariants(gated, pruning.BOTH, path=path)
+    if network in THINNED:
+        assert_invariants_of_few_channels(gated)
+
+
+@slow
+@pytest.mark.parametrize("network", [x for x in NETWORKS if x not in THINNED])
+def test_invariants_of_few_channels(network):
+    gated = keras_bar.gate(pruning.randomize(network()))
+    assert_invariants_of_few_channels(gated)
+
+
+def assert_invariants_of_few_channels(gated):
     pruning.assert_invariants(pruning.close_gates(gated, seed=1, share=0.8))
 
 
@@ -40,7 +62,9 @@ def assert_open_gates_change_nothing(model, gated):
     assert pruning.numbers(keras_bar.measure_cost(small)) == full
 
 
-@pytest.mark.parametrize("network", [wide_resnet, bottlenecks])
+@pytest.mark.parametrize(
+    "network", [pytest.param(wide_resnet, marks=slow), bottlenecks]
+)
 def test_regular_gates_leave_no_mixed_addition(network):
     model = pruning.randomize(network())
     gated = keras_bar.gate(model, connectivity="regular")
@@ -112,6 +136,7 @@ def test_the_model_is_left_as_it_was():
         np.testing.assert_array_equal(x.numpy(), y)
 
 
+@slow
 def test_a_compact_model_is_gated_and_compacted_again():
     gated = keras_bar.gate(pruning.randomize(wide_resnet()))
     small = keras_bar.compact(pruning.close_gates(gated, share=0.3))
@@ -141,7 +166,9 @@ def kinds_of(model):
     return {type(x).__name__ for x in model.operations}
 
 
-@pytest.mark.parametrize("post", [True, False], ids=["post", "pre"])
+@pytest.mark.parametrize(
+    "post", [True, pytest.param(False, marks=slow)], ids=["post", "pre"]
+)
 def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     """The invariants hold for what was compacted, saved, loaded and gated."""
     path = tmp_path / "small.keras"
