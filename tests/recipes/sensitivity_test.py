@@ -145,10 +145,11 @@ def test_errors_of_a_trial_stop_the_sweep(pictures, tmp_path, monkeypatch):
         sweeps.run(pictures, tmp_path)
 
 
-@pytest.mark.usefixtures("untrained_teacher")
+@pytest.mark.usefixtures("untrained_teacher", "undrawn")
 def test_a_trial_that_diverges_does_not_end_the_sweep(
     pictures, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(figures, "ENDINGS", ("png",))
     cells = []
 
     bar = sweep.bar.run
