@@ -79,8 +79,11 @@ def siamese_net():
         lambda: models.WideResNet(10, 0.5, (16, 16, 3)),
         lambda: models.ResNet50((64, 64, 3), narrow=8),
         lambda: keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None),
-        lambda: keras.applications.VGG16(
-            weights=None, input_shape=(32, 32, 3), include_top=False
+        pytest.param(
+            lambda: keras.applications.VGG16(
+                weights=None, input_shape=(32, 32, 3), include_top=False
+            ),
+            marks=pytest.mark.slow,
         ),
         odd_net,
         siamese_net,

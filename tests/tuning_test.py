@@ -179,6 +179,7 @@ def test_hyperband_begins_a_longer_budget_anew(tmp_path):
     assert_pruned(tuner.get_best_models()[0])
 
 
+@pytest.mark.slow
 def test_a_continued_trial_equals_a_longer_one():
     """As if it had been that long from the beginning."""
     hp = keras_tuner.HyperParameters()

@@ -17,6 +17,7 @@ from tests.helpers import pruning
 from tests.helpers import tiny
 
 core = pytest.mark.core
+slow = pytest.mark.slow
 L0 = baselines.L0Regularizer
 Bottleneck = baselines.InformationBottleneckRegularizer
 MorphNet = baselines.MorphNetRegularizer
@@ -107,7 +108,7 @@ def test_divergence_is_weighted_with_the_positions():
 )
 def test_prunes_and_compacts(layer, regularizer, options):
     model = student(layer, rate=0.03, **options)
-    logs = tiny.fit(model, regularizer, epochs=8)
+    logs = tiny.fit(model, regularizer, epochs=5)
     assert volume(model) < 1.0
     assert all(gate.is_fixed for gate in pruning.gates_of(model))
     x = tiny.data()[0]
@@ -126,8 +127,8 @@ def test_prunes_and_compacts(layer, regularizer, options):
     ("layer", "regularizer"),
     [
         (HardConcreteGate, L0(1e3)),
-        (FAST_GAUSSIAN, Bottleneck(1e3)),
-        (MarkerGate, MorphNet(1e3, threshold=0.5)),
+        pytest.param(FAST_GAUSSIAN, Bottleneck(1e3), marks=slow),
+        pytest.param(MarkerGate, MorphNet(1e3, threshold=0.5), marks=slow),
     ],
     ids=["l0", "information_bottleneck", "morph_net"],
 )
@@ -150,6 +151,7 @@ def test_a_stronger_penalty_leaves_less():
     assert left(0.05) > left(1.0)
 
 
+@slow
 def test_information_bottleneck_goes_on_as_the_uninterrupted(tmp_path):
     path = tmp_path / "{epoch}.keras"
     model = student(FAST_GAUSSIAN)

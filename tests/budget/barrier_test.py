@@ -14,7 +14,6 @@ from keras_bar.budget.controls import CENTER
 from keras_bar.layers import BudgetState
 from keras_bar.layers import HardConcreteGate
 from tests.helpers import tiny
-from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
 from tests.helpers.budgets import assert_connected
 from tests.helpers.budgets import nothing
@@ -234,13 +233,13 @@ def test_gates_that_hover_do_not_please_the_barrier():
 
 
 def test_the_slope_grows_around_the_closing_point():
-    model, state, control = begun({"sharpness": 4.0, "rate": 2.0})
+    model, state, control = begun({"sharpness": 4.0, "rate": 2.0}, steps=20)
     gate = tiny.gates(model)[0]
     gate.log_alpha.assign(
         np.linspace(CENTER / 2, 1, tiny.WIDTH).astype("float32")
     )
     (_, *start) = locations(model)[0][:-1] - CENTER
-    for step in range(101):
+    for step in range(21):
         state.step.assign(step - 1)
         parity = (step - 1) % 2 == 0
         state.signal.assign([1.0, float(parity), float(not parity)])
@@ -253,9 +252,7 @@ def test_the_slope_grows_around_the_closing_point():
 
 def test_cost_is_never_0():
     """A penalty that drowns the data closes all but what connects."""
-    model = tiny.student(
-        optimizer=keras.optimizers.Adam(1e-2), loss=nothing, **QUICK
-    )
+    model = tiny.student(optimizer=keras.optimizers.Adam(1e-2), loss=nothing)
     regularizer = BudgetRegularizer.paper(
         0.5, strength=1e3, rate=40.0, push=None
     )

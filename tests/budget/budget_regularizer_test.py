@@ -27,7 +27,9 @@ from tests.helpers.budgets import values
 # --- The guarantees -------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["flops", "params"])
+@pytest.mark.parametrize(
+    "metric", ["flops", pytest.param("params", marks=pytest.mark.slow)]
+)
 def test_reaches_the_budget_and_uses_it(metric):
     """Also one in units of the metric; the volume's is below."""
     width = 32  # No channel is a large part of it.
@@ -35,7 +37,7 @@ def test_reaches_the_budget_and_uses_it(metric):
     budget = 0.375
     if metric == "flops":
         budget *= keras_bar.measure_cost(tiny.network(width)).flops
-    logs = tiny.fit(model, BudgetRegularizer(budget, metric), epochs=EPOCHS)
+    logs = tiny.fit(model, BudgetRegularizer(budget, metric), epochs=12)
     assert_finished(model, 0.375, metric)
     assert used(model, metric) >= 0.95 * 0.375
     assert logs["budget"][-1] == pytest.approx(0.375)
@@ -74,7 +76,9 @@ class Masks(keras.callbacks.Callback):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize(
+    "steps_per_execution", [1, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_settles_when_the_budget_has_arrived(steps_per_execution):
     if steps_per_execution > 1 and keras.backend.backend() == "torch":
         pytest.skip("Keras has no steps_per_execution on torch")
@@ -289,7 +293,7 @@ def test_validation_within_fit_takes_no_step():
         BudgetRegularizer(0.5),
         epochs=2,
         steps_per_epoch=3,
-        validation_data=tiny.data(),
+        validation_data=tiny.data(16),
     )
     assert len(logs["val_loss"]) == 2
     assert tiny.steps_done(model) == 2 * 3

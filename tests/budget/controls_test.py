@@ -21,6 +21,7 @@ from tests.helpers.budgets import numpy
 from tests.helpers.gradients import gradient
 
 backend = keras.backend.backend()
+slow = pytest.mark.slow
 not_torch = pytest.mark.skipif(backend == "torch", reason="not in Keras")
 not_jax = pytest.mark.skipif(
     backend == "jax", reason="every training of these tests is compiled"
@@ -54,11 +55,11 @@ def by_hand(log_alphas, target, step, steps, strength, counted="alive"):
 @pytest.mark.parametrize(
     "counted, closed, free",
     [
-        ("alive", 0, False),
+        pytest.param("alive", 0, False, marks=slow),
         ("alive", 9, False),
         ("alive", 23, True),
         ("expected", 9, False),
-        ("expected", 23, True),
+        pytest.param("expected", 23, True, marks=slow),
         ("larger", 9, False),
     ],
 )
@@ -76,7 +77,7 @@ def test_paper_penalty_is_strength_times_barrier_times_cost(
     regularizer = BudgetRegularizer.paper(
         0.5, strength=8e-3, steps=10, **settings
     )
-    logs = tiny.fit(model, regularizer, steps_per_epoch=1, epochs=5)
+    logs = tiny.fit(model, regularizer, steps_per_epoch=1, epochs=3)
     full, target = tiny.VOLUME, 0.5 * tiny.VOLUME
     for step, loss in enumerate(logs["loss"]):
         expected = by_hand(log_alphas, target, step, 10, 1e-3, counted)
@@ -162,10 +163,9 @@ def test_paper_starts_as_the_paper_does():
     ("options", "strength"),
     [
         ({"steps_per_execution": 8}, None),
-        pytest.param({"jit_compile": True}, None, marks=not_jax),
-        pytest.param(
-            {"jit_compile": True}, 1e-5, marks=[not_jax, pytest.mark.slow]
-        ),
+        # Compiled by XLA is also the training of multilayer perceptrons.
+        pytest.param({"jit_compile": True}, None, marks=[not_jax, slow]),
+        pytest.param({"jit_compile": True}, 1e-5, marks=[not_jax, slow]),
     ],
     ids=["steps_per_execution", "jit_compile", "jit_compile_penalty"],
 )
@@ -193,9 +193,9 @@ def test_eager_steps():
 @pytest.mark.parametrize(
     ("policy", "strength"),
     [
-        ("mixed_bfloat16", None),
+        pytest.param("mixed_bfloat16", None, marks=slow),
         ("mixed_float16", None),
-        pytest.param("mixed_float16", 1e-5, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", 1e-5, marks=slow),
     ],
 )
 def test_mixed_precision(policy, strength):

@@ -13,10 +13,12 @@ from keras_bar.layers import BudgetState
 from tests.helpers import tiny
 from tests.helpers.budgets import QUICK
 from tests.helpers.budgets import BudgetRegularizer
+from tests.helpers.budgets import Interrupt
 from tests.helpers.budgets import assert_finished
 from tests.helpers.budgets import numpy
 
 backend = keras.backend.backend()
+slow = pytest.mark.slow
 pytestmark = pytest.mark.filterwarnings("ignore:.*too short")
 
 
@@ -91,12 +93,14 @@ class SharpnessAware(keras.Model):
 
 
 @pytest.mark.skipif(backend != "tensorflow", reason="a step of TensorFlow's")
-@pytest.mark.parametrize("rho", [0.05, 5.0])  # Below and above the norm.
+@pytest.mark.parametrize(  # Below and above the norm.
+    "rho", [pytest.param(0.05, marks=slow), 5.0]
+)
 def test_sharpness_aware_minimization_takes_one_step_per_batch(rho):
     model = tiny.student()
     aware = tiny.prepare(SharpnessAware(model, rho))
-    tiny.fit(aware, BudgetRegularizer(0.4), epochs=3)
-    assert tiny.steps_done(model) == 3 * tiny.BATCHES
+    tiny.fit(aware, BudgetRegularizer(0.4), epochs=2)
+    assert tiny.steps_done(model) == 2 * tiny.BATCHES
     assert_finished(model, 0.4)
 
 
@@ -146,7 +150,12 @@ def test_frozen_gates_are_refused(frozen):
 
 @pytest.mark.core
 @pytest.mark.parametrize(
-    ("frequency", "swap"), [(None, False), (None, True), (3, False)]
+    ("frequency", "swap"),
+    [
+        pytest.param(None, False, marks=slow),
+        (None, True),
+        pytest.param(3, False, marks=slow),
+    ],
 )
 def test_moving_averages_of_the_weights(frequency, swap):
     adam = keras.optimizers.Adam(
@@ -179,7 +188,7 @@ def importances(scale):
     else:
         sgd.loss_scale_factor = scale
     model = tiny.student(optimizer=sgd, **QUICK)
-    tiny.fit(model, BudgetRegularizer(0.4), steps_per_epoch=4)
+    tiny.fit(model, BudgetRegularizer(0.4), steps_per_epoch=2)
     return np.stack([numpy(gate.importance) for gate in tiny.gates(model)])
 
 
@@ -249,6 +258,7 @@ def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
     class Read(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             said.append(capsys.readouterr().out)
+            self.model.stop_training = True
 
     def fit(verbose):
         said.clear()
@@ -285,8 +295,12 @@ def test_paper_reads_the_rate_of_schedules_and_of_combined_optimizers(combined):
         )
     model = tiny.student(optimizer=adam, **QUICK)
     regularizer = BudgetRegularizer.paper(0.4, rate=1.0)
-    with pytest.warns(UserWarning, match="Expected 1[67][0-9][0-9] steps or"):
-        tiny.fit(model, regularizer, steps_per_epoch=5, epochs=2)
+    options = {"steps_per_epoch": 5, "epochs": 2}
+    with (
+        pytest.warns(UserWarning, match="Expected 1[67][0-9][0-9] steps or"),
+        pytest.raises(InterruptedError),
+    ):
+        tiny.fit(model, regularizer, Interrupt(0), **options)
 
 
 @pytest.mark.parametrize("rate, steps", [(1.0, "16[01][0-9]"), (None, "8[01]")])

@@ -13,12 +13,23 @@ from keras_bar.layers import HardConcreteGate
 from tests.helpers import pruning
 from tests.helpers.block_networks import NETWORKS
 from tests.helpers.block_networks import bottlenecks
+from tests.helpers.block_networks import dense_blocks
+from tests.helpers.block_networks import inverted_residuals
 from tests.helpers.block_networks import long_stream
+from tests.helpers.block_networks import two_in_two_out
 from tests.helpers.block_networks import wide_resnet
 from tests.helpers.pruning import conv_norm_relu
 
+slow = pytest.mark.slow
+# Networks of which few channels are left with every change.
+THINNED = (dense_blocks, inverted_residuals, two_in_two_out)
 
-@pytest.mark.parametrize("network", NETWORKS)
+
+@pytest.mark.parametrize(
+    "network",
+    # The nested network has its blocks.
+    [pytest.param(x, marks=[slow] * (x is bottlenecks)) for x in NETWORKS],
+)
 def test_invariants(network, tmp_path):
     model = pruning.randomize(network())
     gated = keras_bar.gate(model)
@@ -27,6 +38,18 @@ def test_invariants(network, tmp_path):
     pruning.close_gates(gated, share=0.5)
     path = tmp_path / "small.keras"
     pruning.assert_invariants(gated, pruning.BOTH, path=path)
+    if network in THINNED:
+        assert_invariants_of_few_channels(gated)
+
+
+@slow
+@pytest.mark.parametrize("network", [x for x in NETWORKS if x not in THINNED])
+def test_invariants_of_few_channels(network):
+    gated = keras_bar.gate(pruning.randomize(network()))
+    assert_invariants_of_few_channels(gated)
+
+
+def assert_invariants_of_few_channels(gated):
     pruning.assert_invariants(pruning.close_gates(gated, seed=1, share=0.8))
 
 
@@ -40,7 +63,9 @@ def assert_open_gates_change_nothing(model, gated):
     assert pruning.numbers(keras_bar.measure_cost(small)) == full
 
 
-@pytest.mark.parametrize("network", [wide_resnet, bottlenecks])
+@pytest.mark.parametrize(
+    "network", [pytest.param(wide_resnet, marks=slow), bottlenecks]
+)
 def test_regular_gates_leave_no_mixed_addition(network):
     model = pruning.randomize(network())
     gated = keras_bar.gate(model, connectivity="regular")
@@ -112,6 +137,7 @@ def test_the_model_is_left_as_it_was():
         np.testing.assert_array_equal(x.numpy(), y)
 
 
+@slow
 def test_a_compact_model_is_gated_and_compacted_again():
     gated = keras_bar.gate(pruning.randomize(wide_resnet()))
     small = keras_bar.compact(pruning.close_gates(gated, share=0.3))
@@ -141,7 +167,9 @@ def kinds_of(model):
     return {type(x).__name__ for x in model.operations}
 
 
-@pytest.mark.parametrize("post", [True, False], ids=["post", "pre"])
+@pytest.mark.parametrize(
+    "post", [True, pytest.param(False, marks=slow)], ids=["post", "pre"]
+)
 def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
     """The invariants hold for what was compacted, saved, loaded and gated."""
     path = tmp_path / "small.keras"
@@ -157,7 +185,7 @@ def test_a_mixed_model_from_a_file_is_pruned_again(post, tmp_path):
 
 def test_writers_that_are_padded_hinder_no_shared_gate():
     """The stem keeps all channels, so that only the branch is padded."""
-    gated = keras_bar.gate(pruning.randomize(long_stream(True, blocks=3)))
+    gated = keras_bar.gate(pruning.randomize(long_stream(True, blocks=2)))
     pruning.close_gates(gated, share=0.6)
     stem = pruning.gates_of(gated)[0]
     pruning.set_gate(stem, np.full(stem.log_alpha.shape, 9.0))

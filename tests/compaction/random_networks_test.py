@@ -19,7 +19,7 @@ from tests.helpers.random_networks import Network
 
 # Networks of a slow run: KERAS_BAR_NETWORKS=10000 pytest -m slow <this file>
 COUNT = int(os.environ.get("KERAS_BAR_NETWORKS", "300"))
-FAST = 12
+FAST = 8
 
 
 def check(seed):

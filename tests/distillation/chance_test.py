@@ -154,7 +154,7 @@ def test_the_first_batches_decide(trained):
         model._chance_checked = not looked_at
         model.train_on_batch(x[:32], y[:32])  # The step is compiled before.
         messages = warnings_of(
-            model, Shuffled(x, y), epochs=2, steps_per_epoch=8
+            model, Shuffled(x, y), epochs=2, steps_per_epoch=5
         )
         assert len(messages) == looked_at
         assert all("for 128 of the examples" in x for x in messages)

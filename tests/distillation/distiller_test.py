@@ -18,6 +18,8 @@ from tests.helpers.distillers import distiller
 from tests.helpers.distillers import features
 from tests.helpers.distillers import fit
 
+slow = pytest.mark.slow
+
 # --- What the student adds to the loss -------------------------------------
 
 
@@ -37,7 +39,10 @@ def penalized(regularizer=None):
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("weight", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize(
+    "weight",
+    [pytest.param(0.0, marks=slow), 0.1, pytest.param(1.0, marks=slow)],
+)
 def test_losses_of_the_student_count_and_those_of_the_teacher_do_not(weight):
     keras.utils.set_random_seed(0)
     student = penalized(keras.regularizers.L2(0.5))
@@ -166,7 +171,7 @@ def test_student_is_pruned_within_budget():
     logs = fit(
         model,
         BudgetRegularizer(0.5),
-        epochs=12,
+        epochs=5,
         steps_per_epoch=None,
         validation_data=tiny.data(),
     )
@@ -178,7 +183,9 @@ def test_student_is_pruned_within_budget():
     assert keras_bar.measure_cost(small).volume == cost.volume
 
 
-@pytest.mark.parametrize("gated_teacher", [False, True])
+@pytest.mark.parametrize(
+    "gated_teacher", [pytest.param(False, marks=slow), True]
+)
 def test_features_and_a_gated_teacher_do_not_confuse(gated_teacher):
     """The budget counts the student, not what extracts its features."""
     teacher = tiny.network()
@@ -193,7 +200,9 @@ def test_features_and_a_gated_teacher_do_not_confuse(gated_teacher):
     assert keras_bar.measure_cost(student).volume == 0.25 * tiny.VOLUME
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("mixed_bfloat16", marks=slow), "mixed_float16"]
+)
 def test_mixed_precision(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -284,12 +293,14 @@ def assert_same_end(model, logs, uninterrupted):
         )
 
 
+@slow
 def test_checkpoint_goes_on_as_the_uninterrupted(uninterrupted):
     model = keras.models.load_model(uninterrupted[-1])
     logs = pruned(model, initial_epoch=2)
     assert_same_end(model, logs, uninterrupted)
 
 
+@slow
 def test_backup_goes_on_as_the_uninterrupted(uninterrupted, tmp_path):
     backup = keras.callbacks.BackupAndRestore
     with pytest.raises(InterruptedError):

@@ -39,7 +39,7 @@ def teacher_that_counts():
     return keras.Model(inputs, network(Counted(name="counted")(inputs)))
 
 
-def distiller(kind, teacher):
+def distiller(kind, teacher, **options):
     student = keras_bar.gate(tiny.network(), seed=0)
     keras.utils.set_random_seed(0)
     student.set_weights(
@@ -56,7 +56,7 @@ def distiller(kind, teacher):
         distillation.LogitsDistillation(),
         student_loss_weight=0.1,
     )
-    return tiny.prepare(model, metrics=["accuracy"])
+    return tiny.prepare(model, metrics=["accuracy"], **options)
 
 
 def fit(model, y, validation):
@@ -65,7 +65,7 @@ def fit(model, y, validation):
         x,
         y,
         batch_size=8,
-        epochs=3,
+        epochs=2,
         shuffle=False,
         verbose=0,
         validation_data=(x, validation),
@@ -162,16 +162,20 @@ def test_several_outputs(named):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_saved_and_in_half_precision(tmp_path):
-    keras.config.set_dtype_policy("mixed_bfloat16")
+@pytest.mark.parametrize(
+    "policy",
+    ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)],
+)
+def test_saved_and_in_half_precision(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
     try:
         teacher = tiny.network()
-        model = distiller(distillation.RecordedDistiller, teacher)
+        model = distiller(distillation.RecordedDistiller, teacher, **QUICK)
     finally:
         keras.config.set_dtype_policy("float32")
-    x, y = tiny.data()
-    answers = {"labels": y, "teacher": teacher.predict(x, verbose=0)}
-    logs = fit(model, answers, y)
+    x, y = tiny.data(32)
+    answers = {"labels": y, "teacher": ops.convert_to_numpy(teacher(x))}
+    logs = model.fit(x, answers, 16, verbose=0).history
     assert np.all(np.isfinite(logs["loss"]))
     path = tmp_path / "distiller.keras"
     model.save(path)

@@ -28,16 +28,12 @@ from tests.recipes.fashion import squeezed
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
-# BAR's own recipes train it; IB takes the way of LZR, and those that halve the
-# volume that of WM.
-COVERED_BY_OTHERS = ("bar", "ib", "random", "vq", "id")
-FAST = [x for x in compare.COMPARED if x not in COVERED_BY_OTHERS]
-# Trainings of pruned networks that are, line by line, that of MorphNet here, or
-# those of the recipe for Fashion-MNIST.
-ALIKE = {
-    **dict.fromkeys(("bar-flops", "paper", "lzr"), "finetune"),
-    **dict.fromkeys(("one-shot", "narrow"), "train"),
-}
+# One of each kind: those with a penalty take the way of LZR, those that halve
+# the volume that of WM. BAR has recipes of its own, of which that for digits is
+# tested with every change.
+FAST = ("lzr", "narrow", "one-shot", "wm")
+# Trainings of pruned networks that are, line by line, those of WM.
+ALIKE = {"lzr": "finetune", "one-shot": "train", "narrow": "train"}
 
 
 def network():
@@ -62,7 +58,7 @@ def leave_out_what_is_alike(patch):
 
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
-    """Most methods of the paper; a slow test trains all of them."""
+    """A method of each kind; a slow test trains all of the paper's."""
     folder = tmp_path_factory.mktemp("table")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_what_is_alike(patch)
@@ -93,7 +89,8 @@ def assert_rows(folder, compared):
     assert set(rows) == set(compared)
     for method in {*BUDGETED} & {*compared}:
         assert 0.45 < float(rows[method]["volume"]) <= 0.5
-    assert 0.2 < float(rows["bar-flops"]["flops"]) <= 0.25
+    if "bar-flops" in rows:
+        assert 0.2 < float(rows["bar-flops"]["flops"]) <= 0.25
     for method, row in rows.items():
         path = folder / "fashion_mnist" / CELL.format(method, 0)
         small = keras.models.load_model(path / "compact.keras", compile=False)

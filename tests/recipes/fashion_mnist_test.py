@@ -46,6 +46,7 @@ def finished(pictures, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_row_per_method_within_the_budget(finished):
     rows = rows_of(finished)
     assert set(rows) == {"bar", "narrow", "wm"}
@@ -60,6 +61,7 @@ def test_a_row_per_method_within_the_budget(finished):
     assert text.count("\n| fashion_mnist | wide_resnet |") == 3
 
 
+@pytest.mark.slow
 def test_compact_networks_are_those_of_the_row(finished, pictures):
     data = in_memory.load_fashion_mnist(pictures, 256, tests=100, held_out=44)
     for method, row in rows_of(finished).items():
@@ -69,6 +71,7 @@ def test_compact_networks_are_those_of_the_row(finished, pictures):
         assert found == float(row["accuracy"])
 
 
+@pytest.mark.slow
 def test_costs_in_the_pictures_are_those_of_the_rows(finished):
     report = "wide_resnet-teacher-bar-volume-4-seed0/report.json"
     row = json.loads((finished / report).read_text())
@@ -79,6 +82,7 @@ def test_costs_in_the_pictures_are_those_of_the_rows(finished):
     assert cost.volume == row["volume"] * row["full_volume"]
 
 
+@pytest.mark.slow
 def test_wm_halves_the_volume_in_each_round(finished):
     cell = finished / "wide_resnet-teacher-wm-volume-4-seed0"
     first = keras.models.load_model(cell / "round1.keras", compile=False)
@@ -87,6 +91,7 @@ def test_wm_halves_the_volume_in_each_round(finished):
     assert volumes[0] * 2 == volumes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     def refuse(*_, **__):
@@ -98,6 +103,7 @@ def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     assert (finished / "results.csv").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_a_cell_does_not_depend_on_who_trained_the_teacher(
     finished, pictures, tmp_path
@@ -136,6 +142,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
         assert value == expected, name
 
 
+@pytest.mark.slow
 def test_other_settings_need_another_folder(finished, pictures):
     with pytest.raises(SystemExit):
         run(pictures, finished, "--scale", "2")

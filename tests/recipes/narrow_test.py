@@ -9,6 +9,7 @@ import keras_bar
 from keras_bar import models
 from recipes.methods import narrow
 
+slow = pytest.mark.slow
 NETWORKS = {
     "vit": functools.partial(models.ViT, (18, 18, 1), 100),
     "mobile": functools.partial(models.MobileNet, (18, 18, 1), 100),
@@ -16,8 +17,14 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("metric", ["flops", "volume", "params"])
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "metric"),
+    [
+        ("mobile", "flops"),
+        *(pytest.param("mobile", x, marks=slow) for x in ("volume", "params")),
+        *(("plain", x) for x in ("flops", "volume", "params")),
+    ],
+)
 def test_costs_what_the_factor_leaves(network, metric):
     """Depthwise convolutions and the classifier do not shrink by the square."""
     build = NETWORKS[network]

@@ -33,9 +33,6 @@ RECIPES = {
     "mio_tcd": "mio_tcd",
     "tinyimagenet": "tiny_imagenet",
 }
-# They take the way of CIFAR-10; Mio-TCD begins with the full network, as the
-# recipe for Fashion-MNIST does.
-COVERED_BY_OTHERS = ("cifar100", "mio_tcd", "tinyimagenet")
 SHAPES = {
     "cifar10": ((32, 32, 3), 10),
     "cifar100": ((32, 32, 3), 100),
@@ -67,15 +64,8 @@ def run(recipe, folder, *arguments):
     module.main([*map(str, paths), *SHORT, *arguments])
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param(
-            x, marks=[pytest.mark.slow] if x in COVERED_BY_OTHERS else []
-        )
-        for x in RECIPES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_synthetic_images_from_end_to_end(
     recipe, tmp_path, capsys, monkeypatch
 ):

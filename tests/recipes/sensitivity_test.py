@@ -14,6 +14,7 @@ pytest.importorskip("keras_tuner")
 from keras_bar import runs  # noqa: E402
 from keras_bar import tuning  # noqa: E402
 from recipes.experiment import sweep  # noqa: E402
+from recipes.experiment.training import Experiment  # noqa: E402
 from recipes.results import figures  # noqa: E402
 from tests.recipes import sweeps  # noqa: E402
 from tests.recipes.fashion import squeezed  # noqa: E402
@@ -29,6 +30,13 @@ def finished(pictures, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def untrained_teacher(monkeypatch):
+    """Trials begin with a network that nobody has trained."""
+    monkeypatch.setattr(Experiment, "train_full", lambda self: self.build())
+
+
+@pytest.mark.slow
 def test_every_trial_is_a_row(finished):
     rows = sweeps.table(finished / "trials.csv")
     places = [(row["factor"], row["trial"]) for row in rows]
@@ -41,6 +49,7 @@ def test_every_trial_is_a_row(finished):
         assert 0.9 / row["factor"] < row["volume"] <= 1 / row["factor"]
 
 
+@pytest.mark.slow
 def test_what_was_drawn_reaches_the_training(
     finished, pictures, tmp_path, monkeypatch
 ):
@@ -65,6 +74,7 @@ def test_what_was_drawn_reaches_the_training(
     assert seen == pytest.approx(drawn)
 
 
+@pytest.mark.slow
 def test_mean_and_deviation(finished):
     rows = sweeps.table(finished / "trials.csv")
     summary = sweeps.table(finished / "sensitivity.csv")
@@ -82,6 +92,7 @@ def test_mean_and_deviation(finished):
         assert (finished / f"sensitivity.{ending}").stat().st_size > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_done_is_not_done_again(finished, pictures, monkeypatch):
     monkeypatch.setattr(sweep.bar, "run", None)
@@ -113,6 +124,7 @@ def test_interrupted_equals_uninterrupted(finished, pictures, tmp_path):
     sweeps.assert_same(tmp_path, finished)
 
 
+@pytest.mark.slow
 def test_another_sweep_needs_another_folder(finished, pictures, capsys):
     others = ["--seed", "1"], ["--factors", "4"], ["--metric", "flops"]
     for arguments in others:
@@ -121,11 +133,9 @@ def test_another_sweep_needs_another_folder(finished, pictures, capsys):
         assert "other settings" in capsys.readouterr().err
 
 
-def test_errors_of_a_trial_stop_the_sweep(
-    finished, pictures, tmp_path, monkeypatch
-):
+@pytest.mark.usefixtures("untrained_teacher")
+def test_errors_of_a_trial_stop_the_sweep(pictures, tmp_path, monkeypatch):
     """They are not taken for bad hyperparameters."""
-    sweeps.lend_teacher(finished, tmp_path)
 
     def fail(*_, **__):
         raise OSError("no space left")
@@ -135,10 +145,11 @@ def test_errors_of_a_trial_stop_the_sweep(
         sweeps.run(pictures, tmp_path)
 
 
+@pytest.mark.usefixtures("untrained_teacher", "undrawn")
 def test_a_trial_that_diverges_does_not_end_the_sweep(
-    finished, pictures, tmp_path, monkeypatch
+    pictures, tmp_path, monkeypatch
 ):
-    sweeps.lend_teacher(finished, tmp_path)
+    monkeypatch.setattr(figures, "ENDINGS", ("png",))
     cells = []
 
     bar = sweep.bar.run
@@ -189,6 +200,7 @@ def test_the_papers_penalty(finished, pictures, tmp_path):
     assert figure.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_trial_of_other_hyperparameters_is_refused(
     finished, pictures, tmp_path
 ):

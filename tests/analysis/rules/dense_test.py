@@ -133,7 +133,7 @@ def test_skip_and_nothing_to_prune():
     with pytest.raises(ValueError, match="hidden dense layer"):
         keras_bar.gate(perceptron(), skip=["one", "two"])
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
-    with pytest.raises(ValueError, match="no convolution or hidden dense"):
+    with pytest.raises(ValueError, match="no convolution, hidden dense"):
         keras_bar.gate(model)
 
 
