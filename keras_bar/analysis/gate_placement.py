@@ -38,7 +38,8 @@ def place_gates(analysis, skip=()):
         skip: Names of layers that get no gate.
 
     Returns:
-        List of `Placement`, one per convolution and hidden dense layer.
+        List of `Placement`, one per convolution, hidden dense layer and
+        projection to the values of attention.
     """
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():

@@ -35,8 +35,8 @@ class Opaque(Exception):
 
 def is_candidate(op):
     """Whether an operation may hide a graph: a layer of the user's that has no
-    rule, a `Lambda`, or attention. Keras's other layers are as small as they
-    get."""
+    rule, a `Lambda`, or attention. Keras's other layers consist of no
+    others, or have a rule."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
         return False
     if rule_registry.is_registered(op):
@@ -209,8 +209,8 @@ def _cast(tensor, layer):
 def _refuse_calls(inner):
     """Raises `Opaque` for calls that a graph does not repeat: a sublayer in a
     mode of its own, because a Functional model runs all of its layers in the
-    same; and attention with values of another size than its keys, of whose
-    symbolic output Keras tells the wrong size."""
+    same; and attention whose values differ in size from its keys, because
+    Keras infers the shape of its output wrongly."""
     for node in keras_internals.nodes_in_order(inner):
         if type(node.operation).__name__ == "DotProductAttention":
             _, key, value, *_ = node.input_tensors

@@ -20,7 +20,7 @@ def ViT(
     """A vision transformer with convolutional positions, for small images.
 
     A convolution embeds patches of the image. Before the first block a 3x3
-    depthwise convolution, added to its input, tells where each patch is. Every
+    depthwise convolution, added to its input, encodes the positions. Every
     block has multi-head attention and a perceptron, four times as wide as the
     tokens, each behind layer normalization and with a residual connection. The
     logits are made of the mean over all tokens.

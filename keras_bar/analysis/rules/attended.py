@@ -5,7 +5,7 @@ import keras
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
-# Operations between projections and attention that leave heads apart.
+# Operations between projections and attention that keep heads separate.
 _ON_THE_WAY = (
     *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
     *("Multiply", "Permute", "Repeat", "Swapaxes", "Transpose", "TrueDivide"),
@@ -19,7 +19,7 @@ _PRODUCTS = ("Einsum", "Matmul")
 
 
 def passes_heads(op):
-    """Whether an operation leaves heads apart, as gates do."""
+    """Whether an operation keeps heads separate, as gates do."""
     ours = isinstance(op, ChannelGate | BudgetState)
     return ours or type(op).__name__ in _ON_THE_WAY
 

@@ -168,7 +168,7 @@ class Repeat(Rule):
 class Softmax(Channelwise):
     """A softmax over other axes than the channels, such as the positions that
     a head attends to. A dead channel's zeros become equal weights, so every
-    channel is computed that anyone reads."""
+    channel that is read is computed."""
 
     layers = "Softmax"
     operations = "Softmax LogSoftmax"

@@ -1,4 +1,4 @@
-"""Rules of reshapes that part features into the heads of attention, and join
+"""Rules of reshapes that split features into the heads of attention, and join
 them again: whole heads are the channels in between."""
 
 import numpy as np
@@ -28,7 +28,7 @@ class SplitHeads(Rule):
 
     @staticmethod
     def holds(node, analysis):
-        """Whether a reshape parts the channels and nothing else."""
+        """Whether a reshape splits the channels and nothing else."""
         old, new = node.inputs[0].shape, node.output.shape
         rank, made = len(old), len(new) - len(old) + 1
         return (
