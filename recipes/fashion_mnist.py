@@ -13,8 +13,8 @@ distillation, with
 
 Further methods, if asked for: the others of the paper's comparison, as in
 `compare.py`, and BAR with another setting: the paper's, the paper's with a
-stronger penalty, or one default changed. Networks: `wide_resnet`, a
-WideResNet-10-2, and `vgg`, six convolutions without residuals.
+stronger penalty, or one default changed. Networks: `wide_resnet`, which is a
+WideResNet-10-2, `vgg`, `plain`, `mobile`, `dense`, `convnext` and `vit`.
 
     python recipes/fashion_mnist.py
     python recipes/fashion_mnist.py --methods bar --factors 8 --seeds 0
@@ -27,7 +27,6 @@ import sys
 # Runs in a clone, with the package installed or not.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from recipes import methods
 from recipes.experiment import command
 from recipes.experiment import options
 
@@ -37,7 +36,6 @@ def main(given=None):
         __doc__,
         ("grid", "metric", "training", "output"),
         ["fashion_mnist"],
-        choices=[*methods.NAMES, *methods.ABLATIONS],
         compared=["bar", "narrow", "wm"],
         output="runs/fashion_mnist",
     )

@@ -65,7 +65,7 @@ def make_parser(
     description,
     groups=(),
     datasets=tuple(DATASETS),
-    choices=methods.NAMES,
+    choices=(*methods.NAMES, *methods.ABLATIONS),
     compared=(),
     output="a folder of its name in runs",
 ):

@@ -26,6 +26,7 @@ ABLATIONS = {
     "exponent-1.25": {"cost_exponent": 1.25},
     "double-price": {"cost_exponent": 2.0},
     "no-rest": {"steps": 1.0},
+    "early": {"steps": 0.3},
     "line": {"hardness": 0.0},
 }
 
