@@ -35,17 +35,22 @@ if os.environ.get("KERAS_BACKEND") == "jax":
 # The files that take longest, the longest first. Begun last, one would keep a
 # single process busy when all others are done.
 LONG = (
-    "compare_test.py",
-    "paper_recipes_test.py",
-    "sensitivity_test.py",
     "compacting_test.py",
-    "distribute_test.py",
+    "compare_test.py",
+    "optimizer_steps_test.py",
+    "attention_test.py",
     "digits_test.py",
     "public_names_test.py",
-    "fashion_mnist_test.py",
     "tuning_test.py",
-    "synthetic_test.py",
+    "sensitivity_test.py",
+    "paper_recipes_test.py",
     "wheel_test.py",
+    "distribute_test.py",
+    "datasets_test.py",
+    "costs_test.py",
+    "random_networks_test.py",
+    "narrow_test.py",
+    "small_images_test.py",
 )
 
 

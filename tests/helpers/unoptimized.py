@@ -38,7 +38,9 @@ def _build_before_the_trace():
         if metrics is not None and not metrics.built:
             dataset = iterator._get_iterator()
             self._symbolic_build(data_batch=dataset.element_spec)
-        elif self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+        # A model that is built by its first batch has no variables yet.
+        elif self.optimizer and self.built and self.trainable_variables:
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
 
     kind._maybe_symbolic_build = build
