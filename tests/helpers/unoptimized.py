@@ -40,7 +40,11 @@ def _build_before_the_trace():
             self._symbolic_build(data_batch=dataset.element_spec)
         # A model that is built by its first batch has no variables yet.
         elif self.optimizer and self.built and self.trainable_variables:
-            if not self.optimizer.built:
-                self.optimizer.build(self.trainable_variables)
+            _build(self.optimizer, self.trainable_variables)
 
     kind._maybe_symbolic_build = build
+
+
+def _build(optimizer, variables):
+    if not optimizer.built:
+        optimizer.build(variables)
