@@ -2,7 +2,8 @@
 
     python benchmarks/applications.py            # all 40
     python benchmarks/applications.py VGG16 ...  # some; other rows stay
-    python benchmarks/applications.py --zoo      # those of kimm and keras-hub
+    python benchmarks/applications.py --zoo      # those of kimm and keras-hub,
+                                                 # which have to be installed
 
 Writes `docs/applications.csv` and `docs/applications.md`, or `docs/zoo.csv` and
 `docs/zoo.md`. Each model runs in a separate process, with random weights and
@@ -57,8 +58,8 @@ TITLES = {
     "zoo": (
         "# Models of other packages",
         "",
-        "`python benchmarks/applications.py --zoo` writes this table, for the",
-        "packages kimm and keras-hub.",
+        "`python benchmarks/applications.py --zoo NAME ...` writes this table,",
+        "for models of the packages kimm and keras-hub: those named, or all.",
     ),
 }
 
