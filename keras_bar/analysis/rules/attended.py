@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_bar.analysis.rules.selecting import WHOLE
+from keras_bar.analysis.rules.selecting import whole_key
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
@@ -13,7 +15,7 @@ _ON_THE_WAY = (
 )
 # What takes apart queries, keys and values that one layer made.
 _APART = ("GetItem", "Unstack")
-# What is done to products of queries and keys before their softmax.
+# Operations on products of queries and keys before their softmax.
 _SCORES = ("Add", "Cast", "Divide", "Multiply", "Subtract", "TrueDivide")
 _PRODUCTS = ("Einsum", "Matmul")
 
@@ -84,14 +86,10 @@ def _takes_along(node, axis):
         return node.op.axis % rank == axis
     if kind != "GetItem":
         return False
-    key = node.args[1]
-    key = list(key) if isinstance(key, tuple | list) else [key]
-    if Ellipsis in key:
-        at = key.index(Ellipsis)
-        key[at : at + 1] = [slice(None)] * (rank - len(key) + 1)
-    return all(
-        isinstance(x, int) if i == axis else x == slice(None)
-        for i, x in enumerate([*key, *[slice(None)] * (axis + 1 - len(key))])
+    key = whole_key(node)
+    return key is not None and all(
+        isinstance(x, int) if i == axis else x == WHOLE
+        for i, x in enumerate(key)
     )
 
 

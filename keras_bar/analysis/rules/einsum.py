@@ -27,7 +27,7 @@ class Einsum(Rule):
         return self
 
     def equation(self, node):
-        """What is multiplied, and summed over."""
+        """The equation of the sum, in the notation of `einsum`."""
         return node.op.subscripts
 
     def only_scales(self, value, node):

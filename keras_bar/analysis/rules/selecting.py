@@ -60,7 +60,7 @@ class Slice(Selection):
     operations = "GetItem"
 
     def specialized(self, node, analysis):
-        axis, key = analysis.inputs(node)[0].axis, _key(node)
+        axis, key = analysis.inputs(node)[0].axis, whole_key(node)
         if axis is None or key is None:
             return self
         before = _entries(key)[axis]
@@ -73,7 +73,7 @@ class Slice(Selection):
         return Beside(before - removed)
 
     def chosen(self, node, axis):
-        key = _key(node)
+        key = whole_key(node)
         if key is None or not all(isinstance(x, slice) for x in key):
             return None
         if any(x != WHOLE for i, x in enumerate(key) if i != axis):
@@ -88,7 +88,7 @@ def _is_behind_batch(value):
     return type(maker).__name__ == "Transpose" and axes and axes[0] != 0
 
 
-def _key(node):
+def whole_key(node):
     """A slice, an integer or None per axis, without an ellipsis; None if there
     is anything else among them."""
     key, rank = node.args[1], len(node.inputs[0].shape)
