@@ -42,6 +42,27 @@ class LayerCost:
     params: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Several budgets at once, as a metric: the largest share of a budget that
+    is in use, so that a network of cost 1 or less meets all of them.
+
+    Attributes:
+        targets: Tuple of pairs of a metric and a budget in its units.
+    """
+
+    targets: tuple
+
+
+class Costs(dict):
+    """Dict from metric to cost, in which `Limits` are a metric, too."""
+
+    def __missing__(self, limits):
+        if not isinstance(limits, Limits):
+            raise KeyError(limits)
+        return np.max([self[metric] / most for metric, most in limits.targets])
+
+
 class CostModel:
     """The cost formula of one graph.
 
@@ -86,10 +107,10 @@ class CostModel:
                 folded and which biases are gained. Defaults to `masks`.
 
         Returns:
-            Dict from metric to cost.
+            `Costs`, a dict from metric to cost.
         """
         totals = self._totals(masks, own)
-        return {metric: _whole(total) for metric, total in totals.items()}
+        return Costs({x: _whole(total) for x, total in totals.items()})
 
     def _totals(self, masks, own=None):
         """Like `hard`, but not rounded, for vectors `(..., channels)` in

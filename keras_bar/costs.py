@@ -12,6 +12,7 @@ from keras_bar.analysis.trace import trace
 from keras_bar.cost_model import METRICS as METRICS
 from keras_bar.cost_model import CostModel as CostModel
 from keras_bar.cost_model import LayerCost as LayerCost
+from keras_bar.cost_model import Limits as Limits
 from keras_bar.cost_model import alive_masks as alive_masks
 
 

@@ -119,7 +119,7 @@ class BarrierControl(Penalty):
     penalty would vanish.
 
     Args:
-        budget: `controls.Budget`.
+        budget: `MovingBudget`.
         settings: `PaperSettings`.
         required: Dict from gate to the number of its channels that stay open.
     """

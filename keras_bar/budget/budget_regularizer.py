@@ -13,6 +13,8 @@ from keras_bar.budget import validation
 from keras_bar.budget.barrier import BarrierControl
 from keras_bar.budget.barrier import PaperSettings
 from keras_bar.budget.gate_regularizer import GateRegularizer
+from keras_bar.budget.moving_budget import MovingBudget
+from keras_bar.costs import Limits
 from keras_bar.deprecation import renamed_arguments
 from keras_bar.layers import HardConcreteGate
 
@@ -41,8 +43,11 @@ class BudgetRegularizer(GateRegularizer):
 
     Args:
         budget: Float in (0, 1], the fraction of the full cost that may remain;
-            or a number above 1, in units of the metric.
-        metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
+            or a number above 1, in units of the metric; or a dict from metric
+            to such a budget, such as `{"flops": 1 / 4, "params": 1 / 2}`, which
+            are all met.
+        metric: `"volume"` (scalar activations), `"flops"` or `"params"`, of a
+            single budget.
         steps: Integer, steps of the optimizer over which the budget moves; or
             float in (0, 1], the fraction of all steps of `fit`. The remaining
             steps train the network with its final channels.
@@ -96,7 +101,7 @@ class BudgetRegularizer(GateRegularizer):
     )
     def __init__(
         self,
-        budget: float,
+        budget: float | dict[str, float],
         metric: str = "volume",
         *,
         steps: int | float = 0.9,
@@ -108,13 +113,11 @@ class BudgetRegularizer(GateRegularizer):
         log_all: bool = False,
     ):
         super().__init__(steps, log_all)
-        selection.check_budget_argument(budget, metric)
-        validation.check_transition(hardness, strength)
+        self.budgets = validation.budgets_by_metric(budget, metric)
+        validation.check_transition(hardness, strength, len(self.budgets))
         validation.check_tracking(
             undecided_fraction, initial_logit, cost_exponent
         )
-        self.budget = budget
-        self.metric = metric
         self.hardness = hardness
         self.strength = strength
         self.undecided_fraction = tuple(undecided_fraction)
@@ -155,42 +158,43 @@ class BudgetRegularizer(GateRegularizer):
 
     @property
     def brief_logs(self):
-        return (self.metric, "budget")
+        return (*self.budgets, *map(self._log_of("budget"), self.budgets))
 
-    def limit(self):
-        return (self.metric, float(self._control.budget.target))
+    def limits(self):
+        return {x.metric: float(x.target) for x in self._moving}
 
     def announce(self):
-        budget, progress = self._control.budget, self._progress
-        share = budget.target / budget.full_cost
-        line = (
-            f"Pruning to {share:.4g} of the {self.metric} in {progress.steps} "
-            "steps"
+        progress = self._progress
+        shares = " and ".join(
+            f"{x.target / x.full_cost:.4g} of the {x.metric}"
+            for x in self._moving
         )
+        line = f"Pruning to {shares} in {progress.steps} steps"
         if 0 < progress.total - progress.steps < math.inf:
             line += f"; {progress.total - progress.steps} more to settle"
         return f"{line}."
 
     def check_model(self, cost_model, name):
-        selection.target_cost(cost_model, self.metric, self.budget, name)
-        selection.warn_uncounted(cost_model, self.metric, name)
+        for metric, budget in self.budgets.items():
+            selection.target_cost(cost_model, metric, budget, name)
+            selection.warn_uncounted(cost_model, metric, name)
+        selection.check_together(cost_model, self._limits(cost_model), name)
 
     def make_control(self, steps):
         model = self._cost_model
         validation.check_gates(
             model.gates, HardConcreteGate, type(self).__name__
         )
-        target = selection.in_units(model, self.metric, self.budget)
-        budget = controls.Budget(
-            model, self.metric, target, steps, self.hardness
-        )
-        required = selection.required_gates(model, self.metric)
+        self._moving = [
+            MovingBudget(model, metric, target, steps, self.hardness)
+            for metric, target in self._limits(model).targets
+        ]
+        required = selection.required_gates(model, self._limits(model))
         if self.strength is not None:
-            return BarrierControl(
-                budget, PaperSettings.make(self.strength), required
-            )
+            settings = PaperSettings.make(self.strength)
+            return BarrierControl(self._moving[0], settings, required)
         return controls.ThresholdControl(
-            budget,
+            self._moving,
             self.initial_logit,
             self.undecided_fraction,
             self.cost_exponent,
@@ -198,40 +202,57 @@ class BudgetRegularizer(GateRegularizer):
         )
 
     def is_finished(self, cost_model):
-        cost = cost_model.hard(self.alive(cost_model))[self.metric]
-        target = selection.in_units(cost_model, self.metric, self.budget)
-        return cost <= target
+        cost = cost_model.hard(self.alive(cost_model))
+        return cost[self._limits(cost_model)] <= 1
 
     def measure(self, cost_model):
-        budget = self._control.budget
         step = self._state.steps_done()
-        moving = ops.convert_to_numpy(budget.moving(step))
-        expected = ops.convert_to_numpy(budget.soft_cost())
-        return {
-            "budget": float(moving) / budget.full_cost,
-            "expected": float(expected) / budget.full_cost,
-        }
+        entries = {}
+        for budget in self._moving:
+            for name, cost in (
+                ("budget", budget.moving(step)),
+                ("expected", budget.soft_cost()),
+            ):
+                share = float(ops.convert_to_numpy(cost)) / budget.full_cost
+                entries[self._log_of(name)(budget.metric)] = share
+        return entries
+
+    def _log_of(self, name):
+        """Function from a metric to the name of a log of its budget; only those
+        of further budgets have the metric in it."""
+        first = next(iter(self.budgets))
+        return lambda x: name if x == first else f"{name}_{x}"
+
+    def _limits(self, cost_model):
+        """The budgets as `Limits` of a network."""
+        return Limits(
+            tuple(
+                (metric, selection.in_units(cost_model, metric, budget))
+                for metric, budget in self.budgets.items()
+            )
+        )
 
     def choose(self, cost_model, masks):
-        budget = self._control.budget
-        cost = cost_model.hard(masks)[self.metric]
-        if selection.WELL_USED * cost > budget.target:
+        limits = self._limits(cost_model)
+        cost = cost_model.hard(masks)
+        if selection.WELL_USED * cost[limits] > 1:
+            shares = "; ".join(
+                f"{cost[x.metric] / x.full_cost:.4f} of the {x.metric} was in "
+                f"use, the budget is {x.target / x.full_cost:.4f}"
+                for x in self._moving
+            )
             warnings.warn(
                 "The training was too short to follow the budget: when the "
-                "gates had to be fixed, "
-                f"{cost / budget.full_cost:.4f} of the {self.metric} was in "
-                f"use, the budget is {budget.target / budget.full_cost:.4f}. "
-                "The weakest channels were closed. Train for longer; `steps` "
-                "must not exceed those of `fit`.",
+                f"gates had to be fixed, {shares}. The weakest channels were "
+                "closed. Train for longer; `steps` must not exceed those of "
+                "`fit`.",
                 stacklevel=2,
             )
         scores = {
             gate: ops.convert_to_numpy(gate.location())
             for gate in cost_model.gates
         }
-        return selection.completed(
-            cost_model, self.metric, budget.target, scores, masks
-        )
+        return selection.completed(cost_model, limits, 1.0, scores, masks)
 
     def opened(self, gate):
         if self._progress.settles:  # The rest of `fit` trains the channel.

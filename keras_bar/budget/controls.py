@@ -5,65 +5,19 @@ drawn. They only read and write variables, so they work in a compiled `fit`,
 behave the same on every replica, and resume with the weights.
 """
 
-import dataclasses
+import functools
 import math
 
 import numpy as np
 from keras import ops
 
 from keras_bar import hard_concrete
-from keras_bar import schedules
 from keras_bar.budget.marginal_costs import MarginalCosts
-from keras_bar.costs import CostModel
 
 # The location at which P(z > 0) = 1/2 and the deterministic gate closes.
 CENTER = hard_concrete.BETA * math.log(
     -hard_concrete.GAMMA / hard_concrete.ZETA
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """A budget and the network that it limits.
-
-    Attributes:
-        cost_model: `CostModel` of the gated network.
-        metric: `"volume"`, `"flops"` or `"params"`.
-        target: The final budget, in units of the metric.
-        steps: Training steps over which the budget moves.
-        hardness: Hardness `d` of the sigmoidal transition.
-    """
-
-    cost_model: CostModel
-    metric: str
-    target: float
-    steps: int
-    hardness: float
-
-    @property
-    def full_cost(self):
-        """Cost of the unpruned network, in units of the metric."""
-        return float(self.cost_model.full[self.metric])
-
-    def moving(self, step):
-        """The budget in force after `step` steps, in units of the metric."""
-        t = ops.cast(step, "float32") / float(self.steps)
-        return schedules.moving_budget(
-            t, self.target, self.full_cost, self.hardness
-        )
-
-    def soft_cost(self):
-        """Expected cost, a differentiable tensor."""
-        gates = {g: g.probability() for g in self.cost_model.gates}
-        return self.cost_model.soft(self.metric, gates)
-
-    def hard_cost(self):
-        """Cost of the channels that are alive, a tensor without gradient."""
-        gates = {
-            g: ops.cast(g.deterministic() != 0.0, "float32")
-            for g in self.cost_model.gates
-        }
-        return ops.stop_gradient(self.cost_model.soft(self.metric, gates))
 
 
 class Penalty:
@@ -133,8 +87,13 @@ class ThresholdControl:
     The strongest channels of the gates that keep the network connected
     (`required_gates`) stay open.
 
+    With several budgets the tightest one moves the threshold, and the marginal
+    cost of a channel is the sum of the shares of the moving budgets that it
+    takes. (Weights that follow what is in use of each budget make the ranking
+    oscillate.)
+
     Args:
-        budget: `Budget`.
+        budgets: List of `MovingBudget`, one per metric.
         initial_logit: Float, `logit P(z > 0)` of the gates at the start.
         undecided_fraction: Pair of floats, the undecided share of the expected
             cost at the start and at the end. Each gate is weighted by the
@@ -162,26 +121,30 @@ class ThresholdControl:
 
     def __init__(
         self,
-        budget,
+        budgets,
         initial_logit,
         undecided_fraction,
         cost_exponent,
         required_gates,
     ):
-        self.budget = budget
+        self.budgets = budgets
+        self.gates = budgets[0].cost_model.gates
+        self.steps = budgets[0].steps
         self.initial_logit = initial_logit
         self.undecided_fraction = undecided_fraction
         self.cost_exponent = cost_exponent
         self.required_gates = required_gates
-        savings = budget.cost_model.savings(budget.metric)
+        savings = budgets[0].cost_model.savings(budgets[0].metric)
         total = sum(x * g.channels for g, x in savings.items())
         self.weights = {g: x * g.channels / total for g, x in savings.items()}
-        self.marginal_costs = MarginalCosts(budget.cost_model, budget.metric)
+        self.marginal_costs = [
+            MarginalCosts(x.cost_model, x.metric) for x in budgets
+        ]
 
     def start(self, state):
         """Opens the gates before the first step."""
         state.threshold.assign(-self.initial_logit)
-        for gate in self.budget.cost_model.gates:
+        for gate in self.gates:
             gate.slope.assign(1.0)
             gate.offset.assign(
                 np.full(gate.channels, CENTER + self.initial_logit)
@@ -193,33 +156,47 @@ class ThresholdControl:
         optimizer."""
 
     def __call__(self, state, is_new=True):
-        budget, step = self.budget, state.steps_done()
-        gates = budget.cost_model.gates
-        probabilities = {g: ops.stop_gradient(g.probability()) for g in gates}
-        cost = budget.cost_model.soft(budget.metric, probabilities)
-        log_costs = self.marginal_costs.logarithms(
-            budget.moving(step) / budget.full_cost
-        )
-        share = cost / budget.full_cost
+        step = state.steps_done()
+        probabilities = {
+            g: ops.stop_gradient(g.probability()) for g in self.gates
+        }
+        log_costs = self._log_costs(step)
         slope, undecided = self._next_slope(step, probabilities, log_costs)
-        before = ops.convert_to_tensor(gates[0].slope)
+        before = ops.convert_to_tensor(self.gates[0].slope)
         slope = ops.where(is_new, slope, before)
-        hard = budget.hard_cost() / budget.full_cost
-        gap = self._gap(share, hard, step)
-        # d share / d threshold = -slope * sum(marginal_cost p (1 - p))
+        gaps = [self._gap(x, probabilities, step) for x in self.budgets]
+        gap = functools.reduce(ops.maximum, gaps)
+        # d cost / d threshold = -slope * sum(marginal_cost p (1 - p))
         newton = gap / (slope * undecided / 4.0)
         # The gates are fixed once the budget has arrived.
-        moves = ops.logical_and(is_new, step < budget.steps)
+        moves = ops.logical_and(is_new, step < self.steps)
         move = ops.where(moves, self.THRESHOLD_GAIN * newton, 0.0)
         threshold = state.threshold + move
         state.threshold.assign(threshold)
         scale = ops.where(is_new, state.loss_scale(), 0.0)
         saliency_per_cost = self._saliency_per_cost(log_costs, scale)
-        for gate in gates:
+        for gate in self.gates:
             gate.slope.assign(slope)
             gate.offset.assign(
                 self._offset(gate, slope, saliency_per_cost[gate] - threshold)
             )
+
+    def _log_costs(self, step):
+        """Dict from gate to the logarithm of its marginal cost, as a fraction
+        of the moving budget, scalar tensors."""
+        logarithms = []
+        for budget, costs in zip(
+            self.budgets, self.marginal_costs, strict=True
+        ):
+            limit = budget.moving(step) / budget.full_cost
+            known = costs.logarithms(limit)
+            logarithms.append([x - ops.log(limit) for x in known.values()])
+        summed = logarithms[0]
+        if len(logarithms) > 1:
+            summed = ops.logsumexp(
+                ops.stack([ops.stack(x) for x in logarithms]), axis=0
+            )
+        return {gate: summed[i] for i, gate in enumerate(self.gates)}
 
     def _saliency_per_cost(self, log_costs, scale):
         """Half the logarithm of saliency per cost, with mean 0 over the
@@ -271,17 +248,16 @@ class ThresholdControl:
     def _next_slope(self, step, probabilities, log_costs):
         """Returns the slope that moves the undecided part of the cost towards
         its schedule; and that part, or its scheduled value if that is larger,
-        as a fraction of the full cost."""
-        t = ops.cast(step, "float32") / float(self.budget.steps)
+        as a fraction of the moving budget."""
+        t = ops.cast(step, "float32") / float(self.steps)
         first, last = self.undecided_fraction
         wanted = first * ops.power(last / first, ops.clip(t, 0.0, 1.0))
 
         def part(weight):
-            parts = (
+            return sum(
                 ops.exp(log_costs[g]) * ops.sum(weight(p))
                 for g, p in probabilities.items()
             )
-            return sum(parts) / self.budget.full_cost
 
         # The schedule is a share of the open part. If a cost is a product, each
         # of its factors contributes to both parts.
@@ -289,7 +265,7 @@ class ThresholdControl:
         undecided = part(lambda p: 4.0 * p * (1.0 - p))
         gap = ops.log(ops.maximum(undecided, 1e-6 * wanted) / wanted)
         gap = ops.clip(gap, -1.0, 1.0)
-        slope = self.budget.cost_model.gates[0].slope
+        slope = self.gates[0].slope
         slope = ops.clip(slope * ops.exp(self.SLOPE_GAIN * gap), *self.SLOPES)
         return slope, ops.maximum(undecided, wanted)
 
@@ -301,14 +277,18 @@ class ThresholdControl:
         """Minimum number of steps in which the cost can follow a budget."""
         return self.LEAST_STEPS
 
-    def _gap(self, share, hard, step):
-        """Excess of the cost, or its deficit if negative. This, the expected
-        cost `share` and the `hard` cost are fractions of the full cost."""
-        ahead = step + int(self.LEAD * self.budget.steps)
-        limit = self.budget.moving(ahead) / self.budget.full_cost
+    def _gap(self, budget, probabilities, step):
+        """Excess of the cost over a budget, or its deficit if negative, as a
+        fraction of the moving budget."""
+        ahead = step + int(self.LEAD * self.steps)
+        limit = budget.moving(ahead) / budget.full_cost
+        soft = budget.cost_model.soft(budget.metric, probabilities)
+        share = soft / budget.full_cost
+        hard = budget.hard_cost() / budget.full_cost
         # While the budget is no constraint, the expected cost stays at its
         # initial value: open gates keep some noise, and learn.
         open_share = ops.sigmoid(float(self.initial_logit))
         least, most = (ops.minimum(x * limit, open_share) for x in self.USED)
         excess = ops.maximum(share - most, hard - self.HARD * limit)
-        return ops.maximum(excess, 0.0) + ops.minimum(share - least, 0.0)
+        gap = ops.maximum(excess, 0.0) + ops.minimum(share - least, 0.0)
+        return gap * budget.full_cost / budget.moving(step)

@@ -98,9 +98,10 @@ class GateRegularizer(keras.callbacks.Callback):
     def check_model(self, cost_model, name):
         """Raises a ValueError if this regularizer cannot prune the model."""
 
-    def limit(self):
-        """Metric and budget to which the network is pruned, or None."""
-        return None
+    def limits(self):
+        """Dict from metric to the budget, in its units, to which the network is
+        pruned."""
+        return {}
 
     def alive(self, cost_model):
         """Dict from gate to its alive channels, booleans `(channels,)`."""
@@ -246,7 +247,7 @@ class GateRegularizer(keras.callbacks.Callback):
         if self._is_fixed():
             self._progress.phase = Phase.SETTLING
         self._control = self._state.control = self.make_control(steps)
-        self._state.limit = self.limit()
+        self._state.limits = self.limits()
         self._first_iteration = int(ops.convert_to_numpy(optimizer.iterations))
         self._control.begin(optimizer, resumes=done > 0)
         # A control may choose the inference factor of the gates.

@@ -37,15 +37,16 @@ class MarginalCosts:
             for x in reversed(KEEP_PROBABILITIES)
         ]
         costs = np.array([cost for cost, _ in rows])
+        full = self.cost_model.full[self.metric]
         marginal_costs = {
-            gate: np.log([x[gate] for _, x in rows], dtype="float32")
+            gate: np.log([x[gate] / full for _, x in rows], dtype="float32")
             for gate in self.cost_model.gates
         }
-        full = self.cost_model.full[self.metric]
         return np.log(costs / full, dtype="float32"), marginal_costs
 
     def logarithms(self, share):
-        """The logarithms of the marginal costs, interpolated linearly.
+        """The logarithms of the marginal costs, as fractions of the full cost,
+        interpolated linearly.
 
         Args:
             share: Scalar tensor, the cost as a fraction of the full one.

@@ -75,6 +75,19 @@ def target_cost(cost_model, metric, budget, name):
     return target
 
 
+def check_together(cost_model, limits, name):
+    """Raises a ValueError if no connected network meets all of some `Limits`,
+    each of which one can meet."""
+    cost = cost_model.hard(smallest(cost_model, limits))
+    if cost[limits] > 1:
+        budgets = ", ".join(f"{x}: {y:.0f}" for x, y in limits.targets)
+        raise ValueError(
+            "No connected network meets all budgets together. Expected larger "
+            f"ones. Received: {budgets}, where the smallest network of "
+            f"{name!r} has {', '.join(f'{x}: {cost[x]}' for x in METRICS)}"
+        )
+
+
 def check_budget(
     model: keras.Model, budget: float, metric: str = "volume"
 ) -> BudgetCheck:

@@ -27,8 +27,32 @@ def check_steps(steps):
         )
 
 
-def check_transition(hardness, strength):
-    """Raises a ValueError for an invalid hardness or strength."""
+def budgets_by_metric(budget, metric):
+    """Dict from metric to budget, from the arguments of a regularizer; raises a
+    ValueError for budgets that are wrong for any model."""
+    if not isinstance(budget, dict):
+        selection.check_budget_argument(budget, metric)
+        return {metric: budget}
+    if not budget or metric != "volume":
+        raise ValueError(
+            "Several budgets name their metrics themselves. Expected a dict "
+            "from metric to budget, and no other metric. "
+            f"Received: budget={budget!r}, metric={metric!r}"
+        )
+    for name, value in budget.items():
+        selection.check_budget_argument(value, name)
+    return dict(budget)
+
+
+def check_transition(hardness, strength, budgets):
+    """Raises a ValueError for an invalid hardness or strength, or for a
+    strength and several budgets."""
+    if strength is not None and budgets > 1:
+        raise ValueError(
+            "The paper's penalty is that of one budget. Expected one budget, "
+            f"or strength=None. Received: {budgets} budgets and "
+            f"strength={strength!r}"
+        )
     if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(
             "Invalid hardness of the transition. Expected a number of 0 "

@@ -153,9 +153,9 @@ def check_finished(cost_model, masks, name):
         name: Name of the model, for the error message.
     """
     learning = sum(not gate.is_fixed for gate in cost_model.gates)
-    metric, budget = _limit(cost_model) or (None, np.inf)
+    limits = _limits(cost_model)
     cost = cost_model.hard(masks)
-    if not learning and (metric is None or cost[metric] <= budget):
+    if not learning and all(cost[x] <= most for x, most in limits.items()):
         return
     reason = "its cost is above the budget"
     if learning:
@@ -165,27 +165,27 @@ def check_finished(cost_model, masks, name):
         "model whose `fit` with a regularizer of keras_bar ran to its end; "
         "resume it with the same callbacks and `initial_epoch`, or pass "
         "`allow_unfinished=True` to take the gates as they are. "
-        f"Received: {name!r} with {_shares(cost_model, cost, metric, budget)}"
+        f"Received: {name!r} with {_shares(cost_model.full, cost, limits)}"
     )
 
 
-def _limit(cost_model):
-    """Metric and budget that the network was last pruned to, or None."""
+def _limits(cost_model):
+    """Dict from metric to the budget that the network was last pruned to."""
     for node in cost_model.analysis.graph.nodes:
-        if isinstance(node.op, BudgetState) and node.op.limit:
-            return node.op.limit
-    return None
+        if isinstance(node.op, BudgetState) and node.op.limits:
+            return node.op.limits
+    return {}
 
 
-def _shares(cost_model, cost, metric, budget):
-    """The cost, and the budget where there is one, for an error message."""
-    full = cost_model.full
-    if metric is None:
+def _shares(full, cost, limits):
+    """The cost, and the budgets where there are any, for an error message."""
+    if not limits:
         return f"{cost['volume'] / full['volume']:.4g} of the volume, no budget"
-    return (
+    return "; ".join(
         f"{cost[metric] / full[metric]:.4g} of the {metric} "
         f"({cost[metric]:.0f}), budget {budget / full[metric]:.4g} "
         f"({budget:.0f})"
+        for metric, budget in limits.items()
     )
 
 

@@ -8,8 +8,8 @@ from keras import ops
 # such as that of sharpness-aware minimization.
 SIGNAL = 1e-6
 
-# Keys under which the metric and the budget are saved.
-_METRIC, _BUDGET = "limit_metric", "limit_budget"
+# Keys under which the metrics and the budgets are saved.
+_METRICS, _BUDGETS = "limit_metrics", "limit_budgets"
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -31,8 +31,8 @@ class BudgetState(keras.layers.Layer):
     with the parity of the step. The value of the loss does not change.
 
     Args:
-        limit: Pair of a metric and a budget in its units, to which the network
-            is being pruned, or None. It is saved with the model.
+        limits: Dict from metric to a budget in its units, to which the network
+            is being pruned; empty if there is none. It is saved with the model.
 
     Attributes:
         step: Integer variable, index of the current step; -1 before the first.
@@ -58,10 +58,10 @@ class BudgetState(keras.layers.Layer):
     True
     """
 
-    def __init__(self, limit: tuple[str, float] | None = None, **kwargs):
+    def __init__(self, limits: dict[str, float] | None = None, **kwargs):
         # The input keeps its dtype.
         super().__init__(autocast=False, **kwargs)
-        self.limit = (limit[0], limit[1]) if limit else None
+        self.limits = dict(limits or {})
         self.control = None
         self.owner = None
         self.supports_masking = True
@@ -138,19 +138,20 @@ class BudgetState(keras.layers.Layer):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        if self.limit:
-            metric, budget = self.limit
-            store[_METRIC] = np.frombuffer(metric.encode(), "uint8")
-            store[_BUDGET] = np.array(budget, "float64")
+        if self.limits:
+            names = " ".join(self.limits).encode()
+            store[_METRICS] = np.frombuffer(names, "uint8")
+            store[_BUDGETS] = np.array([*self.limits.values()], "float64")
 
     def load_own_variables(self, store):
         names = set(store.keys())
         super().load_own_variables(
-            {x: store[x] for x in names - {_METRIC, _BUDGET}}
+            {x: store[x] for x in names - {_METRICS, _BUDGETS}}
         )
-        if _METRIC in names:
-            metric = np.array(store[_METRIC]).tobytes().decode()
-            self.limit = (metric, float(np.array(store[_BUDGET])))
+        if _METRICS in names:
+            metrics = np.array(store[_METRICS]).tobytes().decode().split()
+            budgets = np.array(store[_BUDGETS]).tolist()
+            self.limits = dict(zip(metrics, budgets, strict=True))
 
     def compute_mask(self, inputs, previous_mask=None):
         return _first(previous_mask)
@@ -160,7 +161,7 @@ class BudgetState(keras.layers.Layer):
         return keras.KerasTensor(first.shape, first.dtype)
 
     def get_config(self):
-        return {**super().get_config(), "limit": self.limit}
+        return {**super().get_config(), "limits": self.limits}
 
 
 def _zero_with_signal(signal, is_even):

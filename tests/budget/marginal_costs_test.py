@@ -23,8 +23,9 @@ def cost_model(model):
 
 def marginal_costs(made, share):
     share = ops.convert_to_tensor(share, "float32")
+    full = made.cost_model.full[made.metric]
     return {
-        gate: float(np.exp(ops.convert_to_numpy(x)))
+        gate: full * float(np.exp(ops.convert_to_numpy(x)))
         for gate, x in made.logarithms(share).items()
     }
 

@@ -67,7 +67,7 @@ def test_finished_model_is_compacted_after_loading(tmp_path):
     tiny.fit(model, BudgetRegularizer(0.25), epochs=0)
     model.save(tmp_path / "gated.keras")
     loaded = keras.models.load_model(tmp_path / "gated.keras")
-    assert loaded.get_layer("budget_state").limit == ("volume", 288.0)
+    assert loaded.get_layer("budget_state").limits == {"volume": 288.0}
     cost = keras_bar.measure_cost(keras_bar.compact(loaded))
     assert 0 < cost.volume <= 288
 
