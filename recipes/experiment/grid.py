@@ -96,11 +96,16 @@ def prepare(settings, folder, stack):
             "connectivity": settings.connectivity,
             "mixed_precision": settings.mixed_precision,
         }
+        if settings.teachers:
+            kind["teachers"] = str(settings.teachers)
         runs.Run(folder, kind)
     except (ValueError, OSError, ImportError) as error:
         settings.fail(str(error))
     options = TrainingOptions(
-        settings.scale, settings.connectivity, JITS[settings.jit]
+        settings.scale,
+        settings.connectivity,
+        JITS[settings.jit],
+        settings.teachers,
     )
     return functools.partial(
         Experiment,

@@ -9,6 +9,7 @@ import tomllib
 
 from recipes import methods
 from recipes.data.registry import DATASETS
+from recipes.experiment.key import ExperimentKey
 
 TABLE = tomllib.loads(
     pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8")
@@ -113,6 +114,9 @@ def check(parser, settings, shared=False):
     settings.folders = {settings.dataset: settings.output}
     if shared:
         settings.folders = {x: settings.output / x for x in DATASETS}
+    if settings.teachers:
+        place = settings.teachers / (settings.dataset if shared else "")
+        settings.teachers = place.resolve()
     for is_wrong, message in contradictions(settings, known):
         if is_wrong:
             parser.error(message)
@@ -143,12 +147,28 @@ def contradictions(settings, known):
         f"There is no such network for {known.title}. Expected one of "
         f"{', '.join(known.networks)}. Received: --network {settings.network}",
     )
+    lacking = [x for x in files_of_teachers(settings) if not x.exists()]
+    yield (
+        bool(lacking),
+        "There is no trained network. Expected --teachers FOLDER, the output "
+        "of this recipe for the same data set, network and seeds. "
+        f"Received: no {', '.join(map(str, lacking))}",
+    )
     yield (
         "bar-flops" in settings.methods and settings.metric != "volume",
         "The method 'bar-flops' stands beside methods with a budget of volume. "
         "Expected --metric volume, or the method 'bar'. "
         f"Received: --metric {settings.metric}",
     )
+
+
+def files_of_teachers(settings):
+    """Paths of the full networks that were trained before."""
+    if settings.teachers is None:
+        return []
+    rest = settings.network, settings.metric, settings.start
+    keys = [ExperimentKey("", 1, x, *rest) for x in settings.seeds]
+    return [settings.teachers / f"{x.teacher()}/teacher.keras" for x in keys]
 
 
 def check_sweep(parser, settings):

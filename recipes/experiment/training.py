@@ -1,7 +1,9 @@
 """An experiment: a key, with all that its training needs."""
 
 import dataclasses
+import functools
 import importlib.util
+import pathlib
 
 import keras
 
@@ -22,11 +24,13 @@ DRAWN = ("learning_rate", "weight_decay", "distillation_weight", "temperature")
 class TrainingOptions:
     """How experiments are trained: `scale` is a factor on the epochs of every
     phase, the low learning rate a tenth of `learning_rate`, the teacher's part
-    of the loss `distillation_weight`, and the rest is the labels'."""
+    of the loss `distillation_weight`, and the rest is the labels'; the folder
+    `teachers` has full networks that were trained before."""
 
     scale: float = 1.0
     connectivity: str = "mixed"
     jit: object = False
+    teachers: pathlib.Path | None = None
     learning_rate: float = 1e-3
     weight_decay: float = 5e-4
     distillation_weight: float = 0.9
@@ -85,7 +89,13 @@ class Experiment(runs.Run):
         """The full network of the seed, which serves all experiments."""
         full = self.other(**dataclasses.asdict(self.key.teacher()))
         keras.utils.set_random_seed(self.key.seed)
-        teacher = full.once("teacher", full.train_full)
+        make = full.train_full
+        if folder := self._options.teachers:
+            path = folder / str(full.key) / "teacher.keras"
+            make = functools.partial(
+                keras.models.load_model, path, compile=False
+            )
+        teacher = full.once("teacher", make)
         # Whether it was trained or loaded must not matter.
         keras.utils.set_random_seed(self.key.seed)
         return teacher

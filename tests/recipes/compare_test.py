@@ -28,6 +28,7 @@ from tests.recipes.fashion import squeezed
 
 BUDGETED = ["bar", "morphnet", "random", "vq", "id", "wm"]
 CELL = "vgg-teacher-{}-volume-2-seed{}"
+TEACHER = "vgg-scratch-teacher-volume-1-seed0"
 # One of each kind: those with a penalty take the way of LZR, those that halve
 # the volume that of WM. BAR has recipes of its own, of which that for digits is
 # tested with every change.
@@ -137,6 +138,32 @@ def test_a_strength_is_searched_for_with_one_seed(
         for seed in (0, 1)
     ]
     assert not np.array_equal(*map(keras.ops.convert_to_numpy, weights))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_full_networks_of_another_run_serve(
+    finished, pictures, tmp_path, monkeypatch, capsys
+):
+    """Such as one with more images."""
+    monkeypatch.setattr(
+        Experiment, "distill", lambda self, _, __, small, *___: small
+    )
+    monkeypatch.setattr(Experiment, "train_full", None)
+    given = "--images", "128", "--methods", "one-shot", "--teachers"
+    run(pictures, tmp_path, *given, str(finished))
+    first, second = (
+        keras.models.load_model(
+            x / "fashion_mnist" / TEACHER / "teacher.keras", compile=False
+        )
+        for x in (finished, tmp_path)
+    )
+    for before, after in zip(
+        first.get_weights(), second.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+    with pytest.raises(SystemExit):
+        run(pictures, tmp_path, *given, str(finished), "--seeds", "7")
+    assert "There is no trained network." in capsys.readouterr().err
 
 
 def test_expanded_networks_start_anew_with_every_seed(monkeypatch, tmp_path):
