@@ -5,6 +5,7 @@ large data sets.
 """
 
 import dataclasses
+import itertools
 import os
 import zipfile
 import zlib
@@ -37,6 +38,8 @@ class InMemoryData:
         y_validation: Array of their classes.
         validation_count: Integer, the maximum number of images that `fit`
             validates on.
+        is_answered: Boolean, whether the targets are those that `answered`
+            makes.
 
     Example:
 
@@ -69,14 +72,15 @@ class InMemoryData:
     x_validation: np.ndarray | None = None
     y_validation: Any = None
     validation_count: int = 2000
+    is_answered: bool = False
     # Names of images that could not be read: these are not files.
     left_out = ()
 
     @property
     def repeats(self):
-        """Whether all epochs have the same images, so that a teacher has to
-        classify them only once."""
-        return not self.shift
+        """Whether all epochs have the same images, or the same nine shifts of
+        each, so that a teacher has to classify them only once."""
+        return self.shift <= 1
 
     @property
     def has_validation(self):
@@ -99,20 +103,33 @@ class InMemoryData:
         """Returns the training batches, shuffled and shifted by a seed."""
         return Epochs(self, seed)
 
-    def answered(self, teacher: keras.Model) -> "InMemoryData":
+    def ask(self, teacher: keras.Model) -> np.ndarray:
+        """Returns a teacher's logits for every shift of every training image,
+        `(n, shifts, classes)`; the shifts are ordered by row, then column."""
+        sides = range(2 * self.shift + 1)
+        corners = itertools.product(sides, sides)
+        return np.stack(
+            [_ask(teacher, shifted(self.x, self.shift, x)) for x in corners], 1
+        )
+
+    def answered(
+        self, teacher: keras.Model, answers: np.ndarray | None = None
+    ) -> "InMemoryData":
         """Returns the same images, with the classes and a teacher's logits as
-        targets for training and validation, as `RecordedDistiller` expects."""
+        targets for training and validation, as `RecordedDistiller` expects.
 
-        def ask(x, y):
-            logits = teacher.predict(x, batch_size=500, verbose=0)
-            return {"labels": y, "teacher": logits}
-
+        Args:
+            teacher: `keras.Model` of logits.
+            answers: What `ask` returned for this teacher, to save the time.
+        """
         x, y = self.validation
+        answers = self.ask(teacher) if answers is None else answers
         return dataclasses.replace(
             self,
-            y=ask(self.x, self.y),
+            y={"labels": self.y, "teacher": answers},
             x_validation=x,
-            y_validation=ask(x, y),
+            y_validation={"labels": y, "teacher": _ask(teacher, x)},
+            is_answered=True,
         )
 
     def split(self, name: str) -> tuple[np.ndarray, Any]:
@@ -169,18 +186,37 @@ class Epochs(keras.callbacks.Callback):
 
     def batch(self, index):
         """Images and targets of a batch of the epoch."""
-        data, border = self.data, self.data.shift
-        order, shifts = self._order(self.epoch)
+        data = self.data
+        order, corners = self._order(self.epoch)
         part = slice(index * data.batch_size, (index + 1) * data.batch_size)
-        chosen = order[part]
-        x = data.x[chosen]
-        if border:
-            height, width = x.shape[1:3]
-            sides = (border, border)
-            padded = np.pad(x, [(0, 0), sides, sides, (0, 0)])
-            pairs = zip(padded, shifts[part], strict=True)
-            x = np.stack([y[i:, j:][:height, :width] for y, (i, j) in pairs])
-        return x, keras.tree.map_structure(lambda y: y[chosen], data.y)
+        chosen, corners = order[part], corners[part]
+        x = shifted(data.x[chosen], data.shift, corners)
+        y = keras.tree.map_structure(lambda y: y[chosen], data.y)
+        if data.is_answered:
+            places = corners @ [2 * data.shift + 1, 1]
+            y["teacher"] = y["teacher"][np.arange(len(places)), places]
+        return x, y
+
+
+def shifted(x, most, corners):
+    """Images shifted by up to `most` pixels; the border is filled with 0.
+
+    Args:
+        x: Array of images, `(n, height, width, channels)`.
+        most: Integer.
+        corners: Integers `(n, 2)`, or `(2,)` for all images: where the image
+            begins in the padded one, from 0 to `2 * most`.
+    """
+    if not most:
+        return x
+    height, width = x.shape[1:3]
+    padded = np.pad(x, [(0, 0), (most, most), (most, most), (0, 0)])
+    pairs = zip(padded, np.broadcast_to(corners, (len(x), 2)), strict=True)
+    return np.stack([y[i:, j:][:height, :width] for y, (i, j) in pairs])
+
+
+def _ask(teacher, x):
+    return teacher.predict(x, batch_size=500, verbose=0)
 
 
 class _Batches(keras.utils.PyDataset):

@@ -6,8 +6,10 @@ import importlib.util
 import pathlib
 
 import keras
+import numpy as np
 
 from keras_bar import distillation
+from keras_bar import files
 from keras_bar import runs
 from recipes.data.registry import DATASETS
 from recipes.experiment import phases
@@ -150,9 +152,21 @@ class Experiment(runs.Run):
         model = make_distiller(
             teacher, student, optimizer, self.options, recorded
         )
-        data = self.data.answered(teacher) if recorded else self.data
+        data = self.answered(teacher) if recorded else self.data
         self.train(part, model, epochs, callbacks, data)
         return student
+
+    def answered(self, teacher):
+        """The images with the answers of the full network, which serve all
+        experiments of its seed, too."""
+        path = self.output / str(self.key.teacher()) / "answers.npy"
+        if self.hosts.is_chief and not path.exists():
+            print("asking the teacher", flush=True)
+            answers = self.data.ask(teacher)
+            with files.replacing(path) as new:
+                np.save(new, answers)
+        self.hosts.wait_for_file(path)
+        return self.data.answered(teacher, np.load(path))
 
     def finetune(self, teacher, small, kind="gates", more=0):
         """Trains the compact network, with `more` epochs at the high rate."""
