@@ -17,6 +17,7 @@ from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.analysis.gate_placement import whole_groups
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.residual_groups import check_connectivity
+from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
@@ -212,7 +213,7 @@ def _rebuild(graph, makers):
             behind[last] = state(read)
         return list(behind.values())
 
-    copy = replaying.replay(graph, rebuild)
+    copy = replaying.replay(graph, rebuild, kind=GatedModel)
     for node in graph.nodes:
         if isinstance(node.op, BudgetState):
             trace.copy_state(node.op, state)

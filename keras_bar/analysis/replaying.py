@@ -15,7 +15,7 @@ from keras_bar.analysis.cloning import clone
 DEEPEST = 20_000
 
 
-def replay(graph, rebuild, finish=None, name=None):
+def replay(graph, rebuild, finish=None, name=None, kind=keras.Model):
     """Builds a new model by running a traced one, operation by operation.
 
     Args:
@@ -26,6 +26,7 @@ def replay(graph, rebuild, finish=None, name=None):
         finish: Function from the flat list of output tensors to those that
             the model returns. Defaults to the identity.
         name: Name of the new model. Defaults to that of the old one.
+        kind: Class of the new model.
 
     Returns:
         A Functional `keras.Model` with new inputs. Its inputs and outputs are
@@ -63,9 +64,9 @@ def replay(graph, rebuild, finish=None, name=None):
     outputs = tree.map_structure(lambda x: final[x], graph.output_struct)
     name = name or graph.name
     try:
-        return keras.Model(inputs, outputs, name=name)
+        return kind(inputs, outputs, name=name)
     except RecursionError:
-        model = functional(inputs, outputs, name)
+        model = functional(inputs, outputs, name, kind)
     warnings.warn(
         f"The new model made of {name!r} is too deep for Keras to load or "
         "clone within Python's recursion limit. Expected, before you do that, "
@@ -76,12 +77,12 @@ def replay(graph, rebuild, finish=None, name=None):
     return model
 
 
-def functional(inputs, outputs, name):
+def functional(inputs, outputs, name, kind=keras.Model):
     """A Functional model, however deep it is: Keras follows a graph from its
     outputs to its inputs by recursion."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, DEEPEST))
     try:
-        return keras.Model(inputs, outputs, name=name)
+        return kind(inputs, outputs, name=name)
     finally:
         sys.setrecursionlimit(before)

@@ -7,9 +7,9 @@ import keras
 from keras_bar.analysis import replaying
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
-from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.compaction.building import Builder
+from keras_bar.compaction.folding import fold_norms
 from keras_bar.compaction.hard_pruning import fix_gates
 from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.resolved_channels import ResolvedChannels
@@ -22,6 +22,7 @@ def compact(
     *,
     connectivity: str = "mixed",
     mixed_addition: str = "operations",
+    fold_batch_norm: bool = False,
     allow_unfinished: bool = False,
 ) -> keras.Model:
     """Builds the small network that remains of a gated one.
@@ -45,6 +46,12 @@ def compact(
             `import keras_bar`. In TensorFlow without XLA the layer is faster
             if few channels are scattered over large images; no cost counts
             its multiplications by 0 and 1.
+        fold_batch_norm: Boolean, whether batch normalization directly behind a
+            convolution or dense layer is folded into that layer's weights. The
+            result computes the same in inference, with fewer operations, and
+            is for inference alone: it has no normalization to train with, and
+            fewer parameters than `keras_bar.measure_cost` predicts. Batch
+            normalization in front of its convolution stays. Defaults to False.
         allow_unfinished: Boolean, whether gates may still be learning and the
             cost may exceed the budget. Defaults to False.
 
@@ -82,6 +89,8 @@ def compact(
     small = replaying.replay(
         pruned.analysis.graph, builder.rebuild, finish=builder.finish
     )
+    if fold_batch_norm:
+        small = fold_norms(small)
     small.explanation = dataclasses.replace(
         pruned.explanation, **builder.summary()
     )
@@ -113,18 +122,17 @@ def _fold_gates(analysis):
         if gate is None:
             continue
         factors = to_numpy(gate.fixed_value)
-        for weight, axis in _output_weights(
+        for weight, scale in _output_weights(
             rule.gated(node), factors, analysis
         ):
-            scales = along(factors, axis, len(weight.shape))
-            weight.assign(to_numpy(weight) * scales)
+            weight.assign(to_numpy(weight) * scale)
             folded.add(node)
     return folded
 
 
 def _output_weights(value, factors, analysis):
-    """Pairs of weight and axis that scale a tensor by these factors, if it has
-    one reader only."""
+    """Pairs of a weight and what to multiply it by to multiply a tensor by
+    these factors, if it has one reader only."""
     producer = value.producer
     read_once = (
         len(value.consumers) == 1 and value not in analysis.graph.outputs

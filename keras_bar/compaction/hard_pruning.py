@@ -14,6 +14,7 @@ from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
+from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 
@@ -138,7 +139,9 @@ def fix_gates(model, allow_unfinished):
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = replaying.replay(analysis.graph, pruning.rebuild)
+    pruned = replaying.replay(
+        analysis.graph, pruning.rebuild, kind=GatedModel
+    )
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
     return HardPruned(pruned, cost_model, masks, pruning.copies)

@@ -180,8 +180,9 @@ class Rule:
         return None
 
     def output_weights(self, layer, factors):
-        """Pairs of a weight and the axis along which it scales the output;
-        empty if nothing scales it by these factors."""
+        """Pairs of a weight and what to multiply it by, an array that is
+        broadcast, to multiply the output channels by `factors`, `(channels,)`.
+        Empty if no weights do that."""
         return []
 
     def order_ties(self, node, analysis):

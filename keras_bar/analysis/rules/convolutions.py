@@ -153,6 +153,9 @@ class DepthwiseConvolution(Kernel):
         channels = kernel.shape[-2] * kernel.shape[-1]
         return kernel.reshape(-1, channels)
 
+    def kernel_factors(self, factors, shape):
+        return factors.reshape(shape[-2:])
+
     def part(self, kernel, reads, made):
         """The kernel that makes the channels `made` from `reads`."""
         return kernel[..., reads, :]

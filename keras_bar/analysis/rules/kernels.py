@@ -139,6 +139,20 @@ class Kernel(Rule):
         kernel = np.moveaxis(kernel, self.output_axis, -1)
         return kernel.reshape(-1, kernel.shape[-1])
 
+    def output_weights(self, layer, factors):
+        activation = layer.activation
+        linear = activations.is_linear(activation)
+        positive = activations.is_homogeneous(activation) and min(factors) >= 0
+        if not (linear or positive):
+            return []
+        bias = [(layer.bias, factors)] if self.has_bias(layer) else []
+        kernel = self.output_kernel(layer)
+        return [(kernel, self.kernel_factors(factors, kernel.shape)), *bias]
+
+    def kernel_factors(self, factors, shape):
+        """Factors of the output channels that are broadcast to a kernel."""
+        return along(factors, self.output_axis, len(shape))
+
     def forget(self, layer, dead):
         """Makes a layer ignore the input channels `dead`."""
         kernel = to_numpy(layer.kernel)
@@ -223,15 +237,6 @@ class Mixing(Kernel):
         new.kernel.assign(to_numpy(old.kernel)[..., reads, :][..., writes])
         if self.has_bias(old):
             new.bias.assign(to_numpy(old.bias)[writes])
-
-    def output_weights(self, layer, factors):
-        activation = layer.activation
-        linear = activations.is_linear(activation)
-        positive = activations.is_homogeneous(activation) and min(factors) >= 0
-        if not (linear or positive):
-            return []
-        bias = [(layer.bias, -1)] if self.has_bias(layer) else []
-        return [(self.output_kernel(layer), self.output_axis), *bias]
 
 
 class Dense(Mixing):

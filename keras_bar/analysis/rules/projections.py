@@ -115,8 +115,9 @@ class ToHeads(EinsumDense):
 
     def output_weights(self, layer, factors):
         if super().output_weights(layer, factors):
-            bias = [(layer.bias, 0)] if self.has_bias(layer) else []
-            return [(layer.kernel, 1), *bias]
+            column = factors[:, None]
+            bias = [(layer.bias, column)] if self.has_bias(layer) else []
+            return [(layer.kernel, column), *bias]
         return []
 
 

@@ -62,7 +62,7 @@ class BatchNormalization(Weighted):
         if layer.gamma is None:
             return []
         weights = [layer.gamma, layer.beta]
-        return [(x, -1) for x in weights if x is not None]
+        return [(x, factors) for x in weights if x is not None]
 
 
 class LayerScale(Weighted):
