@@ -8,13 +8,14 @@ it a little more. Then tells what was gained and lost. It is the method `bar` of
 
     python recipes/digits.py
     python recipes/digits.py --budget 1/16 --metric flops --output runs/small
+    python recipes/digits.py --export litert onnx
 
 In the output folder: `tables.md`, a folder for the original, with
 `teacher.keras`, and one per budget, with `gated.keras` (pruned, but still of
 full size), `compact.keras`, `report.json`, the logs of every epoch in
 `prune.json` and `finetune.json`, for TensorBoard in `tensorboard`, and the
-figures `budget`, `gates`, `channels` and `flops`. If it is interrupted, the
-same command resumes.
+figures `budget`, `gates`, `channels` and `flops`; after `--export`, the files
+for devices in `exported`. If it is interrupted, the same command resumes.
 """
 
 import pathlib
@@ -32,7 +33,7 @@ EPOCHS = 120
 
 def main(given=None):
     parser = options.make_parser(
-        __doc__, ("digits", "metric", "output"), output="runs/digits"
+        __doc__, ("digits", "metric", "output", "export"), output="runs/digits"
     )
     settings = parser.parse_args(given)
     # The other settings are those that `compare.py` has by default.

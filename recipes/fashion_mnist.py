@@ -34,7 +34,7 @@ from recipes.experiment import options
 def main(given=None):
     parser = options.make_parser(
         __doc__,
-        ("grid", "metric", "training", "output"),
+        ("grid", "metric", "training", "output", "export"),
         ["fashion_mnist"],
         compared=["bar", "narrow", "wm"],
         output="runs/fashion_mnist",

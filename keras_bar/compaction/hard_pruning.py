@@ -139,9 +139,7 @@ def fix_gates(model, allow_unfinished):
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = replaying.replay(
-        analysis.graph, pruning.rebuild, kind=GatedModel
-    )
+    pruned = replaying.replay(analysis.graph, pruning.rebuild, kind=GatedModel)
     pruned.hard_pruning_adjustments = pruning.adjustments
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
     return HardPruned(pruned, cost_model, masks, pruning.copies)

@@ -43,8 +43,8 @@ def run(settings):
             settings.methods, settings.factors, settings.seeds
         )
         rest = settings.network, settings.metric, settings.start
-        for what in asked:
-            key = ExperimentKey(*what, *rest)
+        keys = [ExperimentKey(*what, *rest) for what in asked]
+        for key in keys:
             experiment = make(key)
             if experiment.is_done():
                 print(f"{key}: done before", flush=True)
@@ -59,6 +59,9 @@ def run(settings):
         summary.show(settings)
     elif multi_host.current().is_chief:
         tables.show(settings.output / "tables.md")
+    if settings.export and multi_host.current().is_chief:
+        for key in keys:
+            summary.export(make(key), settings.export)
     if synthetic:
         print(made_up)
 

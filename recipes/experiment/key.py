@@ -20,6 +20,5 @@ class ExperimentKey:
 
     def teacher(self):
         """The full network, which serves all experiments of its seed."""
-        return ExperimentKey(
-            "teacher", 1, self.seed, self.network, "volume", "scratch"
-        )
+        rest = self.seed, self.network, "volume", "scratch"
+        return ExperimentKey("teacher", 1, *rest)

@@ -97,7 +97,8 @@ def make_parser(
         if option.get("choices") in ("methods", "datasets"):
             option["choices"] = named[option["choices"]]
         parser.add_argument(*flags, **option)
-    parser.set_defaults(methods=list(compared), summary=False)
+    defaults = {"methods": list(compared), "summary": False, "export": None}
+    parser.set_defaults(**defaults)
     return parser
 
 

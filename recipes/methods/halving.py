@@ -18,10 +18,8 @@ def by(make_criterion, scope="layer"):
         steps = baselines.halvings(1 / key.factor)
         place = experiment
         if not plan.shared:  # The first rounds are the same for all factors.
-            factor = round(1 / steps[0], 6)
-            place = experiment.other(
-                method=f"{key.method}-halved", factor=factor
-            )
+            method, factor = f"{key.method}-halved", round(1 / steps[0], 6)
+            place = experiment.other(method=method, factor=factor)
 
         def train(name, small, step, phases):
             criterion = make_criterion(experiment)
@@ -33,9 +31,8 @@ def by(make_criterion, scope="layer"):
         small = first_network(experiment) if plan.anew else teacher
         for i, step in enumerate(steps):
             name, phases = f"round{i + 1}", plan.of_round(i, len(steps))
-            small = place.once(
-                name, functools.partial(train, name, small, step, phases)
-            )
+            make = functools.partial(train, name, small, step, phases)
+            small = place.once(name, make)
         return small, {}
 
     return run

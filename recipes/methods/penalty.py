@@ -59,9 +59,8 @@ class Penalty:
         metric, factor = experiment.key.metric, experiment.key.factor
         if not self.expanded:
             metric, factor = "volume", 1
-        return experiment.other(
-            method=f"{self.name}-shrunk", factor=factor, metric=metric
-        )
+        method = f"{self.name}-shrunk"
+        return experiment.other(method=method, factor=factor, metric=metric)
 
     def find_strength(self, experiment):
         """The strength that leads to the experiment's factor. It is written
@@ -80,9 +79,8 @@ class Penalty:
         if "strength" not in record:
             first = self.strength
             if self.expanded:  # It is per unit of the metric.
-                first = float(
-                    f"{first * measure(teacher, 'volume') / full:.3g}"
-                )
+                first *= measure(teacher, "volume") / full
+                first = float(f"{first:.3g}")
 
             def attempt(strength):
                 shrunk = self.shrink(experiment, teacher, strength)

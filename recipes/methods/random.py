@@ -4,6 +4,4 @@ from keras_bar import baselines
 from recipes.methods import halving
 
 TITLE = "Random"
-run = halving.by(
-    lambda experiment: baselines.random_scores(experiment.key.seed)
-)
+run = halving.by(lambda x: baselines.random_scores(x.key.seed))

@@ -1,7 +1,11 @@
 """What pruning one network has gained and lost."""
 
+import dataclasses
 import pathlib
 
+import keras
+
+from keras_bar import deployment
 from keras_bar import files
 from keras_bar import reports
 from recipes.results import tables
@@ -35,3 +39,19 @@ def show(settings):
         f"was {1 / settings.factors[0]:.2%}.\n{row.folder} holds "
         "compact.keras, report.json, budget.png and channels.png."
     )
+
+
+def export(experiment, formats):
+    """Writes the networks of an experiment in formats for devices, and shows
+    size, latency and accuracy of the files."""
+    full = experiment.other(**dataclasses.asdict(experiment.key.teacher()))
+    data, written = experiment.data, {}
+    for name, run in {"teacher": full, "compact": experiment}.items():
+        model = keras.models.load_model(run.path(name), compile=False)
+        written[name] = deployment.export(
+            model, run.folder / "exported", formats, data=data.x[:200]
+        )
+    found = deployment.measure(written, data.x_test, data.y_test)
+    table = deployment.format_measurements(found)
+    files.write_text(experiment.folder / "exported.md", f"```\n{table}\n```\n")
+    print(f"\n{experiment.key}\n{table}")

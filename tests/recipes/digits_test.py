@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -145,6 +146,25 @@ def test_finished_run_is_shown_again(finished, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "accuracy" in shown
     assert "compact.keras" in shown
+
+
+def test_exports_a_finished_run(finished, capsys, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    run(finished, "--export", "keras", "litert_int8")
+    shown = capsys.readouterr().out
+    table = (finished / CELL / "exported.md").read_text().splitlines()[1:-1]
+    assert "\n".join(table) in shown
+    formats = ["keras", "keras", "litert_int8", "litert_int8"]
+    assert [x.split()[0] for x in table[2:]] == formats
+    assert [x.split()[1] for x in table[2:4]] == ["teacher", "compact"]
+    for place in (TEACHER, CELL):
+        names = {x.name for x in (finished / place / "exported").iterdir()}
+        assert names == {"model.keras", "model_int8.tflite"}
+        shutil.rmtree(finished / place / "exported")
+    (finished / CELL / "exported.md").unlink()
+    # The recipe's report and the file that it wrote agree.
+    accuracy = report_of(finished)["results"]["compact"]["accuracy"]
+    assert table[3].endswith(f"{accuracy:.2%}")
 
 
 def interrupt_once(patch, name, epoch):
