@@ -12,6 +12,7 @@ from keras_bar.budget.budget_check import BudgetCheck
 from keras_bar.budget.selection import check_budget
 from keras_bar.compaction import compact
 from keras_bar.compaction import explain
+from keras_bar.compaction import fold_batch_norm
 from keras_bar.compaction import hard_prune
 from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
@@ -29,6 +30,7 @@ __all__ = [
     "compact",
     "distillation",
     "explain",
+    "fold_batch_norm",
     "gate",
     "hard_concrete",
     "hard_prune",

@@ -93,6 +93,11 @@ def parse(arguments):
         "--connectivity", choices=("mixed", "regular"), default="mixed"
     )
     small.add_argument(
+        "--fold-batch-norm",
+        action="store_true",
+        help="fold batch normalization into weights, for inference",
+    )
+    small.add_argument(
         "--allow-unfinished",
         action="store_true",
         help="allow gates that still learn, or an exceeded budget",
@@ -136,6 +141,7 @@ def compact(settings):
         small = compaction.compact(
             model,
             connectivity=settings.connectivity,
+            fold_batch_norm=settings.fold_batch_norm,
             allow_unfinished=settings.allow_unfinished,
         )
     except ValueError as error:

@@ -83,8 +83,10 @@ def test_compact(folder, tmp_path, capsys, connectivity):
         atol=1e-5,
     )
     # Another name, for what is there is not overwritten.
-    run("compact", folder / "gated.keras", "-o", tmp_path / "text.keras")
+    other = tmp_path / "text.keras"
+    run("compact", folder / "gated.keras", "-o", other, "--fold-batch-norm")
     assert "wrote" in capsys.readouterr().out
+    assert len(load(other).layers) == len(model.layers) - 2
 
 
 def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):

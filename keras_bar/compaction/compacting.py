@@ -8,8 +8,8 @@ from keras_bar.analysis import replaying
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.analysis.residual_groups import unite
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.compaction import folding
 from keras_bar.compaction.building import Builder
-from keras_bar.compaction.folding import fold_norms
 from keras_bar.compaction.hard_pruning import fix_gates
 from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.resolved_channels import ResolvedChannels
@@ -46,12 +46,11 @@ def compact(
             `import keras_bar`. In TensorFlow without XLA the layer is faster
             if few channels are scattered over large images; no cost counts
             its multiplications by 0 and 1.
-        fold_batch_norm: Boolean, whether batch normalization directly behind a
-            convolution or dense layer is folded into that layer's weights. The
-            result computes the same in inference, with fewer operations, and
-            is for inference alone: it has no normalization to train with, and
-            fewer parameters than `keras_bar.measure_cost` predicts. Batch
-            normalization in front of its convolution stays. Defaults to False.
+        fold_batch_norm: Boolean, whether to fold batch normalization into
+            the convolutions and dense layers in front of it, as
+            `keras_bar.fold_batch_norm` does. The result is for inference, not
+            for fine-tuning, and has fewer parameters than
+            `keras_bar.measure_cost` predicts. Defaults to False.
         allow_unfinished: Boolean, whether gates may still be learning and the
             cost may exceed the budget. Defaults to False.
 
@@ -90,7 +89,7 @@ def compact(
         pruned.analysis.graph, builder.rebuild, finish=builder.finish
     )
     if fold_batch_norm:
-        small = fold_norms(small)
+        small = folding.fold_batch_norm(small)
     small.explanation = dataclasses.replace(
         pruned.explanation, **builder.summary()
     )

@@ -1,5 +1,6 @@
 """Batch normalization, folded into the layer in front of it for inference."""
 
+import keras
 import numpy as np
 
 from keras_bar.analysis import replaying
@@ -7,25 +8,46 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.layers import ChannelGate
 
 
-def fold_norms(model):
-    """Copies a model, with batch normalization folded where that is exact.
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Folds batch normalization into the layers in front of it, for inference.
 
     A convolution or dense layer takes over the batch normalization that is the
     only reader of its linear output. With the statistics `mean` and `variance`
     of inference, the kernel is multiplied by
     `gamma / sqrt(variance + epsilon)`, and the bias becomes
-    `(bias - mean) * gamma / sqrt(variance + epsilon) + beta`. Layers that the
-    model calls several times stay as they are.
+    `(bias - mean) * gamma / sqrt(variance + epsilon) + beta`. Batch
+    normalization in front of its convolution stays, and so do layers that the
+    model calls several times. `keras_bar.compact(..., fold_batch_norm=True)`
+    is the same for a network that is not fine-tuned after compaction.
 
     Args:
-        model: `keras.Model` with a graph of layers.
+        model: `keras.Model` without gates. It is not changed.
 
     Returns:
-        A Functional `keras.Model` for inference.
+        A Functional `keras.Model` that computes the same in inference. It is
+        not for training, which would lack the normalization.
+
+    Raises:
+        ValueError: If the model has gates, or no graph of layers.
+
+    Example:
+
+    >>> model = keras_bar.models.VGG((8, 8, 1), widths=(4, 8))
+    >>> folded = keras_bar.fold_batch_norm(model)
+    >>> len(model.layers) - len(folded.layers)
+    4
     """
     graph = trace.trace(model)
+    gates = sum(isinstance(x.op, ChannelGate) for x in graph.nodes)
+    if gates:
+        raise ValueError(
+            "A model with gates is not for inference. Expected the result of "
+            f"`keras_bar.compact(model)`. Received: {model.name!r} with "
+            f"{gates} gates"
+        )
     norms = _foldable(ChannelAnalysis(graph))
     folded = {norm for norm, _ in norms.values()}
     copies: dict = {}

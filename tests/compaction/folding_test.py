@@ -6,7 +6,6 @@ from keras import layers
 
 import keras_bar
 from keras_bar import models
-from keras_bar.compaction import folding
 from tests.helpers import pruning
 
 SMALL = (32, 32, 3)
@@ -64,7 +63,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_is_exact_for_every_kind_of_layer(name):
     model = one_layer(LAYERS[name]())
-    folded = folding.fold_norms(model)
+    folded = keras_bar.fold_batch_norm(model)
     assert not norms_of(folded)
     assert len(folded.layers) == len(model.layers) - 1
     assert_folded(model, folded)
@@ -75,7 +74,7 @@ def test_is_exact_for_every_kind_of_layer(name):
 )
 def test_reads_the_settings_of_the_normalization(options):
     model = one_layer(layers.Conv2D(6, 3, use_bias=False), **options)
-    folded = folding.fold_norms(model)
+    folded = keras_bar.fold_batch_norm(model)
     assert not norms_of(folded)
     assert_folded(model, folded)
 
@@ -116,9 +115,15 @@ def of_the_batch(x):
 def test_leaves_what_cannot_be_folded(network):
     inputs = keras.Input((8, 8, 4))
     model = pruning.randomize(keras.Model(inputs, network(inputs)))
-    folded = folding.fold_norms(model)
+    folded = keras_bar.fold_batch_norm(model)
     assert len(norms_of(folded)) == len(norms_of(model))
     assert_folded(model, folded)
+
+
+def test_refuses_gates():
+    gated = keras_bar.gate(models.VGG(SMALL, widths=(8, 16)))
+    with pytest.raises(ValueError, match="Received: .* with 4 gates"):
+        keras_bar.fold_batch_norm(gated)
 
 
 @pytest.mark.parametrize(
