@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from keras import ops
 
+from keras_bar.budget import alignment
 from keras_bar.budget import controls
 from keras_bar.budget import selection
 from keras_bar.budget import validation
@@ -64,6 +65,10 @@ class BudgetRegularizer(GateRegularizer):
             More than 1 suits networks with few remaining channels: once the
             others have learned to do its work, the loss from closing a channel
             grows less than in proportion to its importance.
+        align: Integer; when the gates are fixed, every layer of at least as
+            many channels keeps a multiple of it, within the budget. Kernels
+            that compute channels in blocks, such as those of 8, waste nothing
+            then. Defaults to 1.
         log_all: Boolean, whether to log all entries. Defaults to False.
 
     Raises:
@@ -110,6 +115,7 @@ class BudgetRegularizer(GateRegularizer):
         undecided_fraction: tuple[float, float] = (0.12, 0.02),
         initial_logit: float = 3.0,
         cost_exponent: float = 1.5,
+        align: int = 1,
         log_all: bool = False,
     ):
         super().__init__(steps, log_all)
@@ -118,11 +124,13 @@ class BudgetRegularizer(GateRegularizer):
         validation.check_tracking(
             undecided_fraction, initial_logit, cost_exponent
         )
+        alignment.check_align(align)
         self.hardness = hardness
         self.strength = strength
         self.undecided_fraction = tuple(undecided_fraction)
         self.initial_logit = initial_logit
         self.cost_exponent = cost_exponent
+        self.align = align
 
     @classmethod
     def paper(
@@ -178,7 +186,9 @@ class BudgetRegularizer(GateRegularizer):
         for metric, budget in self.budgets.items():
             selection.target_cost(cost_model, metric, budget, name)
             selection.warn_uncounted(cost_model, metric, name)
-        selection.check_together(cost_model, self._limits(cost_model), name)
+        limits = self._limits(cost_model)
+        selection.check_together(cost_model, limits, name)
+        alignment.check_possible(cost_model, limits, self.align)
 
     def make_control(self, steps):
         model = self._cost_model
@@ -252,7 +262,10 @@ class BudgetRegularizer(GateRegularizer):
             gate: ops.convert_to_numpy(gate.location())
             for gate in cost_model.gates
         }
-        return selection.completed(cost_model, limits, 1.0, scores, masks)
+        masks = selection.completed(cost_model, limits, 1.0, scores, masks)
+        return alignment.align_within(
+            cost_model, limits, 1.0, scores, masks, self.align
+        )
 
     def opened(self, gate):
         if self._progress.settles:  # The rest of `fit` trains the channel.

@@ -251,7 +251,7 @@ def strongest(cost_model, metric, target, scores):
         still fit. The strongest channel of every required gate is included if
         the network would otherwise be disconnected.
     """
-    ranks = _rank(scores)
+    ranks = rank(scores)
     masks = _largest(cost_model, metric, target, ranks)
     if not cost_model.analysis.is_connected(masks):
         for gate in required_gates(cost_model, metric):
@@ -295,11 +295,11 @@ def completed(cost_model, metric, target, scores, masks):
     """
     within = cost_model.hard(masks)[metric] <= target
     if within and cost_model.analysis.is_connected(masks):
-        return _fill(cost_model, metric, target, _rank(scores), masks)
+        return _fill(cost_model, metric, target, rank(scores), masks)
     return strongest(cost_model, metric, target, scores)
 
 
-def _rank(scores):
+def rank(scores):
     """Dict from gate to the ranks of its channels among all channels. Equal
     scores get different ranks; NaN ranks lowest."""
     flat = np.concatenate([*scores.values()])

@@ -27,6 +27,8 @@ class Explanation:
             its input to why.
         adjustments: List of `Adjustment`: places at which hard pruning changed
             the network's output. Empty for a model loaded from a file.
+        aligned: Dict from the name of a gate to the numbers of its channels
+            before and after `align` closed some.
         removed: Names of layers that compaction removed entirely.
         mixed: Names of additions whose sides keep different channels.
         restored: Names of layers whose output was restored to full width.
@@ -42,6 +44,7 @@ class Explanation:
     ungated: dict[str, str]
     boundaries: dict[str, str]
     adjustments: list = dataclasses.field(default_factory=list)
+    aligned: dict[str, tuple] = dataclasses.field(default_factory=dict)
     removed: list[str] = dataclasses.field(default_factory=list)
     mixed: list[str] = dataclasses.field(default_factory=list)
     restored: list[str] = dataclasses.field(default_factory=list)
@@ -67,6 +70,15 @@ class Explanation:
                 f"Hard pruning moved {x.channels} constant channels out of "
                 f"{x.layer} (moved {x.moved:.3g}, lost {x.error:.3g} rms)"
             )
+        if self.aligned:
+            lost = sum(
+                before - after for before, after in self.aligned.values()
+            )
+            lines.append(f"Closed for aligned widths: {lost} channels")
+            lines += [
+                f"  {x}: {before} to {after}"
+                for x, (before, after) in self.aligned.items()
+            ]
         for title, names in (
             ("Removed entirely", self.removed),
             ("Mixed additions", self.mixed),
@@ -153,6 +165,7 @@ def explanation_of(model, cost_model):
             if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
+        aligned=getattr(model, "aligned_widths", {}),
         least=_least_costs(cost_model) if has_gates else {},
         uncounted=cost_model.uncounted,
     )

@@ -10,6 +10,7 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.budget import alignment
 from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
@@ -17,6 +18,7 @@ from keras_bar.costs import alive_masks
 from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
+from keras_bar.layers import HardConcreteGate
 
 # Largest relative change that counts as rounding.
 ROUNDING = 1e-6
@@ -117,11 +119,12 @@ def hard_prune(
     return fix_gates(model, allow_unfinished).model
 
 
-def fix_gates(model, allow_unfinished):
+def fix_gates(model, allow_unfinished, align=1):
     """Hard-prunes a model.
 
     Args:
         model, allow_unfinished: As for `hard_prune`.
+        align: As for `compact`.
 
     Returns:
         A `HardPruned`.
@@ -137,12 +140,30 @@ def fix_gates(model, allow_unfinished):
     masks = alive_masks(gates)
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
+    aligned = masks
+    if align > 1:
+        scores = {gate: _scores(gate) for gate in gates}
+        aligned = alignment.round_down(scores, masks, align)
+    widths = {
+        gate.name: (int(masks[gate].sum()), int(aligned[gate].sum()))
+        for gate in gates
+        if aligned[gate].sum() < masks[gate].sum()
+    }
+    masks = aligned
     check_connected(analysis, masks, model.name)
-    pruning = _Pruning(ResolvedChannels(analysis, masks))
+    pruning = _Pruning(ResolvedChannels(analysis, masks), masks)
     pruned = replaying.replay(analysis.graph, pruning.rebuild, kind=GatedModel)
     pruned.hard_pruning_adjustments = pruning.adjustments
+    pruned.aligned_widths = widths
     pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
     return HardPruned(pruned, cost_model, masks, pruning.copies)
+
+
+def _scores(gate):
+    """How strong the channels of a gate are, floats `(channels,)`."""
+    if isinstance(gate, HardConcreteGate):
+        return to_numpy(gate.location())
+    return to_numpy(gate.deterministic())
 
 
 def check_finished(cost_model, masks, name):
@@ -205,10 +226,12 @@ class _Pruning:
 
     Args:
         resolved: `ResolvedChannels` of the gated network.
+        masks: Dict from gate to its alive channels, booleans `(channels,)`.
     """
 
-    def __init__(self, resolved):
+    def __init__(self, resolved, masks):
         self.resolved = resolved
+        self.masks = masks
         self.analysis = resolved.analysis
         self.adjustments = []
         self.copies = {}
@@ -228,7 +251,7 @@ class _Pruning:
         # The last variable may be a new bias.
         trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
         if isinstance(copy, ChannelGate):
-            copy.fix()
+            copy.set_alive(self.masks[node.op])
         if self.analysis.rules[node].folds_constants:
             self._move_constants(node, copy)
         if node in self._mean_shifts:
