@@ -27,7 +27,7 @@ def export(
 
     Formats are written by Keras's own `Model.save` and `Model.export`:
 
-    - `"keras"`: `model.keras`;
+    - `"keras"`: `model.keras`, without the optimizer;
     - `"keras_int8"`: `model_int8.keras`, after Keras's `quantize("int8")`,
       which quantizes dense layers and no convolutions;
     - `"saved_model"`: the folder `saved_model`, for TensorFlow;
@@ -98,20 +98,26 @@ def _check(model, formats, data):
 
 
 def _keras(model, folder, data):
-    model.save(folder / "model.keras")
+    _copy(model).save(folder / "model.keras")
     return folder / "model.keras"
 
 
 def _keras_int8(model, folder, data):
     path = folder / "model_int8.keras"
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
+    copy = _copy(model)
     with warnings.catch_warnings():
         # One for every layer that Keras cannot quantize.
         warnings.filterwarnings("ignore", message=".*`quantize` method")
         copy.quantize("int8")
     copy.save(path)
     return path
+
+
+def _copy(model):
+    """A copy without the optimizer, which `save` would write."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _saved_model(model, folder, data):

@@ -66,6 +66,15 @@ def test_numbers_of_int8(name, mixed, images, tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
+def test_keras_files_have_no_optimizer(images, tmp_path):
+    model = models.VGG((8, 8, 1), widths=(4, 8))
+    model.compile("adam", "mse")
+    model.fit(images, np.zeros((len(images), 10)), verbose=0)
+    path = deployment.export(model, tmp_path)["keras"]
+    assert keras.models.load_model(path).optimizer is None
+    assert_same(model, path, images)
+
+
 def test_int8_weights_are_a_quarter(images, tmp_path):
     model = models.VGG((8, 8, 1), widths=(32, 64))
     paths = deployment.export(
