@@ -9,7 +9,7 @@ from keras_bar import models
 from keras_bar import schedules
 from keras_bar.analysis.rules.registering import register_rule
 from keras_bar.budget.budget_check import BudgetCheck
-from keras_bar.budget.selection import check_budget
+from keras_bar.budget.feasibility import check_budget
 from keras_bar.compaction import compact
 from keras_bar.compaction import explain
 from keras_bar.compaction import fold_batch_norm

@@ -16,6 +16,7 @@ from keras_bar.baselines.filter_merging import apply_merge
 from keras_bar.baselines.filter_merging import check_merge
 from keras_bar.baselines.neighbours import Activations
 from keras_bar.baselines.neighbours import find_neighbours
+from keras_bar.budget import feasibility
 from keras_bar.budget import selection
 from keras_bar.compaction import compact
 from keras_bar.costs import CostModel
@@ -177,7 +178,7 @@ def prepare(model, budget, metric, **options):
     """
     student = gate(model, layer=MarkerGate, **options)
     cost_model = CostModel(ChannelAnalysis(trace(student)))
-    target = selection.target_cost(cost_model, metric, budget, model.name)
+    target = feasibility.target_cost(cost_model, metric, budget, model.name)
     neighbours = find_neighbours(cost_model)
     channels = _channel_groups(neighbours, cost_model.analysis)
     return student, cost_model, target, neighbours, channels

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_bar.budget import alignment
 from keras_bar.budget import controls
+from keras_bar.budget import feasibility
 from keras_bar.budget import selection
 from keras_bar.budget import validation
 from keras_bar.budget.barrier import BarrierControl
@@ -184,10 +185,10 @@ class BudgetRegularizer(GateRegularizer):
 
     def check_model(self, cost_model, name):
         for metric, budget in self.budgets.items():
-            selection.target_cost(cost_model, metric, budget, name)
-            selection.warn_uncounted(cost_model, metric, name)
+            feasibility.target_cost(cost_model, metric, budget, name)
+            feasibility.warn_uncounted(cost_model, metric, name)
         limits = self._limits(cost_model)
-        selection.check_together(cost_model, limits, name)
+        feasibility.check_together(cost_model, limits, name)
         alignment.check_possible(cost_model, limits, self.align)
 
     def make_control(self, steps):

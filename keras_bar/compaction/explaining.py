@@ -11,7 +11,7 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.counting import listed
 from keras_bar.analysis.gate_placement import place_gates
-from keras_bar.budget import selection
+from keras_bar.budget import feasibility
 from keras_bar.costs import CostModel
 
 
@@ -173,5 +173,5 @@ def explanation_of(model, cost_model):
 
 def _least_costs(cost_model):
     """Dict from metric to the least and the full cost."""
-    least = selection.least_costs(cost_model)
+    least = feasibility.least_costs(cost_model)
     return {x: (cost, cost_model.full[x]) for x, cost in least.items()}

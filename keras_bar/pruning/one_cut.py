@@ -8,6 +8,7 @@ import keras
 from keras_bar.analysis.trace import trace
 from keras_bar.baselines import one_shot
 from keras_bar.baselines import weight_magnitude
+from keras_bar.budget import feasibility
 from keras_bar.budget import selection
 from keras_bar.compaction import compact
 from keras_bar.pruning import allocation
@@ -93,7 +94,7 @@ def prune(
         connectivity=connectivity,
         skip=skip,
     )
-    selection.warn_uncounted(cost_model, metric, model.name)
+    feasibility.warn_uncounted(cost_model, metric, model.name)
     scores = {key: weight_magnitude(x) for key, x in groups.items()}
     masks = allocation.even(cost_model, metric, target, scores)
     if taken is None:

@@ -8,6 +8,7 @@ from keras import layers
 import keras_bar
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
+from keras_bar.budget import feasibility
 from keras_bar.budget import selection
 from keras_bar.costs import CostModel
 from keras_bar.costs import Limits
@@ -112,7 +113,7 @@ def test_a_set_that_meets_all_budgets():
 def test_budgets_that_exclude_each_other():
     gated = keras_bar.gate(two_paths())
     model = CostModel(ChannelAnalysis(trace(gated)))
-    least = selection.least_costs(model)
+    least = feasibility.least_costs(model)
     budgets = {x: float(least[x]) for x in ("flops", "params")}
     gated.compile("sgd", "mse")
     for metric, budget in budgets.items():

@@ -90,6 +90,7 @@ def test_leaves_its_results(finished):
         *(f"{x}.png" for x in ("channels", "flops_of_layers")),
     }
     assert {x.name for x in (finished / TEACHER).iterdir()} == {
+        "answers.npy",
         "settings.json",
         "teacher.json",
         "teacher.keras",
