@@ -16,7 +16,7 @@ from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
-from keras_bar.analysis.cloning import named_in_errors
+from keras_bar.analysis.cloning import named_in_errors as named_in_errors
 from keras_bar.layers import BudgetState
 
 
@@ -227,17 +227,6 @@ class Graph:
             name = f"{base}_{copies}"
         self._names.add(name)
         return name
-
-    def adopt(self, copies):
-        """Becomes the graph of a plain model that was made of copies of the
-        operations, and is the same otherwise.
-
-        Args:
-            copies: Dict from `Node` to the copy of its operation.
-        """
-        for node in self.nodes:
-            node.op = copies[node]
-        self.overridden = []
 
     @property
     def values(self):

@@ -78,31 +78,35 @@ def compact(
             f"Received: mixed_addition={mixed_addition!r}"
         )
     pruned = fix_gates(model, allow_unfinished)
-    builder = _builder(pruned, connectivity, mixed_addition)
-    small = replaying.replay(
-        pruned.analysis.graph, builder.rebuild, finish=builder.finish
-    )
-    small.explanation = dataclasses.replace(
-        pruned.explanation, **builder.summary()
-    )
+    small = _small(pruned, connectivity, mixed_addition)
     warn_unless_loadable(small, stacklevel=2)
     return small
 
 
-def _builder(pruned, connectivity, mixed_addition):
-    """The `Builder` of the compact network of a `HardPruned` one."""
-    analysis, masks = pruned.analysis, pruned.masks
+def _small(pruned, connectivity, mixed_addition):
+    """The compact network of a `HardPruned` one."""
+    explanation, graph = pruned.explanation, pruned.analysis.graph
+    masks = pruned.masks
     if connectivity == "regular":
-        masks = unite(analysis, masks)
+        masks = unite(pruned.analysis, masks)
+    folded = _fold_gates(pruned.analysis, pruned.weights)
     # The weights are those of the hard-pruned network from here on.
-    analysis.graph.adopt(pruned.copies)
-    resolved = ResolvedChannels(analysis, masks)
-    return Builder(resolved, _fold_gates(analysis), mixed_addition)
+    for node in graph.nodes:
+        node.op = pruned.weights[node]
+    resolved = ResolvedChannels(pruned.analysis, masks)
+    builder = Builder(resolved, folded, mixed_addition)
+    small = replaying.replay(graph, builder.rebuild, finish=builder.finish)
+    small.explanation = dataclasses.replace(explanation, **builder.summary())
+    return small
 
 
-def _fold_gates(analysis):
+def _fold_gates(analysis, weights):
     """Multiplies the gates' values into the weights in front of them, where
     these scale the gate's input.
+
+    Args:
+        analysis: `ChannelAnalysis`.
+        weights: `OwnWeights`, which it changes.
 
     Returns:
         Set of the nodes whose gate is folded.
@@ -112,24 +116,31 @@ def _fold_gates(analysis):
         gate = rule.gate(node)
         if gate is None:
             continue
-        factors = to_numpy(gate.fixed_value)
-        for weight, axis in _output_weights(
-            rule.gated(node), factors, analysis
+        factors, value = gate.fixed_factors(), rule.gated(node)
+        producer = value.producer
+        if not _is_scaled_by_producer(value, factors, analysis):
+            continue
+        layer = weights.own(producer)
+        for weight, axis in analysis.rules[producer].output_weights(
+            layer, factors
         ):
             scales = along(factors, axis, len(weight.shape))
             weight.assign(to_numpy(weight) * scales)
-            folded.add(node)
+        folded.add(node)
     return folded
 
 
-def _output_weights(value, factors, analysis):
-    """Pairs of weight and axis that scale a tensor by these factors, if it has
-    one reader only."""
+def _is_scaled_by_producer(value, factors, analysis):
+    """Whether weights of the layer that makes a tensor scale it by these
+    factors, for its only reader."""
     producer = value.producer
     read_once = (
         len(value.consumers) == 1 and value not in analysis.graph.outputs
     )
     known = analysis.channels[value].axis is not None
-    if read_once and known and producer is not None:
-        return analysis.rules[producer].output_weights(producer.op, factors)
-    return []
+    return (
+        read_once
+        and known
+        and producer is not None
+        and bool(analysis.rules[producer].output_weights(producer.op, factors))
+    )

@@ -46,20 +46,22 @@ class Adjustment:
 
 @dataclasses.dataclass(frozen=True)
 class HardPruned:
-    """A hard-pruned network and the analysis of the gated one.
+    """A hard-pruned network, as the analysis of the gated one and the layers
+    that have other weights.
 
     Attributes:
-        model: The hard-pruned `keras.Model`.
-        cost_model: `CostModel` of the gated network.
+        model: The gated `keras.Model`.
+        cost_model: Its `CostModel`.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
-        copies: Dict from `Node` of the gated network to the copy of its
-            operation in `model`.
+        adjustments: List of `Adjustment`.
+        weights: `OwnWeights`, the layers of the hard-pruned network.
     """
 
     model: keras.Model
     cost_model: CostModel
     masks: dict
-    copies: dict
+    adjustments: list
+    weights: "OwnWeights"
 
     @property
     def analysis(self):
@@ -70,7 +72,40 @@ class HardPruned:
     @property
     def explanation(self):
         """`Explanation` of the hard-pruned network."""
-        return explanation_of(self.model, self.cost_model)
+        found = explanation_of(self.model, self.cost_model)
+        return dataclasses.replace(found, adjustments=self.adjustments)
+
+
+class OwnWeights:
+    """The layers of a graph, copied when their weights are to change.
+
+    Args:
+        graph: `Graph`, whose layers are not changed.
+    """
+
+    def __init__(self, graph):
+        self._graph = graph
+        self._copies: dict = {}
+
+    def __getitem__(self, node):
+        """The layer of a node, which may be that of the graph."""
+        return self._copies.get(node, node.op)
+
+    def own(self, node, **changes):
+        """A copy of the layer of a node, to be changed; the same each time.
+
+        Args:
+            node: `Node` that is the only call of a built layer.
+            **changes: Entries of its configuration that change.
+        """
+        if node not in self._copies:
+            copy = trace.clone(node.op, node.name, **changes)
+            with trace.named_in_errors(copy):
+                copy.build_from_config(node.op.get_build_config())
+            # The last variable may be a new bias.
+            trace.copy_state(node.op, copy, strict=not changes)
+            self._copies[node] = copy
+        return self._copies[node]
 
 
 def hard_prune(
@@ -113,11 +148,33 @@ def hard_prune(
     >>> bool(np.allclose(small.predict(images, verbose=0), expected, atol=1e-5))
     True
     """
-    return fix_gates(model, allow_unfinished).model
+    pruned = fix_gates(model, allow_unfinished)
+    copy = _copy_of(pruned)
+    copy.hard_pruning_adjustments = pruned.adjustments
+    copy.ungated_reasons = getattr(model, "ungated_reasons", {})
+    return copy
+
+
+def _copy_of(pruned):
+    """The model of a `HardPruned` network."""
+    copies: dict = {}
+
+    def rebuild(node, tensors):
+        op = pruned.weights[node]
+        if id(op) not in copies:  # Several calls may share a layer.
+            copies[id(op)] = trace.clone(op, node.name)
+        copy = copies[id(op)]
+        outputs = trace.call(copy, node, tensors)
+        trace.copy_state(op, copy)
+        if isinstance(copy, ChannelGate):
+            copy.fix()
+        return outputs
+
+    return replaying.replay(pruned.analysis.graph, rebuild)
 
 
 def fix_gates(model, allow_unfinished):
-    """Hard-prunes a model.
+    """Hard-prunes a model, without building the result.
 
     Args:
         model, allow_unfinished: As for `hard_prune`.
@@ -138,10 +195,12 @@ def fix_gates(model, allow_unfinished):
         check_finished(cost_model, masks, model.name)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
-    pruned = replaying.replay(analysis.graph, pruning.rebuild)
-    pruned.hard_pruning_adjustments = pruning.adjustments
-    pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
-    return HardPruned(pruned, cost_model, masks, pruning.copies)
+    for node, rule in analysis.rules.items():
+        if rule.folds_constants:
+            pruning.move_constants(node)
+    return HardPruned(
+        model, cost_model, masks, pruning.adjustments, pruning.weights
+    )
 
 
 def check_finished(cost_model, masks, name):
@@ -200,7 +259,7 @@ def check_connected(analysis, masks, name):
 
 
 class _Pruning:
-    """Copies a network with its gates fixed and its constants moved.
+    """Moves the constants of dead channels to places that can be removed.
 
     Args:
         resolved: `ResolvedChannels` of the gated network.
@@ -210,39 +269,14 @@ class _Pruning:
         self.resolved = resolved
         self.analysis = resolved.analysis
         self.adjustments = []
-        self.copies = {}
-        self._mean_shifts = {}
+        self.weights = OwnWeights(resolved.analysis.graph)
 
-    def rebuild(self, node, tensors):
-        """The new output tensors of a node."""
-        first = node.shared_calls[0]
-        if first not in self.copies:
-            changes = {}
-            if self._gains_bias(node):
-                rule = self.analysis.rules[node]
-                changes = rule.bias_config(node.op, True)
-            self.copies[first] = trace.clone(node.op, node.name, **changes)
-        copy = self.copies[node] = self.copies[first]
-        outputs = trace.call(copy, node, tensors)
-        # The last variable may be a new bias.
-        trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
-        if isinstance(copy, ChannelGate):
-            copy.fix()
-        if self.analysis.rules[node].folds_constants:
-            self._move_constants(node, copy)
-        if node in self._mean_shifts:
-            mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
-            copy.moving_mean.assign(mean)
-        return outputs
-
-    def _gains_bias(self, node):
-        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
-        return gains is not None and self.resolved.holds(gains)
-
-    def _move_constants(self, node, copy):
+    def move_constants(self, node):
         """Moves the constants that enter a layer into its bias."""
         rule, resolved = self.analysis.rules[node], self.resolved
-        if self._gains_bias(node):
+        gains = self._gains_bias(node)
+        if gains:
+            copy = self.weights.own(node, **rule.bias_config(node.op, True))
             copy.bias.assign(np.zeros(copy.bias.shape))
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
@@ -252,11 +286,11 @@ class _Pruning:
             return
         response = rule.response(node, resolved)
         shift = response.mean(axis=0)
-        if rule.takes_shift(node, self.analysis) or self._gains_bias(node):
-            self._shift(node, copy, shift)
+        if gains or rule.takes_shift(node, self.analysis):
+            self._shift(node, shift)
         else:
             shift = np.zeros_like(shift)
-        rule.forget(copy, constants != 0)
+        rule.forget(self.weights.own(node), constants != 0)
         error = _rms(response - shift)
         if ends and error > ROUNDING * _rms(response):
             count = int(np.sum(constants != 0))
@@ -264,11 +298,17 @@ class _Pruning:
                 Adjustment(node.name, count, _rms(shift), error)
             )
 
-    def _shift(self, node, copy, shift):
-        if self.analysis.rules[node].has_bias(copy):
+    def _gains_bias(self, node):
+        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
+        return gains is not None and self.resolved.holds(gains)
+
+    def _shift(self, node, shift):
+        if self.analysis.rules[node].has_bias(self.weights[node]):
+            copy = self.weights.own(node)
             copy.bias.assign(to_numpy(copy.bias) + shift)
         else:
-            self._mean_shifts[following_norm(node, self.analysis)] = shift
+            norm = self.weights.own(following_norm(node, self.analysis))
+            norm.moving_mean.assign(to_numpy(norm.moving_mean) - shift)
 
 
 def _rms(array):
