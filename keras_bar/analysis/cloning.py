@@ -105,6 +105,31 @@ def copy_state(source, target, strict=True):
 
 
 @contextlib.contextmanager
+def without_random_values(op):
+    """A context in which a layer creates its weights as zeros, where they would
+    be random: whoever builds a copy assigns them next.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    is_new = isinstance(op, keras.layers.Layer) and not op.built
+    found = {
+        name: x
+        for name, x in vars(op).items()
+        if is_new
+        and isinstance(x, keras.initializers.Initializer)
+        and "seed" in x.get_config()
+    }
+    for name in found:
+        setattr(op, name, keras.initializers.Zeros())
+    try:
+        yield
+    finally:
+        for name, x in found.items():
+            setattr(op, name, x)
+
+
+@contextlib.contextmanager
 def named_in_errors(op):
     """Makes errors in this context name the layer they are about.
 

@@ -4,6 +4,7 @@
 one list holds every operation.
 """
 
+import contextlib
 import inspect
 
 import keras
@@ -17,6 +18,9 @@ from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors as named_in_errors
+from keras_bar.analysis.cloning import (
+    without_random_values as without_random_values,
+)
 from keras_bar.layers import BudgetState
 
 
@@ -285,8 +289,15 @@ def _check_inputs(model, inputs):
         )
 
 
-def call(op, node, tensors):
+def call(op, node, tensors, initialize=False):
     """Calls `op` as `node` was called, on new tensors.
+
+    Args:
+        op: Operation.
+        node: `Node`.
+        tensors: Dict from `Value` to the new tensor.
+        initialize: Whether a new layer keeps the random values with which it
+            begins, which take long to draw. Otherwise these weights are 0.
 
     Returns:
         The flat list of output tensors.
@@ -295,7 +306,10 @@ def call(op, node, tensors):
         lambda x: tensors[x] if isinstance(x, Value) else x,
         (node.args, node.kwargs),
     )
-    with named_in_errors(op):
+    values = (
+        contextlib.nullcontext() if initialize else without_random_values(op)
+    )
+    with named_in_errors(op), values:
         return tree.flatten(op(*args, **kwargs))
 
 

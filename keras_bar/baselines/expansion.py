@@ -153,7 +153,7 @@ def _widened(graph, widths):
 
 def _call(layer, node, tensors):
     """Calls a layer on a widened input; returns its outputs."""
-    outputs = trace.call(layer, node, tensors)
+    outputs = trace.call(layer, node, tensors, initialize=True)
     if isinstance(layer, keras.layers.Rescaling):
         sizes = np.size(layer.scale), np.size(layer.offset)
         if max(sizes) > 1 and outputs[0].shape != node.output.shape:

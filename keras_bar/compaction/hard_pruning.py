@@ -100,7 +100,7 @@ class OwnWeights:
         """
         if node not in self._copies:
             copy = trace.clone(node.op, node.name, **changes)
-            with trace.named_in_errors(copy):
+            with trace.named_in_errors(copy), trace.without_random_values(copy):
                 copy.build_from_config(node.op.get_build_config())
             # The last variable may be a new bias.
             trace.copy_state(node.op, copy, strict=not changes)
