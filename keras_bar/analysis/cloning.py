@@ -9,16 +9,18 @@ import numpy as np
 from keras_bar.analysis import static_shapes
 
 
-def clone(op, name=None, **changes):
+def clone(op, name=None, node=None, **changes):
     """A new operation with the same configuration, without weights.
 
     Args:
         op: A layer or a `keras.ops` operation.
         name: Name of the clone.
+        node: `Node` whose call the clone will repeat. Sizes of its output that
+            the configuration leaves open become part of it.
         **changes: Configuration entries to change.
     """
-    if isinstance(op, keras.layers.EinsumDense):
-        changes.setdefault("output_shape", static_shapes.full_shape_of(op))
+    if node is not None and isinstance(op, keras.layers.EinsumDense):
+        changes.setdefault("output_shape", static_shapes.full_shape_of(node))
     with named_in_errors(op):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)

@@ -3,29 +3,20 @@
 import contextlib
 import functools
 import math
-import weakref
 
 import keras
 
 from keras_bar import keras_internals
 
-# From an `EinsumDense` to the sizes of its output that are the same in all of
-# its calls. The layer is the user's, and stays as it is.
-_KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-
-def full_shape_of(layer):
+def full_shape_of(node):
     """The shape of an `EinsumDense`'s output, without the batch, in which
-    `None` is a size that the layer has to find out."""
-    return _KNOWN.get(layer, layer.partial_output_shape)
-
-
-def remember(layer, shape):
-    """Remembers the shape of an `EinsumDense`'s output, as far as it is the
-    same in all calls."""
-    before = _KNOWN.get(layer, shape[1:])
-    _KNOWN[layer] = tuple(
-        a if a == b else None for a, b in zip(shape[1:], before, strict=True)
+    `None` is a size that the layer has to find out: one that is unknown, or not
+    the same in all of its calls."""
+    shapes = [x.output.shape[1:] for x in node.shared_calls]
+    return tuple(
+        sizes[0] if len(set(sizes)) == 1 else None
+        for sizes in zip(*shapes, strict=True)
     )
 
 

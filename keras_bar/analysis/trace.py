@@ -13,7 +13,6 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
-from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
@@ -140,11 +139,14 @@ class Graph:
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
-        for node in keras_internals.nodes_in_order(model):
-            self._append(node, values, prefix, training)
+        nodes = keras_internals.nodes_in_order(model)
+        read = {id(x) for node in nodes for x in node.input_tensors}
+        read |= set(map(id, model.outputs))
+        for node in nodes:
+            self._append(node, values, prefix, training, read)
         return [values[id(x)] for x in model.outputs]
 
-    def _append(self, keras_node, values, prefix, training):
+    def _append(self, keras_node, values, prefix, training, read):
         op = keras_node.operation
         # A layer inside another one often has its name in front already.
         repeats = bool(prefix) and op.name.startswith(prefix)
@@ -162,12 +164,15 @@ class Graph:
         if training is not None and inherits:
             kwargs = {**kwargs, "training": training}
         before = len(self.nodes)
+        made = keras_node.outputs
         if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             outputs = self._unroll(
                 op, called_on, f"{name}_", kwargs.get("training")
             )
-        elif inner := self._unrolled(op, args, kwargs, keras_node):
+        elif found := self._unrolled(op, args, kwargs, keras_node, read):
+            inner, places = found
+            made = [made[i] for i in places]
             called_on = [
                 x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
             ]
@@ -190,19 +195,18 @@ class Graph:
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
             node.outputs = [Value(x, node) for x in specs]
-            if isinstance(op, keras.layers.EinsumDense):
-                static_shapes.remember(op, node.output.shape)
             self.nodes.append(node)
             outputs = node.outputs
-        for tensor, value in zip(keras_node.outputs, outputs, strict=True):
+        for tensor, value in zip(made, outputs, strict=True):
             values[id(tensor)] = value
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             names = [x.name for x in nodes]
             self.inside[name] = self.inside.get(name, []) + names
 
-    def _unrolled(self, op, args, kwargs, keras_node):
-        """The graph inside a layer of the user's, or None."""
+    def _unrolled(self, op, args, kwargs, keras_node, read):
+        """The graph inside a layer of the user's, with the places of its
+        outputs among those of the layer; or None."""
         if not unrolling.is_candidate(op):
             return None
         if any(map(keras_internals.has_mask, keras_node.input_tensors)):
@@ -216,12 +220,17 @@ class Graph:
         # The mode of the call becomes that of everything inside.
         others = {x: y for x, y in kwargs.items() if x != "training"}
         try:
-            return unrolling.unroll(
+            inner, places = unrolling.unroll(
                 op, *tree.map_structure(_as_symbolic, (args, others))
             )
         except unrolling.Opaque as error:
             self._opaque[id(op)] = str(error)
             return None
+        for i, x in enumerate(keras_node.outputs):
+            if i not in places and id(x) in read:
+                self._opaque[id(op)] = "it returns a constant that is read"
+                return None
+        return inner, places
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""

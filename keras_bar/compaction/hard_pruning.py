@@ -99,7 +99,7 @@ class OwnWeights:
             **changes: Entries of its configuration that change.
         """
         if node not in self._copies:
-            copy = trace.clone(node.op, node.name, **changes)
+            copy = trace.clone(node.op, node.name, node, **changes)
             with trace.named_in_errors(copy), trace.without_random_values(copy):
                 copy.build_from_config(node.op.get_build_config())
             # The last variable may be a new bias.
@@ -162,7 +162,7 @@ def _copy_of(pruned):
     def rebuild(node, tensors):
         op = pruned.weights[node]
         if id(op) not in copies:  # Several calls may share a layer.
-            copies[id(op)] = trace.clone(op, node.name)
+            copies[id(op)] = trace.clone(op, node.name, node)
         copy = copies[id(op)]
         outputs = trace.call(copy, node, tensors)
         trace.copy_state(op, copy)

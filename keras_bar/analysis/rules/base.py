@@ -78,6 +78,7 @@ class Rule:
             of its input, which a gate behind it closes together.
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
+        reads_inputs: Whether its output depends on its inputs.
     """
 
     layers = ""
@@ -101,6 +102,7 @@ class Rule:
     restores = False
     groups_channels = False
     flattens = False
+    reads_inputs = True
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -203,6 +205,11 @@ class Rule:
             for value in [*known, *node.outputs[1:]]
             if analysis.channels[value].size == output.size
         ]
+
+    def parts(self, node, analysis):
+        """Pairs of an output and the channels of the input that it holds; empty
+        for all layers but those that split and slice."""
+        return []
 
     def output_order(self, node, analysis, order_of):
         """All output channels in the order that the layer prescribes.
