@@ -43,6 +43,9 @@ def released(model, opened):
 
     Returns:
         Pair of the lists of its inputs and its outputs, symbolic tensors.
+
+    Raises:
+        ValueError: If it computes with a constant of the size of the batch.
     """
     tensors = {}
     for x, is_open in zip(model.inputs, opened, strict=True):
@@ -54,9 +57,11 @@ def released(model, opened):
         )
     inputs = [tensors[id(x)] for x in model.inputs]
     for node in keras_internals.nodes_in_order(model):
+        given = (node.arguments.args, node.arguments.kwargs)
+        if any(map(_is_sized, tree.flatten(given))):
+            raise ValueError("A constant has the size of the batch.")
         args, kwargs = tree.map_structure(
-            lambda x: tensors.get(id(x), x),
-            (node.arguments.args, node.arguments.kwargs),
+            lambda x: tensors.get(id(x), x), given
         )
         op = _released(node)
         if isinstance(op, Parameter):
@@ -66,6 +71,13 @@ def released(model, opened):
         pairs = zip(node.outputs, tree.flatten(outputs), strict=True)
         tensors.update((id(old), new) for old, new in pairs)
     return inputs, [tensors[id(x)] for x in model.outputs]
+
+
+def _is_sized(x):
+    """Whether something is a constant with the size of the batch."""
+    if isinstance(x, keras.KerasTensor):
+        return False
+    return any(size and size % PRIME == 0 for size in getattr(x, "shape", ()))
 
 
 def _released(node):

@@ -111,7 +111,9 @@ class Builder:
         if wanted is None:
             return self.restored(value)
         axis = self._axis(value)
-        axis = self._axis(node.output) if axis is None else axis
+        if axis is None:  # The last dimensions of two operands fit.
+            axis = self._axis(node.output) - len(node.output.shape)
+            axis += len(value.shape)
         return self.read(value, wanted, axis)
 
     def restored(self, value):

@@ -282,13 +282,28 @@ def agree(channels, axis):
 
 
 def disagreement(node, analysis):
-    """Why inputs of equal rank do not share one channel axis, or None."""
-    axes = {c.axis for c in analysis.inputs(node) if c.axis is not None}
+    """Why inputs do not share one channel axis, or None. Those of fewer
+    dimensions have the last ones of the output."""
+    rank = len(node.output.shape)
+    axes = {
+        rank - len(x.shape) + c.axis
+        for x, c in zip(node.inputs, analysis.inputs(node), strict=True)
+        if c.axis is not None
+    }
     if len(axes) > 1:
         return "its inputs carry their channels along different axes"
-    if any(x.shape[axis] is None for x in node.inputs for axis in axes):
+    if any(
+        size_along(x, axis, rank) is None for x in node.inputs for axis in axes
+    ):
         return "it does not know its number of channels"
     return None
+
+
+def size_along(value, axis, rank):
+    """Size of an operand along an axis of a result of `rank` dimensions, to
+    which operands of fewer dimensions are broadcast: their last ones fit."""
+    place = axis - rank + len(value.shape)
+    return value.shape[place] if place >= 0 else 1
 
 
 def along(vector, axis, rank):

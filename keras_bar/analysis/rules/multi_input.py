@@ -8,7 +8,9 @@ from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import disagreement
 from keras_bar.analysis.rules.base import has_full_shape as has_full_shape
+from keras_bar.analysis.rules.base import size_along
 from keras_bar.analysis.rules.channelwise import Elementwise
+from keras_bar.analysis.rules.channelwise import Shift
 
 
 class Merge(Rule):
@@ -25,15 +27,16 @@ class Merge(Rule):
     def refuse(self, node, analysis):
         if len(node.inputs) == 1:
             return "it combines a tensor with a constant tensor"
-        known = [c for c in analysis.inputs(node) if c.axis is not None]
-        ranks = {len(x.shape) for x in node.inputs}
-        if known and len(ranks) > 1:
-            return "its inputs have different ranks"
         return disagreement(node, analysis)
 
     def propagate_alive(self, node, analysis):
         inputs = analysis.inputs(node)
-        axes = [c.axis for c in inputs if c.axis is not None]
+        rank = len(node.output.shape)
+        axes = [
+            rank - len(x.shape) + c.axis
+            for x, c in zip(node.inputs, inputs, strict=True)
+            if c.axis is not None
+        ]
         if not axes:
             return [analysis.all_alive(node.output)]
         alive, nonzero = self.join(inputs, analysis.algebra)
@@ -110,6 +113,12 @@ class Sum(Merge):
 
     layers = operations = "Add"
     adds_inputs = True
+
+    def specialized(self, node, analysis):
+        rule = super().specialized(node, analysis)
+        if rule is not self and Shift.holds(node, analysis):
+            return Shift()
+        return rule
 
     def weights(self, node):
         """The factor of every operand."""
@@ -216,4 +225,5 @@ def broadcasts(value, node, analysis):
     axis = analysis.channels[node.output].axis
     if axis is None:
         return False
-    return value.shape[axis] == 1 and node.output.shape[axis] != 1
+    size = size_along(value, axis, len(node.output.shape))
+    return size == 1 and node.output.shape[axis] != 1
