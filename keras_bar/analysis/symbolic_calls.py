@@ -30,6 +30,11 @@ class Opaque(Exception):
     """A layer cannot be unrolled, for the reason given."""
 
 
+class DoesNotRun(Opaque):
+    """Its call, or its graph, does not run. It may compute with the size of the
+    batch."""
+
+
 def is_candidate(op):
     """Whether an operation may hide a graph: a layer of the user's that has no
     rule, a `Lambda`, or attention. Keras's other layers consist of no
@@ -82,46 +87,55 @@ def _is_plain(variable):
     return keras.backend.is_float_dtype(variable.dtype) and not acted_upon
 
 
-def trace(layer, args, kwargs, nested, own):
-    """The Functional model of one symbolic call, with inputs as nested as the
-    first argument or flat, and the places of its outputs."""
+def trace(layer, args, kwargs, nested, own, sized):
+    """The graph of one symbolic call.
+
+    Args:
+        layer, args, kwargs, nested: As of `unrolling.unroll`.
+        own: Dict from attribute to the layer's own variables.
+        sized: Whether to call it on batches of a certain size first; see
+            `batch_sizes`.
+
+    Returns:
+        The Functional model, with inputs as nested as the first argument or
+        flat; the places of its outputs among all that the layer returns; and
+        the nodes of layers that return None beside tensors.
+    """
+    if not sized:
+        return _call(layer, args, kwargs, nested, own)
     leaves = tree.flatten((args, kwargs))
     opened = [x.shape[:1] == (None,) for x in leaves if is_spec(x)]
-    try:
-        return _call(layer, args, kwargs, nested, own)
-    except Opaque as error:
-        if not any(opened):
-            raise
-        failure = error
     batch = batch_sizes.PRIME * batch_sizes.divisor((args, kwargs))
 
-    def sized(x):
+    def with_size(x):
         if not is_spec(x) or x.shape[:1] != (None,):
             return x
         return keras.KerasTensor((batch, *x.shape[1:]), x.dtype)
 
-    args, kwargs = tree.map_structure(sized, (args, kwargs))
+    args, kwargs = tree.map_structure(with_size, (args, kwargs))
     sublayers = keras_internals.layers_inside(layer)
-    try:
-        inner, places, incomplete = _call(layer, args, kwargs, nested, own)
-        with (
-            keras_internals.undisturbed(layer),
-            static_shapes.keep_sizes(sublayers),
-            keras_internals.none_beside_tensors(),
-        ):
+    inner, places, incomplete = _call(layer, args, kwargs, nested, own)
+    with (
+        keras_internals.undisturbed(layer),
+        static_shapes.keep_sizes(sublayers),
+        keras_internals.none_beside_tensors(),
+    ):
+        try:
             inputs, outputs = batch_sizes.released(inner, opened)
-            if nested:
-                _, struct = keras_internals.structures(inner)
-                inputs = tree.pack_sequence_as(args[0], inputs)
-                outputs = tree.pack_sequence_as(struct, outputs)
-            released = replaying.functional(inputs, outputs, layer.name)
-            return released, places, incomplete
-    except Exception:  # As without a certain size, which tells the user more.
-        raise failure from None
+        except Exception as error:  # Whatever the user's code raises.
+            raise Opaque(
+                f"it depends on the batch: {comparing.first(error)}"
+            ) from None
+        if nested:
+            _, struct = keras_internals.structures(inner)
+            inputs = tree.pack_sequence_as(args[0], inputs)
+            outputs = tree.pack_sequence_as(struct, outputs)
+        released = replaying.functional(inputs, outputs, layer.name)
+    return released, places, incomplete
 
 
 def _call(layer, args, kwargs, nested, own):
-    """The same, for tensors of exactly these shapes."""
+    """What `trace` returns, for tensors of exactly these shapes."""
     inputs = []
 
     def symbolic(path, x):
@@ -154,7 +168,7 @@ def _call(layer, args, kwargs, nested, own):
             ):
                 outputs = layer.call(*new_args, **new_kwargs)
         except Exception as error:  # Whatever the user's code raises.
-            raise Opaque(
+            raise DoesNotRun(
                 "its `call` does not run on symbolic tensors: "
                 f"{comparing.first(error)}"
             ) from None

@@ -17,6 +17,7 @@ from keras_bar import keras_internals
 from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
 from keras_bar.analysis import symbolic_calls
+from keras_bar.analysis.symbolic_calls import DoesNotRun
 from keras_bar.analysis.symbolic_calls import Opaque as Opaque
 from keras_bar.analysis.symbolic_calls import is_candidate as is_candidate
 
@@ -40,16 +41,28 @@ def unroll(layer, args, kwargs, nested=False):
     Raises:
         Opaque: If the layer cannot be unrolled.
     """
+    try:
+        return _unroll(layer, args, kwargs, nested)
+    except DoesNotRun as error:
+        failure = error
+    try:
+        return _unroll(layer, args, kwargs, nested, sized=True)
+    except Opaque:  # The first reason tells the user more.
+        raise failure from None
+
+
+def _unroll(layer, args, kwargs, nested, sized=False):
     own = symbolic_calls.own_variables(layer)
     inner, places, incomplete = symbolic_calls.trace(
-        layer, args, kwargs, nested, own
+        layer, args, kwargs, nested, own, sized
     )
     for node in incomplete:
         # Keras can call it in a graph only if it is unrolled, too.
         unroll(node.operation, node.arguments.args, node.arguments.kwargs)
     _refuse_calls(inner)
     _refuse_scales(layer, inner, own)
-    _verify(layer, inner, places, args, kwargs)
+    divisor = batch_sizes.divisor((args, kwargs)) if sized else 1
+    _verify(layer, inner, places, args, kwargs, comparing.EXAMPLES * divisor)
     return inner, places
 
 
@@ -141,11 +154,12 @@ def _refuse_calls(inner):
             )
 
 
-def _verify(layer, inner, places, args, kwargs):
-    """Raises `Opaque` unless the graph computes what the layer computes."""
+def _verify(layer, inner, places, args, kwargs, batch):
+    """Raises `Opaque` unless the graph computes what the layer computes, on a
+    batch of this size."""
     for size in comparing.SIZES:
         try:
-            _compare(layer, inner, places, args, kwargs, size)
+            _compare(layer, inner, places, args, kwargs, batch, size)
             return
         except Opaque:
             raise
@@ -153,21 +167,19 @@ def _verify(layer, inner, places, args, kwargs):
             failure = error
         if all(None not in x.shape[1:] for x in inner.inputs):
             break
-    raise Opaque(f"it does not run on random input: {comparing.first(failure)}")
+    raise DoesNotRun(
+        f"it does not run on random input: {comparing.first(failure)}"
+    )
 
 
-def _compare(layer, inner, places, args, kwargs, size):
+def _compare(layer, inner, places, args, kwargs, batch, size):
     rng = np.random.default_rng(0)
-    batch = comparing.EXAMPLES * batch_sizes.divisor((args, kwargs))
     flat = []
 
     def concrete(x):
         if not symbolic_calls.is_spec(x):
             return x
-        shape = (
-            batch,
-            *(size if d is None else d for d in x.shape[1:]),
-        )
+        shape = (batch, *(size if d is None else d for d in x.shape[1:]))
         tensor = ops.cast(comparing.random(rng, shape, str(x.dtype)), x.dtype)
         flat.append(tensor)
         return tensor
