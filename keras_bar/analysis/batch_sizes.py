@@ -77,7 +77,8 @@ def _is_sized(x):
     """Whether something is a constant with the size of the batch."""
     if isinstance(x, keras.KerasTensor):
         return False
-    return any(size and size % PRIME == 0 for size in getattr(x, "shape", ()))
+    shape = x.shape if hasattr(x, "shape") else ()
+    return any(size and size % PRIME == 0 for size in shape)
 
 
 def _released(node):

@@ -20,6 +20,24 @@ def full_shape_of(node):
     )
 
 
+def rows(node, shape):
+    """Number of entries of the first axis of an output per sample. A reshape
+    may put windows of an image beside the samples, and back.
+
+    Args:
+        node: `Node` with its inputs.
+        shape: Shape of the output.
+    """
+    count = max((x.rows for x in node.inputs), default=1)
+    if type(node.op) is not _reshape_operation():
+        return count
+    sizes = node.inputs[0].shape[1:], shape[1:]
+    if None in sizes[0] + sizes[1] or shape[0] is not None:
+        return count
+    before, after = map(math.prod, sizes)
+    return count * before / after if after else count
+
+
 @contextlib.contextmanager
 def keep_sizes(layers):
     """A context in which symbolic calls lose no size that is known.
@@ -71,6 +89,7 @@ def _einsum_shape(layer, input_shape):
     return tuple(sizes[x] for x in output)
 
 
+@functools.cache
 def _reshape_operation():
     """The class of the operation `keras.ops.reshape`."""
     tensor = keras.ops.reshape(keras.KerasTensor((None, 2)), (-1, 2, 1))

@@ -13,6 +13,7 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import naming
+from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
@@ -41,11 +42,14 @@ class Value:
         producer: The `Node` that makes it, `None` for a model input.
         consumers: List of `Node`s that read it.
         optional: Whether it is a model input that may be None.
+        rows: Number of entries of the first axis per sample: windows of an
+            image may be put beside the samples.
     """
 
     optional = False
 
-    def __init__(self, tensor, producer):
+    def __init__(self, tensor, producer, rows=1):
+        self.rows = rows
         self.shape = tuple(tensor.shape)
         self.dtype = tensor.dtype
         self.producer = producer
@@ -194,11 +198,12 @@ class Graph:
             node.shared_calls = shared_calls
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
-            node.outputs = [Value(x, node) for x in specs]
+            node.outputs = [
+                Value(x, node, static_shapes.rows(node, x.shape)) for x in specs
+            ]
             self.nodes.append(node)
             outputs = node.outputs
-        for tensor, value in zip(made, outputs, strict=True):
-            values[id(tensor)] = value
+        values |= zip(map(id, made), outputs, strict=True)
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             names = [x.name for x in nodes]

@@ -266,3 +266,12 @@ def test_a_regularized_weight_keeps_a_layer_whole():
     x = Regularized(name="tokens")(inputs)
     node = trace.trace(keras.Model(inputs, layers.Dense(2)(x))).nodes[0]
     assert "a variable of its own, 'token'" in node.opaque
+
+
+def test_flops_are_those_of_all_windows():
+    rows = {x.name: x for x in keras_bar.measure_cost(windows()).layers}
+    assert rows["windows_qkv"].flops == 2 * 16 * 8 * 24
+    # Weights of 4 x 4 places in 4 windows, for 2 heads of 4 features.
+    assert rows["windows_matmul"].flops == 2 * 4 * 4 * 4 * 2 * 4
+    assert rows["windows_out"].flops == 2 * 16 * 8 * 8
+    assert rows["hidden"].flops == 2 * 16 * 8 * 12

@@ -185,6 +185,15 @@ class Roll(Channelwise):
         return None
 
 
+class RepeatVector(Channelwise):
+    """Repeats the channels along a new axis in front of them."""
+
+    layers = "RepeatVector"
+
+    def axis(self, node, analysis):
+        return None if super().axis(node, analysis) is None else 2
+
+
 class Removed(Channelwise):
     """A layer that only training needs: the compact model omits it."""
 

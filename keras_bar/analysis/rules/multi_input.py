@@ -39,11 +39,12 @@ class Merge(Rule):
         ]
         if not axes:
             return [analysis.all_alive(node.output)]
-        alive, nonzero = self.join(inputs, analysis.algebra)
+        alive, nonzero = self.join(node, analysis)
         return [analysis.carries(node.output, axes[0], alive, nonzero)]
 
-    def join(self, inputs, algebra):
+    def join(self, node, analysis):
         """Which channels vary, and which may be other than 0."""
+        inputs, algebra = analysis.inputs(node), analysis.algebra
         alive = algebra.disjunction(*(c.alive for c in inputs))
         return alive, algebra.disjunction(*(c.nonzero for c in inputs))
 
@@ -182,7 +183,8 @@ class Multiply(Merge):
     def only_scales(self, value, node):
         return not has_full_shape(value, node)
 
-    def join(self, inputs, algebra):
+    def join(self, node, analysis):
+        inputs, algebra = analysis.inputs(node), analysis.algebra
         varies = algebra.disjunction(*(c.alive for c in inputs))
         nonzero = algebra.conjunction(*(c.nonzero for c in inputs))
         return algebra.conjunction(varies, nonzero), nonzero
@@ -218,6 +220,41 @@ class Multiply(Merge):
         tensor = builder.read_for(node, node.inputs.index(built[0]))
         name = f"{node.name}_factor"
         return [builder.affine(tensor, node.output, name, scale=factors)]
+
+
+class Where(Merge):
+    """keras.ops.where: a channel is 0 where both branches are. A branch that
+    holds another constant makes the output vary with the condition."""
+
+    operations = "Where"
+
+    def specialized(self, node, analysis):
+        return self
+
+    def refuse(self, node, analysis):
+        condition, *branches = node.args
+        if len([x for x in branches if x is not None]) < 2:
+            return "it returns indices"
+        constants = [x for x in node.args if not isinstance(x, trace.Value)]
+        if any(getattr(x, "shape", ()) for x in constants):
+            return "it combines the channels with a constant tensor"
+        known = analysis.channels.get(condition)
+        if known and known.constant:
+            return "its condition may be a constant other than 0"
+        return disagreement(node, analysis)
+
+    def join(self, node, analysis):
+        branches, algebra = node.args[1:], analysis.algebra
+        values = [x for x in branches if isinstance(x, trace.Value)]
+        parts = [analysis.channels[x].nonzero for x in values]
+        if any(x not in values and x != 0 for x in branches):
+            parts.append(algebra.full)
+        nonzero = algebra.disjunction(*parts)
+        return nonzero, nonzero
+
+    def constants(self, node, resolved):
+        size = resolved.analysis.channels[node.output].size
+        return np.zeros(size)  # Any other constant is computed.
 
 
 def broadcasts(value, node, analysis):
