@@ -25,12 +25,12 @@ def divisor(arguments):
     Args:
         arguments: Nested structure of the arguments of the call.
     """
-    sizes = [
-        x.shape[0]
+    shapes = [
+        tuple(getattr(x, "shape", ()))
         for x in tree.flatten(arguments)
-        if not isinstance(x, keras.KerasTensor) and getattr(x, "shape", ())
+        if not isinstance(x, keras.KerasTensor)
     ]
-    return math.lcm(*sizes)
+    return math.lcm(*(shape[0] for shape in shapes if shape))
 
 
 def released(model, opened):
