@@ -37,8 +37,8 @@ def released(model, opened):
     """A model like one for batches of a certain size, for those of any size.
 
     Args:
-        model: Functional `keras.Model`, which a multiple of `PRIME` is the
-            batch size of.
+        model: Functional `keras.Model` whose batch size is a multiple of
+            `PRIME`.
         opened: Booleans, which of its inputs have batches of any size.
 
     Returns:
@@ -68,7 +68,8 @@ def released(model, opened):
             outputs = op(inputs[0])
         else:
             outputs = op(*args, **kwargs)
-        pairs = zip(node.outputs, tree.flatten(outputs), strict=True)
+        flat = [x for x in tree.flatten(outputs) if x is not None]
+        pairs = zip(node.outputs, flat, strict=True)
         tensors.update((id(old), new) for old, new in pairs)
     return inputs, [tensors[id(x)] for x in model.outputs]
 
@@ -95,5 +96,7 @@ def _released(node):
     if kind in ("Tile", "BroadcastTo") and size and size % PRIME == 0:
         maker = keras_internals.maker_of(source)
         if isinstance(maker, Parameter) and source.shape == (1, *others):
-            return Parameter.of(maker.value, maker.dtype_policy, True)
+            return Parameter.of(
+                maker.value, maker.dtype_policy, True, maker.name
+            )
     return op

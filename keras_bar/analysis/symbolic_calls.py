@@ -122,15 +122,15 @@ def trace(layer, args, kwargs, nested, own, sized):
     ):
         try:
             inputs, outputs = batch_sizes.released(inner, opened)
+            if nested:
+                _, struct = keras_internals.structures(inner)
+                inputs = tree.pack_sequence_as(args[0], inputs)
+                outputs = tree.pack_sequence_as(struct, outputs)
+            released = replaying.functional(inputs, outputs, layer.name)
         except Exception as error:  # Whatever the user's code raises.
             raise Opaque(
                 f"it depends on the batch: {comparing.first(error)}"
             ) from None
-        if nested:
-            _, struct = keras_internals.structures(inner)
-            inputs = tree.pack_sequence_as(args[0], inputs)
-            outputs = tree.pack_sequence_as(struct, outputs)
-        released = replaying.functional(inputs, outputs, layer.name)
     return released, places, incomplete
 
 
@@ -215,7 +215,9 @@ def _looked_up(sublayers, inputs):
     def call(layer, indices):
         if is_spec(indices):
             return type(layer).call(layer, indices)
-        table = Parameter.of(layer.embeddings, layer.dtype_policy)
+        table = Parameter.of(
+            layer.embeddings, layer.dtype_policy, name=layer.name
+        )
         return ops.take(table(inputs[0]), indices, axis=0)
 
     changed = [

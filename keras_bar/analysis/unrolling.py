@@ -20,6 +20,7 @@ from keras_bar.analysis import symbolic_calls
 from keras_bar.analysis.symbolic_calls import DoesNotRun
 from keras_bar.analysis.symbolic_calls import Opaque as Opaque
 from keras_bar.analysis.symbolic_calls import is_candidate as is_candidate
+from keras_bar.layers import Parameter
 
 
 def unroll(layer, args, kwargs, nested=False):
@@ -60,6 +61,7 @@ def _unroll(layer, args, kwargs, nested, sized=False):
         # Keras can call it in a graph only if it is unrolled, too.
         unroll(node.operation, node.arguments.args, node.arguments.kwargs)
     _refuse_calls(inner)
+    _refuse_ties(inner)
     _refuse_scales(layer, inner, own)
     divisor = batch_sizes.divisor((args, kwargs)) if sized else 1
     _verify(layer, inner, places, args, kwargs, comparing.EXAMPLES * divisor)
@@ -119,6 +121,20 @@ def _map_shapes(function, shapes):
     if all(x is None or isinstance(x, int) for x in shapes):
         return function(shapes)
     return [_map_shapes(function, x) for x in shapes]
+
+
+def _refuse_ties(inner):
+    """Raises `Opaque` for a weight that is used in two ways: copies of the two
+    operations would no longer share it."""
+    for op in inner.operations:
+        if isinstance(op, Parameter):
+            users = [
+                x
+                for x in inner.operations
+                if any(y is op.value for y in getattr(x, "variables", ()))
+            ]
+            if len(users) > 1:
+                raise Opaque(f"it uses {op.value.name!r} in two ways")
 
 
 def _refuse_scales(layer, inner, own):

@@ -1,7 +1,13 @@
 """A weight as a tensor of a graph."""
 
+import weakref
+
 import keras
 from keras import ops
+
+# Layers that return a variable, as long as someone uses them. They keep their
+# variables, so that no other one has the same identity.
+_LAYERS: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -34,19 +40,25 @@ class Parameter(keras.layers.Layer):
         self.value = None
 
     @classmethod
-    def of(cls, variable, dtype, per_sample=False):
-        """A layer that returns an existing variable.
+    def of(cls, variable, dtype, per_sample=False, name=None):
+        """A layer that returns an existing variable: the same for all calls of
+        the layer that the variable belongs to.
 
         Args:
             variable: `keras.Variable`.
             dtype: The dtype policy of the layer that it belongs to.
             per_sample: See the class.
+            name: Name of the layer. Defaults to that of the variable.
         """
-        layer = cls(variable.shape, per_sample, name=variable.name, dtype=dtype)
-        layer.trainable = variable.trainable
-        layer.value = variable
-        layer.built = True
-        return layer
+        key = id(variable), per_sample
+        if key not in _LAYERS:
+            name = name or variable.name
+            layer = cls(variable.shape, per_sample, name=name, dtype=dtype)
+            layer.trainable = variable.trainable
+            layer.value = variable
+            layer.built = True
+            return _LAYERS.setdefault(key, layer)
+        return _LAYERS[key]
 
     def build(self, input_shape):
         self.value = self.add_weight(

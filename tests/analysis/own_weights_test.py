@@ -275,3 +275,55 @@ def test_flops_are_those_of_all_windows():
     assert rows["windows_matmul"].flops == 2 * 4 * 4 * 4 * 2 * 4
     assert rows["windows_out"].flops == 2 * 16 * 8 * 8
     assert rows["hidden"].flops == 2 * 16 * 8 * 12
+
+
+def test_a_shared_layer_keeps_one_weight():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(8, 2, 2, name="patches")(inputs)
+    shared = Tokens(name="tokens")
+    x = layers.Reshape((9, 8))(x)
+    a, b = shared(x), shared(layers.ReLU()(x))
+    model = pruning.randomize(head(inputs, a + b))
+    gated = keras_bar.gate(model, seed=0)
+    weights = [x for x in gated.weights if "token" in x.path]
+    assert len(weights) == 2
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 2))
+    assert_same(copy_of(model), model, x)
+    assert_same(
+        keras_bar.hard_prune(gated, allow_unfinished=True),
+        keras_bar.compact(gated, allow_unfinished=True),
+        x,
+    )
+
+
+def test_a_weight_that_is_used_in_two_ways_keeps_a_layer_whole():
+    class Twice(Tokens):
+        def call(self, x):
+            return super().call(x) + self.token
+
+    inputs = keras.Input((9, 8))
+    x = Twice(name="tokens")(inputs)
+    node = trace.trace(keras.Model(inputs, layers.Dense(2)(x))).nodes[0]
+    assert node.opaque
+
+
+def test_none_beside_a_tensor_and_a_batch_size():
+    class Sized(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.mixer = Mixer(name="mixer")
+
+        def build(self, shape):
+            self.mixer.build(shape)
+
+        def call(self, x):
+            count = ops.shape(x)[0] * 3
+            x, _ = self.mixer(ops.reshape(x, (count, 3, 8)))
+            return ops.reshape(x, (count // 3, 9, 8))
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((9, 8))
+    model = pruning.randomize(head(inputs, Sized(name="sized")(inputs)))
+    assert "sized_mixer_first" in keras_bar.explain(model).gated
+    x = np.random.default_rng(0).normal(size=(3, 9, 8))
+    assert_same(copy_of(model), model, x)
