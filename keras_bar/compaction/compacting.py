@@ -89,11 +89,12 @@ def _small(pruned, connectivity, mixed_addition):
     masks = pruned.masks
     if connectivity == "regular":
         masks = unite(pruned.analysis, masks)
-    folded = _fold_gates(pruned.analysis, pruned.weights)
     # The weights are those of the hard-pruned network from here on.
-    for node in graph.nodes:
-        node.op = pruned.weights[node]
+    pruned.weights.install()
     resolved = ResolvedChannels(pruned.analysis, masks)
+    # Later, because gates scale the constants of dead channels themselves.
+    folded = _fold_gates(pruned.analysis, pruned.weights)
+    pruned.weights.install()
     builder = Builder(resolved, folded, mixed_addition)
     small = replaying.replay(graph, builder.rebuild, finish=builder.finish)
     small.explanation = dataclasses.replace(explanation, **builder.summary())

@@ -77,14 +77,9 @@ class HardPruned:
 
 
 class OwnWeights:
-    """The layers of a graph, copied when their weights are to change.
+    """The layers of a graph, copied when their weights are to change."""
 
-    Args:
-        graph: `Graph`, whose layers are not changed.
-    """
-
-    def __init__(self, graph):
-        self._graph = graph
+    def __init__(self):
         self._copies: dict = {}
 
     def __getitem__(self, node):
@@ -106,6 +101,11 @@ class OwnWeights:
             trace.copy_state(node.op, copy, strict=not changes)
             self._copies[node] = copy
         return self._copies[node]
+
+    def install(self):
+        """Puts the copies into the graph."""
+        for node, copy in self._copies.items():
+            node.op = copy
 
 
 def hard_prune(
@@ -269,7 +269,7 @@ class _Pruning:
         self.resolved = resolved
         self.analysis = resolved.analysis
         self.adjustments = []
-        self.weights = OwnWeights(resolved.analysis.graph)
+        self.weights = OwnWeights()
 
     def move_constants(self, node):
         """Moves the constants that enter a layer into its bias."""
