@@ -122,6 +122,7 @@ class Windows(layers.Layer):
         scores = scores + ops.transpose(bias, (2, 0, 1))
         mask = np.zeros((1, 4, 1, 4, 4), "float32")
         mask[:, 3, :, :2, 2:] = -100.0
+        mask = ops.convert_to_tensor(mask)
         scores = ops.reshape(scores, (count // 4, 4, 2, 4, 4)) + mask
         scores = ops.softmax(ops.reshape(scores, (-1, 2, 4, 4)), -1)
         x = ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3))
@@ -169,6 +170,8 @@ MODELS = {
 
 @pytest.mark.parametrize("make", MODELS)
 def test_a_compact_model_of_keras_alone(make, tmp_path):
+    if make is encoder and keras.backend.backend() == "torch":
+        pytest.skip("Keras infers no shape of a layer that returns None there")
     keras.utils.set_random_seed(0)
     model = pruning.randomize(make())
     assert not [x.opaque for x in trace.trace(model).nodes if x.opaque]
@@ -308,6 +311,9 @@ def test_a_weight_that_is_used_in_two_ways_keeps_a_layer_whole():
 
 
 def test_none_beside_a_tensor_and_a_batch_size():
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras infers no shape of a layer that returns None there")
+
     class Sized(layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
