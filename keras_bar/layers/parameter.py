@@ -1,6 +1,7 @@
 """A weight as a tensor of a graph."""
 
 import weakref
+from typing import Any
 
 import keras
 from keras import ops
@@ -37,7 +38,7 @@ class Parameter(keras.layers.Layer):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.per_sample = per_sample
-        self.value = None
+        self.value: Any = None
 
     @classmethod
     def of(cls, variable, dtype, per_sample=False, name=None):
