@@ -87,7 +87,7 @@ class CostModel:
             )
         )
         self._terms = [
-            (node, term)
+            (node, _per_sample(term, node))
             for node in analysis.graph.nodes
             if _is_used(node, analysis)
             for term in analysis.rules[node].terms(node, analysis)
@@ -253,7 +253,8 @@ class CostModel:
         result = {}
         for node, expression in live.items():
             axis = self.analysis.channels[node.output].axis
-            size = node.output.shape[-1 if axis is None else axis] or 1
+            shape = node.output.shape or (1,)
+            size = shape[-1 if axis is None else axis] or 1
             value = np.broadcast_to(values[expression], (size,))
             result[node] = (int(value.sum()) if self.gates else size, size)
         return result
@@ -262,6 +263,14 @@ class CostModel:
 def alive_masks(gates):
     """Dict from gate to its alive channels, booleans `(channels,)`."""
     return {gate: gate.alive() for gate in gates}
+
+
+def _per_sample(term, node):
+    """A summand of a cost for a sample, not for an entry of the first axis."""
+    if term.metric == "params":
+        return term
+    count = node.output.rows
+    return dataclasses.replace(term, coefficient=count * term.coefficient)
 
 
 def _is_used(node, analysis):

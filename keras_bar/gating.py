@@ -200,7 +200,7 @@ def _rebuild(graph, makers):
             return [tensors[node.inputs[0]]]
         op = clones.get(id(node.op))
         if op is None:
-            op = clones[id(node.op)] = trace.clone(node.op, node.name)
+            op = clones[id(node.op)] = trace.clone(node.op, node.name, node)
         outputs = trace.call(op, node, tensors)
         trace.copy_state(node.op, op)
         behind = {

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.layers import layer as base_layer
+from keras.src.ops import node
 
 # Steps of a schedule at which its learning rate is read.
 LOOKED_AT = 21
@@ -172,6 +174,37 @@ def undisturbed(layer):
         for x, inbound, outbound in nodes:
             del x._inbound_nodes[inbound:]
             del x._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def none_beside_tensors():
+    """A context in which layers that return None beside tensors may be called
+    on symbolic tensors: in the graph, they return the tensors alone.
+
+    Yields:
+        List to which the calls of such layers are added, as nodes of the graph.
+    """
+    found = []
+
+    def make(operation, call_args, call_kwargs, outputs):
+        flat = keras.tree.flatten(outputs)
+        tensors = [x for x in flat if x is not None]
+        complete = not tensors or len(tensors) == len(flat)
+        made = node.Node(
+            operation=operation,
+            call_args=call_args,
+            call_kwargs=call_kwargs,
+            outputs=outputs if complete else tensors,
+        )
+        if not complete:
+            found.append(made)
+        return made
+
+    base_layer.Node = make
+    try:
+        yield found
+    finally:
+        base_layer.Node = node.Node
 
 
 def teacher_extractor(distiller):

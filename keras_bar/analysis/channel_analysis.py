@@ -10,6 +10,8 @@ same analysis.
 
 import dataclasses
 
+import numpy as np
+
 from keras_bar.analysis.algebra import Algebra
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.evaluation import evaluate
@@ -150,6 +152,8 @@ class ChannelAnalysis:
         outputs = rule.propagate_alive(node, self)
         algebra = self.algebra
         reached = [self.connected[x] for x in node.inputs]
+        if not rule.reads_inputs:
+            reached = [algebra.constant(np.zeros(1, bool))]
         for value, channels in zip(node.outputs, outputs, strict=True):
             self.channels[value] = channels
             self.connected[value] = algebra.conjunction(

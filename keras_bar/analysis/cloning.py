@@ -9,16 +9,18 @@ import numpy as np
 from keras_bar.analysis import static_shapes
 
 
-def clone(op, name=None, **changes):
+def clone(op, name=None, node=None, **changes):
     """A new operation with the same configuration, without weights.
 
     Args:
         op: A layer or a `keras.ops` operation.
         name: Name of the clone.
+        node: `Node` whose call the clone will repeat. Sizes of its output that
+            the configuration leaves open become part of it.
         **changes: Configuration entries to change.
     """
-    if isinstance(op, keras.layers.EinsumDense):
-        changes.setdefault("output_shape", static_shapes.full_shape_of(op))
+    if node is not None and isinstance(op, keras.layers.EinsumDense):
+        changes.setdefault("output_shape", static_shapes.full_shape_of(node))
     with named_in_errors(op):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)
@@ -102,6 +104,31 @@ def copy_state(source, target, strict=True):
             new.assign(np.array(keras.ops.convert_to_numpy(old)))
         if hasattr(target, "finalize_state"):
             target.finalize_state()  # keras.layers.Normalization
+
+
+@contextlib.contextmanager
+def without_random_values(op):
+    """A context in which a layer creates its weights as zeros, where they would
+    be random: whoever builds a copy assigns them next.
+
+    Args:
+        op: A layer or a `keras.ops` operation.
+    """
+    is_new = isinstance(op, keras.layers.Layer) and not op.built
+    found = {
+        name: x
+        for name, x in vars(op).items()
+        if is_new
+        and isinstance(x, keras.initializers.Initializer)
+        and "seed" in x.get_config()
+    }
+    for name in found:
+        setattr(op, name, keras.initializers.Zeros())
+    try:
+        yield
+    finally:
+        for name, x in found.items():
+            setattr(op, name, x)
 
 
 @contextlib.contextmanager

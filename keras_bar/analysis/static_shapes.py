@@ -3,30 +3,39 @@
 import contextlib
 import functools
 import math
-import weakref
 
 import keras
 
 from keras_bar import keras_internals
 
-# From an `EinsumDense` to the sizes of its output that are the same in all of
-# its calls. The layer is the user's, and stays as it is.
-_KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
-
-def full_shape_of(layer):
+def full_shape_of(node):
     """The shape of an `EinsumDense`'s output, without the batch, in which
-    `None` is a size that the layer has to find out."""
-    return _KNOWN.get(layer, layer.partial_output_shape)
-
-
-def remember(layer, shape):
-    """Remembers the shape of an `EinsumDense`'s output, as far as it is the
-    same in all calls."""
-    before = _KNOWN.get(layer, shape[1:])
-    _KNOWN[layer] = tuple(
-        a if a == b else None for a, b in zip(shape[1:], before, strict=True)
+    `None` is a size that the layer has to find out: one that is unknown, or not
+    the same in all of its calls."""
+    shapes = [x.output.shape[1:] for x in node.shared_calls]
+    return tuple(
+        sizes[0] if len(set(sizes)) == 1 else None
+        for sizes in zip(*shapes, strict=True)
     )
+
+
+def rows(node, shape):
+    """Number of entries of the first axis of an output per sample. A reshape
+    may put windows of an image beside the samples, and back.
+
+    Args:
+        node: `Node` with its inputs.
+        shape: Shape of the output.
+    """
+    count = max((x.rows for x in node.inputs), default=1)
+    if type(node.op) is not _reshape_operation():
+        return count
+    sizes = node.inputs[0].shape[1:], shape[1:]
+    if None in sizes[0] + sizes[1] or shape[0] is not None:
+        return count
+    before, after = map(math.prod, sizes)
+    return count * before / after if after else count
 
 
 @contextlib.contextmanager
@@ -80,6 +89,7 @@ def _einsum_shape(layer, input_shape):
     return tuple(sizes[x] for x in output)
 
 
+@functools.cache
 def _reshape_operation():
     """The class of the operation `keras.ops.reshape`."""
     tensor = keras.ops.reshape(keras.KerasTensor((None, 2)), (-1, 2, 1))

@@ -4,6 +4,7 @@
 one list holds every operation.
 """
 
+import contextlib
 import inspect
 
 import keras
@@ -16,7 +17,10 @@ from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
-from keras_bar.analysis.cloning import named_in_errors
+from keras_bar.analysis.cloning import named_in_errors as named_in_errors
+from keras_bar.analysis.cloning import (
+    without_random_values as without_random_values,
+)
 from keras_bar.layers import BudgetState
 
 
@@ -38,11 +42,14 @@ class Value:
         producer: The `Node` that makes it, `None` for a model input.
         consumers: List of `Node`s that read it.
         optional: Whether it is a model input that may be None.
+        rows: Number of entries of the first axis per sample: windows of an
+            image may be put beside the samples.
     """
 
     optional = False
 
-    def __init__(self, tensor, producer):
+    def __init__(self, tensor, producer, rows=1):
+        self.rows = rows
         self.shape = tuple(tensor.shape)
         self.dtype = tensor.dtype
         self.producer = producer
@@ -136,11 +143,14 @@ class Graph:
         values = {
             id(x): value for x, value in zip(model.inputs, inputs, strict=True)
         }
-        for node in keras_internals.nodes_in_order(model):
-            self._append(node, values, prefix, training)
+        nodes = keras_internals.nodes_in_order(model)
+        read = {id(x) for node in nodes for x in node.input_tensors}
+        read |= set(map(id, model.outputs))
+        for node in nodes:
+            self._append(node, values, prefix, training, read)
         return [values[id(x)] for x in model.outputs]
 
-    def _append(self, keras_node, values, prefix, training):
+    def _append(self, keras_node, values, prefix, training, read):
         op = keras_node.operation
         # A layer inside another one often has its name in front already.
         repeats = bool(prefix) and op.name.startswith(prefix)
@@ -158,12 +168,15 @@ class Graph:
         if training is not None and inherits:
             kwargs = {**kwargs, "training": training}
         before = len(self.nodes)
+        made = keras_node.outputs
         if kinds.is_functional(op):
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             outputs = self._unroll(
                 op, called_on, f"{name}_", kwargs.get("training")
             )
-        elif inner := self._unrolled(op, args, kwargs, keras_node):
+        elif found := self._unrolled(op, args, kwargs, keras_node, read):
+            inner, places = found
+            made = [made[i] for i in places]
             called_on = [
                 x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
             ]
@@ -185,20 +198,20 @@ class Graph:
             node.shared_calls = shared_calls
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
-            node.outputs = [Value(x, node) for x in specs]
-            if isinstance(op, keras.layers.EinsumDense):
-                static_shapes.remember(op, node.output.shape)
+            node.outputs = [
+                Value(x, node, static_shapes.rows(node, x.shape)) for x in specs
+            ]
             self.nodes.append(node)
             outputs = node.outputs
-        for tensor, value in zip(keras_node.outputs, outputs, strict=True):
-            values[id(tensor)] = value
+        values |= zip(map(id, made), outputs, strict=True)
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             names = [x.name for x in nodes]
             self.inside[name] = self.inside.get(name, []) + names
 
-    def _unrolled(self, op, args, kwargs, keras_node):
-        """The graph inside a layer of the user's, or None."""
+    def _unrolled(self, op, args, kwargs, keras_node, read):
+        """The graph inside a layer of the user's, with the places of its
+        outputs among those of the layer; or None."""
         if not unrolling.is_candidate(op):
             return None
         if any(map(keras_internals.has_mask, keras_node.input_tensors)):
@@ -212,12 +225,17 @@ class Graph:
         # The mode of the call becomes that of everything inside.
         others = {x: y for x, y in kwargs.items() if x != "training"}
         try:
-            return unrolling.unroll(
+            inner, places = unrolling.unroll(
                 op, *tree.map_structure(_as_symbolic, (args, others))
             )
         except unrolling.Opaque as error:
             self._opaque[id(op)] = str(error)
             return None
+        for i, x in enumerate(keras_node.outputs):
+            if i not in places and id(x) in read:
+                self._opaque[id(op)] = "it returns a constant that is read"
+                return None
+        return inner, places
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""
@@ -227,17 +245,6 @@ class Graph:
             name = f"{base}_{copies}"
         self._names.add(name)
         return name
-
-    def adopt(self, copies):
-        """Becomes the graph of a plain model that was made of copies of the
-        operations, and is the same otherwise.
-
-        Args:
-            copies: Dict from `Node` to the copy of its operation.
-        """
-        for node in self.nodes:
-            node.op = copies[node]
-        self.overridden = []
 
     @property
     def values(self):
@@ -296,8 +303,15 @@ def _check_inputs(model, inputs):
         )
 
 
-def call(op, node, tensors):
+def call(op, node, tensors, initialize=False):
     """Calls `op` as `node` was called, on new tensors.
+
+    Args:
+        op: Operation.
+        node: `Node`.
+        tensors: Dict from `Value` to the new tensor.
+        initialize: Whether a new layer keeps the random values with which it
+            begins, which take long to draw. Otherwise these weights are 0.
 
     Returns:
         The flat list of output tensors.
@@ -306,7 +320,10 @@ def call(op, node, tensors):
         lambda x: tensors[x] if isinstance(x, Value) else x,
         (node.args, node.kwargs),
     )
-    with named_in_errors(op):
+    values = (
+        contextlib.nullcontext() if initialize else without_random_values(op)
+    )
+    with named_in_errors(op), values:
         return tree.flatten(op(*args, **kwargs))
 
 

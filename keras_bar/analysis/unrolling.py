@@ -14,34 +14,13 @@ from keras import ops
 from keras import tree
 
 from keras_bar import keras_internals
+from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
-from keras_bar.analysis import kinds
-from keras_bar.analysis import replaying
-from keras_bar.analysis import rule_registry
-from keras_bar.analysis import static_shapes
-from keras_bar.analysis.counting import is_known
-
-# Keras's own layers that consist of others.
-COMPOSED = (
-    keras.layers.Lambda,
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-)
-
-
-class Opaque(Exception):
-    """A layer cannot be unrolled, for the reason given."""
-
-
-def is_candidate(op):
-    """Whether an operation may hide a graph: a layer of the user's that has no
-    rule, a `Lambda`, or attention. Keras's other layers consist of no
-    others, or have a rule."""
-    if not isinstance(op, keras.Layer) or kinds.is_functional(op):
-        return False
-    if rule_registry.is_registered(op):
-        return False
-    return isinstance(op, COMPOSED) or not is_known(op)
+from keras_bar.analysis import symbolic_calls
+from keras_bar.analysis.symbolic_calls import DoesNotRun
+from keras_bar.analysis.symbolic_calls import Opaque as Opaque
+from keras_bar.analysis.symbolic_calls import is_candidate as is_candidate
+from keras_bar.layers import Parameter
 
 
 def unroll(layer, args, kwargs, nested=False):
@@ -56,16 +35,37 @@ def unroll(layer, args, kwargs, nested=False):
 
     Returns:
         A Functional `keras.Model` of the very sublayers, from these tensors, in
-        a flat list unless `nested`, to the layer's outputs.
+        a flat list unless `nested`, to the layer's outputs; and the places of
+        these among everything that the layer returns, flat: it may return
+        constants or None beside them.
 
     Raises:
         Opaque: If the layer cannot be unrolled.
     """
-    _refuse_state(layer)
-    inner = _trace(layer, args, kwargs, nested)
+    try:
+        return _unroll(layer, args, kwargs, nested)
+    except DoesNotRun as error:
+        failure = error
+    try:
+        return _unroll(layer, args, kwargs, nested, sized=True)
+    except Opaque:  # The first reason tells the user more.
+        raise failure from None
+
+
+def _unroll(layer, args, kwargs, nested, sized=False):
+    own = symbolic_calls.own_variables(layer)
+    inner, places, incomplete = symbolic_calls.trace(
+        layer, args, kwargs, nested, own, sized
+    )
+    for node in incomplete:
+        # Keras can call it in a graph only if it is unrolled, too.
+        unroll(node.operation, node.arguments.args, node.arguments.kwargs)
     _refuse_calls(inner)
-    _verify(layer, inner, args, kwargs)
-    return inner
+    _refuse_ties(inner)
+    _refuse_scales(layer, inner, own)
+    divisor = batch_sizes.divisor((args, kwargs)) if sized else 1
+    _verify(layer, inner, places, args, kwargs, comparing.EXAMPLES * divisor)
+    return inner, places
 
 
 def unroll_model(model, inputs=None):
@@ -86,7 +86,7 @@ def unroll_model(model, inputs=None):
         inputs = _built_for(model)
     elif not model.built:
         model(inputs)  # Builds it; the symbolic outputs are not needed.
-    return unroll(model, (inputs,), {}, nested=True)
+    return unroll(model, (inputs,), {}, nested=True)[0]
 
 
 def _built_for(model):
@@ -123,87 +123,29 @@ def _map_shapes(function, shapes):
     return [_map_shapes(function, x) for x in shapes]
 
 
-def _is_spec(x):
-    return isinstance(x, keras.KerasTensor)
+def _refuse_ties(inner):
+    """Raises `Opaque` for a weight that is used in two ways: copies of the two
+    operations would no longer share it."""
+    for op in inner.operations:
+        if isinstance(op, Parameter):
+            users = [
+                x
+                for x in inner.operations
+                if any(y is op.value for y in getattr(x, "variables", ()))
+            ]
+            if len(users) > 1:
+                raise Opaque(f"it uses {op.value.name!r} in two ways")
 
 
-def _refuse_state(layer):
-    """Raises `Opaque` for what a graph of sublayers would leave out."""
-    inside = {
-        id(x)
-        for sublayer in keras_internals.layers_inside(layer)
-        for x in sublayer.variables
-    }
-    own = [x for x in layer.variables if id(x) not in inside]
-    if own:
-        raise Opaque(f"it has a variable of its own, {own[0].name!r}")
-    if getattr(layer, "activity_regularizer", None) is not None:
-        raise Opaque("it has an activity regularizer")
-    if isinstance(layer, keras.layers.Lambda):
-        captured = inspect.getclosurevars(layer.function)
-        for name, value in {**captured.nonlocals, **captured.globals}.items():
-            if isinstance(value, keras.Layer | keras.Variable):
-                raise Opaque(f"its function uses {name!r} from outside")
-
-
-def _trace(layer, args, kwargs, nested):
-    """The Functional model of one symbolic call, with inputs as nested as the
-    first argument or flat."""
-    inputs = []
-
-    def symbolic(path, x):
-        if not _is_spec(x):
-            return x
-        key = path[-1] if nested and isinstance(path[-1], str) else None
-        tensor = keras.Input(
-            batch_shape=tuple(x.shape),
-            dtype=x.dtype,
-            name=key and key.replace("/", "_"),
-        )
-        inputs.append(tensor)
-        return _cast(tensor, layer)
-
-    with keras_internals.undisturbed(layer):
-        paths = tree.flatten_with_path((args, kwargs))
-        new_args, new_kwargs = tree.pack_sequence_as(
-            (args, kwargs), [symbolic(path, x) for path, x in paths]
-        )
-        if "training" in inspect.signature(layer.call).parameters:
-            # The mode is that in which the graph will run, not the default.
-            new_kwargs.setdefault("training", None)
-        sublayers = keras_internals.layers_inside(layer)
-        try:
-            with static_shapes.keep_sizes(sublayers):
-                outputs = layer.call(*new_args, **new_kwargs)
-        except Exception as error:  # Whatever the user's code raises.
-            raise Opaque(
-                "its `call` does not run on symbolic tensors: "
-                f"{comparing.first(error)}"
-            ) from None
-        flat = tree.flatten(outputs)
-        if not flat or not all(map(_is_spec, flat)):
-            raise Opaque("its `call` returns something other than tensors")
-        if nested:
-            inputs = tree.pack_sequence_as(args[0], inputs)
-        try:
-            inner = replaying.functional(inputs, outputs, layer.name)
-        except ValueError as error:
-            raise Opaque(
-                f"its `call` makes no graph of layers: {comparing.first(error)}"
-            ) from None
-    for operation in inner.operations:
-        for leaves in keras_internals.arguments_of_calls(operation):
-            if any(isinstance(x, keras.Variable) for x in leaves):
-                raise Opaque("its `call` computes with variables")
-    return inner
-
-
-def _cast(tensor, layer):
-    """A layer's input as `Layer.__call__` would cast it."""
-    floating = keras.backend.is_float_dtype(tensor.dtype)
-    if layer.autocast and floating and tensor.dtype != layer.compute_dtype:
-        return ops.cast(tensor, layer.compute_dtype)
-    return tensor
+def _refuse_scales(layer, inner, own):
+    """Raises `Opaque` for a layer without sublayers that scales or shifts
+    channels by weights of its own: run as a whole, it shows more than in a
+    graph. A layer that concatenates them to its input does not."""
+    if not own or keras_internals.layers_inside(layer):
+        return
+    if "Concatenate" not in {type(x).__name__ for x in inner.operations}:
+        name = next(iter(own.values())).name
+        raise Opaque(f"it has a variable of its own, {name!r}")
 
 
 def _refuse_calls(inner):
@@ -228,11 +170,12 @@ def _refuse_calls(inner):
             )
 
 
-def _verify(layer, inner, args, kwargs):
-    """Raises `Opaque` unless the graph computes what the layer computes."""
+def _verify(layer, inner, places, args, kwargs, batch):
+    """Raises `Opaque` unless the graph computes what the layer computes, on a
+    batch of this size."""
     for size in comparing.SIZES:
         try:
-            _compare(layer, inner, args, kwargs, size)
+            _compare(layer, inner, places, args, kwargs, batch, size)
             return
         except Opaque:
             raise
@@ -240,20 +183,19 @@ def _verify(layer, inner, args, kwargs):
             failure = error
         if all(None not in x.shape[1:] for x in inner.inputs):
             break
-    raise Opaque(f"it does not run on random input: {comparing.first(failure)}")
+    raise DoesNotRun(
+        f"it does not run on random input: {comparing.first(failure)}"
+    )
 
 
-def _compare(layer, inner, args, kwargs, size):
+def _compare(layer, inner, places, args, kwargs, batch, size):
     rng = np.random.default_rng(0)
     flat = []
 
     def concrete(x):
-        if not _is_spec(x):
+        if not symbolic_calls.is_spec(x):
             return x
-        shape = (
-            comparing.EXAMPLES,
-            *(size if d is None else d for d in x.shape[1:]),
-        )
+        shape = (batch, *(size if d is None else d for d in x.shape[1:]))
         tensor = ops.cast(comparing.random(rng, shape, str(x.dtype)), x.dtype)
         flat.append(tensor)
         return tensor
@@ -275,7 +217,9 @@ def _compare(layer, inner, args, kwargs, size):
         scope = keras.StatelessScope(state_mapping=changed)
         with scope, comparing.same_noise():
             found = inner(given, training=training)
-        pairs = zip(tree.flatten(expected), tree.flatten(found), strict=True)
+        flat = [x for x in tree.flatten(expected) if x is not None]
+        expected = [flat[i] for i in places]
+        pairs = zip(expected, tree.flatten(found), strict=True)
         if not all(comparing.same(a, b) for a, b in pairs):
             when = "training" if training else "inference"
             raise Opaque(

@@ -120,7 +120,7 @@ def _free_widths(graph):
 def _multiplied(widths, multiple):
     """Dict from `Node` to the changes of a layer's configuration."""
     return {
-        node: rule.size_config(node.op, range(max(1, round(multiple * size))))
+        node: rule.size_config(node, range(max(1, round(multiple * size))))
         for node, (rule, size) in widths.items()
     }
 
@@ -134,7 +134,9 @@ def _widened(graph, widths):
             return [tensors[x] for x in node.inputs]
         layer = clones.get(id(node.op))
         if layer is None:  # Repeated calls share a layer.
-            layer = trace.clone(node.op, node.name, **widths.get(node, {}))
+            layer = trace.clone(
+                node.op, node.name, node, **widths.get(node, {})
+            )
             clones[id(node.op)] = layer
         try:
             outputs = _call(layer, node, tensors)
@@ -153,7 +155,7 @@ def _widened(graph, widths):
 
 def _call(layer, node, tensors):
     """Calls a layer on a widened input; returns its outputs."""
-    outputs = trace.call(layer, node, tensors)
+    outputs = trace.call(layer, node, tensors, initialize=True)
     if isinstance(layer, keras.layers.Rescaling):
         sizes = np.size(layer.scale), np.size(layer.offset)
         if max(sizes) > 1 and outputs[0].shape != node.output.shape:

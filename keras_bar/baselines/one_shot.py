@@ -216,13 +216,26 @@ def _filters(node, gate, analysis):
     filters = analysis.rules[node].filters(node.op)
     if filters.shape[1] == gate.channels:
         return filters
-    for reader in node.output.consumers:
-        if analysis.rules[reader].groups_channels:
-            index = analysis.rules[reader].members_of_groups(reader)
-            return np.moveaxis(filters[:, index], 1, 2).reshape(
-                -1, gate.channels
-            )
-    return np.resize(filters, (filters.size // gate.channels, gate.channels))
+    index = np.concatenate(list(_groups(node, analysis)), axis=1)
+    return np.moveaxis(filters[:, index], 1, 2).reshape(-1, gate.channels)
+
+
+def _groups(node, analysis):
+    """Yields the channels of a layer that make each group, arrays `(groups,
+    channels)`: of all channels, or of those that a split or a slice takes."""
+    stack = [(node.output, np.arange(analysis.channels[node.output].size))]
+    while stack:
+        value, channels = stack.pop()
+        for reader in value.consumers:
+            rule = analysis.rules[reader]
+            if rule.groups_channels:
+                yield channels[rule.members_of_groups(reader)]
+            elif rule.passes_channels:
+                stack += [(x, channels) for x in reader.outputs]
+            stack += [
+                (x, channels[taken])
+                for x, taken in rule.parts(reader, analysis)
+            ]
 
 
 def _check_inputs(inputs, expected):

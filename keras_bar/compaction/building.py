@@ -73,6 +73,7 @@ class Builder:
         }
         self._mixed_addition = mixed_addition
         self._mover = Mover(analysis.graph.fresh_name)
+        self.named = self._mover.named
         self._removed = []
         self._mixed = []
         self._restored = []
@@ -99,7 +100,7 @@ class Builder:
         shared = node.calls > 1 and getattr(node.op, "weights", ())
         if shared and id(node.op) in self._clones:
             return self._clones[id(node.op)]
-        layer = trace.clone(node.op, node.name, **changes)
+        layer = trace.clone(node.op, node.name, node, **changes)
         self._clones[id(node.op)] = layer
         return layer
 
@@ -110,7 +111,9 @@ class Builder:
         if wanted is None:
             return self.restored(value)
         axis = self._axis(value)
-        axis = self._axis(node.output) if axis is None else axis
+        if axis is None:  # The last dimensions of two operands fit.
+            axis = self._axis(node.output) - len(node.output.shape)
+            axis += len(value.shape)
         return self.read(value, wanted, axis)
 
     def restored(self, value):
@@ -154,7 +157,7 @@ class Builder:
         if like is None:
             return self._constant(value, wanted)
         name = self._layer_name(value)
-        zeros = self._mover.named(ops.zeros_like(like), f"{name}_zeros")
+        zeros = self.named(ops.zeros_like(like), f"{name}_zeros")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
 
@@ -293,16 +296,25 @@ class Builder:
                 f"{name!r} of shape {value.shape}"
             )
         dims[self._axis(value) - 1] = len(wanted)
-        source = self.tensors[self.analysis.graph.inputs[0]]
-        axes = tuple(range(1, len(source.shape)))
-        zeros = self._mover.named(ops.zeros_like(source), f"{name}_zeros")
-        zeros = self._mover.named(ops.max(zeros, axis=axes), f"{name}_zero")
-        zeros = self._mover.named(ops.cast(zeros, value.dtype), f"{name}_cast")
+        zeros = self.zero_per_sample(name, value.dtype)
         zeros = ops.reshape(zeros, (-1,) + (1,) * len(dims))
-        zeros = self._mover.named(zeros, f"{name}_reshape")
-        zeros = self._mover.named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
+        zeros = self.named(zeros, f"{name}_reshape")
+        zeros = self.named(ops.tile(zeros, (1, *dims)), f"{name}_tile")
         constants = self.constants[value][wanted]
         return self.affine(zeros, value, f"{name}_constant", offset=constants)
+
+    def zero_per_sample(self, name, dtype):
+        """A 0 for every sample, tensor `(batch,)`, that reads no channel.
+
+        Args:
+            name: Prefix of the operations' names.
+            dtype: Type of the tensor.
+        """
+        source = self.tensors[self.analysis.graph.inputs[0]]
+        axes = tuple(range(1, len(source.shape)))
+        zeros = self.named(ops.zeros_like(source), f"{name}_zeros")
+        zeros = self.named(ops.max(zeros, axis=axes), f"{name}_zero")
+        return self.named(ops.cast(zeros, dtype), f"{name}_cast")
 
     def _axis(self, value):
         return self.analysis.channels[value].axis

@@ -92,33 +92,40 @@ def compact(
         )
     alignment.check_align(align)
     pruned = fix_gates(model, allow_unfinished, align)
-    builder = _builder(pruned, connectivity, mixed_addition)
-    small = replaying.replay(
-        pruned.analysis.graph, builder.rebuild, finish=builder.finish
-    )
+    small = _small(pruned, connectivity, mixed_addition)
     if fold_batch_norm:
+        explanation = small.explanation
         small = folding.fold_batch_norm(small)
-    small.explanation = dataclasses.replace(
-        pruned.explanation, **builder.summary()
-    )
+        small.explanation = explanation
     warn_unless_loadable(small, stacklevel=2)
     return small
 
 
-def _builder(pruned, connectivity, mixed_addition):
-    """The `Builder` of the compact network of a `HardPruned` one."""
-    analysis, masks = pruned.analysis, pruned.masks
+def _small(pruned, connectivity, mixed_addition):
+    """The compact network of a `HardPruned` one."""
+    explanation, graph = pruned.explanation, pruned.analysis.graph
+    masks = pruned.masks
     if connectivity == "regular":
-        masks = unite(analysis, masks)
+        masks = unite(pruned.analysis, masks)
     # The weights are those of the hard-pruned network from here on.
-    analysis.graph.adopt(pruned.copies)
-    resolved = ResolvedChannels(analysis, masks)
-    return Builder(resolved, _fold_gates(analysis), mixed_addition)
+    pruned.weights.install()
+    resolved = ResolvedChannels(pruned.analysis, masks)
+    # Later, because gates scale the constants of dead channels themselves.
+    folded = _fold_gates(pruned.analysis, pruned.weights)
+    pruned.weights.install()
+    builder = Builder(resolved, folded, mixed_addition)
+    small = replaying.replay(graph, builder.rebuild, finish=builder.finish)
+    small.explanation = dataclasses.replace(explanation, **builder.summary())
+    return small
 
 
-def _fold_gates(analysis):
+def _fold_gates(analysis, weights):
     """Multiplies the gates' values into the weights in front of them, where
     these scale the gate's input.
+
+    Args:
+        analysis: `ChannelAnalysis`.
+        weights: `OwnWeights`, which it changes.
 
     Returns:
         Set of the nodes whose gate is folded.
@@ -128,23 +135,30 @@ def _fold_gates(analysis):
         gate = rule.gate(node)
         if gate is None:
             continue
-        factors = to_numpy(gate.fixed_value)
-        for weight, scale in _output_weights(
-            rule.gated(node), factors, analysis
+        factors, value = gate.fixed_factors(), rule.gated(node)
+        producer = value.producer
+        if not _is_scaled_by_producer(value, factors, analysis):
+            continue
+        layer = weights.own(producer)
+        for weight, scale in analysis.rules[producer].output_weights(
+            layer, factors
         ):
             weight.assign(to_numpy(weight) * scale)
-            folded.add(node)
+        folded.add(node)
     return folded
 
 
-def _output_weights(value, factors, analysis):
-    """Pairs of a weight and what to multiply it by to multiply a tensor by
-    these factors, if it has one reader only."""
+def _is_scaled_by_producer(value, factors, analysis):
+    """Whether weights of the layer that makes a tensor scale it by these
+    factors, for its only reader."""
     producer = value.producer
     read_once = (
         len(value.consumers) == 1 and value not in analysis.graph.outputs
     )
     known = analysis.channels[value].axis is not None
-    if read_once and known and producer is not None:
-        return analysis.rules[producer].output_weights(producer.op, factors)
-    return []
+    return (
+        read_once
+        and known
+        and producer is not None
+        and bool(analysis.rules[producer].output_weights(producer.op, factors))
+    )

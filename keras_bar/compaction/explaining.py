@@ -35,7 +35,7 @@ class Explanation:
         least: Dict from metric to the least cost to which the model can be
             pruned, and the full cost. No budget can be smaller than the least
             cost. Empty if nothing can be pruned, and for the result of
-            `hard_prune` or `compact`.
+            `compact`.
         uncounted: Dict from name to type of the layers without a rule, whose
             multiply-adds no cost counts.
     """
@@ -122,7 +122,9 @@ def explain(model: keras.Model) -> Explanation:
         return model.explanation
     cost_model = CostModel(ChannelAnalysis(trace.trace(model)))
     found = explanation_of(model, cost_model)
-    if cost_model.gates or not found.gated:
+    if cost_model.gates:
+        return dataclasses.replace(found, least=_least_costs(cost_model))
+    if not found.gated:
         return found
     # The least cost depends on where the gates would be. Warnings about the
     # gated copy do not matter here.
@@ -140,12 +142,12 @@ def explain(model: keras.Model) -> Explanation:
 
 
 def explanation_of(model, cost_model):
-    """The `Explanation` of a model whose channels are analysed already.
+    """The `Explanation` of a model whose channels are analysed already,
+    without its least costs, which take long to find.
 
     Args:
         model: `keras.Model`.
-        cost_model: Its `CostModel`, or that of the gated model from which it
-            was hard-pruned.
+        cost_model: Its `CostModel`.
     """
     analysis, has_gates = cost_model.analysis, bool(cost_model.gates)
     reasons = getattr(model, "ungated_reasons", {})
@@ -166,7 +168,6 @@ def explanation_of(model, cost_model):
         },
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
         aligned=getattr(model, "aligned_widths", {}),
-        least=_least_costs(cost_model) if has_gates else {},
         uncounted=cost_model.uncounted,
     )
 

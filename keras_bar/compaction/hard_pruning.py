@@ -10,7 +10,7 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
-from keras_bar.budget import alignment
+from keras_bar.compaction.aligning import aligned_copy
 from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
@@ -18,7 +18,6 @@ from keras_bar.costs import alive_masks
 from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
-from keras_bar.layers import HardConcreteGate
 
 # Largest relative change that counts as rounding.
 ROUNDING = 1e-6
@@ -49,20 +48,22 @@ class Adjustment:
 
 @dataclasses.dataclass(frozen=True)
 class HardPruned:
-    """A hard-pruned network and the analysis of the gated one.
+    """A hard-pruned network, as the analysis of the gated one and the layers
+    that have other weights.
 
     Attributes:
-        model: The hard-pruned `keras.Model`.
-        cost_model: `CostModel` of the gated network.
+        model: The gated `keras.Model`.
+        cost_model: Its `CostModel`.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
-        copies: Dict from `Node` of the gated network to the copy of its
-            operation in `model`.
+        adjustments: List of `Adjustment`.
+        weights: `OwnWeights`, the layers of the hard-pruned network.
     """
 
     model: keras.Model
     cost_model: CostModel
     masks: dict
-    copies: dict
+    adjustments: list
+    weights: "OwnWeights"
 
     @property
     def analysis(self):
@@ -73,7 +74,40 @@ class HardPruned:
     @property
     def explanation(self):
         """`Explanation` of the hard-pruned network."""
-        return explanation_of(self.model, self.cost_model)
+        found = explanation_of(self.model, self.cost_model)
+        return dataclasses.replace(found, adjustments=self.adjustments)
+
+
+class OwnWeights:
+    """The layers of a graph, copied when their weights are to change."""
+
+    def __init__(self):
+        self._copies: dict = {}
+
+    def __getitem__(self, node):
+        """The layer of a node, which may be that of the graph."""
+        return self._copies.get(node, node.op)
+
+    def own(self, node, **changes):
+        """A copy of the layer of a node, to be changed; the same each time.
+
+        Args:
+            node: `Node` that is the only call of a built layer.
+            **changes: Entries of its configuration that change.
+        """
+        if node not in self._copies:
+            copy = trace.clone(node.op, node.name, node, **changes)
+            with trace.named_in_errors(copy), trace.without_random_values(copy):
+                copy.build_from_config(node.op.get_build_config())
+            # The last variable may be a new bias.
+            trace.copy_state(node.op, copy, strict=not changes)
+            self._copies[node] = copy
+        return self._copies[node]
+
+    def install(self):
+        """Puts the copies into the graph."""
+        for node, copy in self._copies.items():
+            node.op = copy
 
 
 def hard_prune(
@@ -116,15 +150,39 @@ def hard_prune(
     >>> bool(np.allclose(small.predict(images, verbose=0), expected, atol=1e-5))
     True
     """
-    return fix_gates(model, allow_unfinished).model
+    pruned = fix_gates(model, allow_unfinished)
+    copy = _copy_of(pruned)
+    copy.hard_pruning_adjustments = pruned.adjustments
+    copy.ungated_reasons = getattr(model, "ungated_reasons", {})
+    return copy
+
+
+def _copy_of(pruned):
+    """The model of a `HardPruned` network."""
+    copies: dict = {}
+
+    def rebuild(node, tensors):
+        op = pruned.weights[node]
+        if id(op) not in copies:  # Several calls may share a layer.
+            copies[id(op)] = trace.clone(op, node.name, node)
+        copy = copies[id(op)]
+        outputs = trace.call(copy, node, tensors)
+        trace.copy_state(op, copy)
+        if isinstance(copy, ChannelGate):
+            copy.fix()
+        return outputs
+
+    graph = pruned.analysis.graph
+    return replaying.replay(graph, rebuild, kind=GatedModel)
 
 
 def fix_gates(model, allow_unfinished, align=1):
-    """Hard-prunes a model.
+    """Hard-prunes a model, without building the result.
 
     Args:
         model, allow_unfinished: As for `hard_prune`.
-        align: As for `compact`.
+        align: Integer; numbers of open channels are rounded down to its
+            multiples.
 
     Returns:
         A `HardPruned`.
@@ -140,30 +198,17 @@ def fix_gates(model, allow_unfinished, align=1):
     masks = alive_masks(gates)
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
-    aligned = masks
     if align > 1:
-        scores = {gate: _scores(gate) for gate in gates}
-        aligned = alignment.round_down(scores, masks, align)
-    widths = {
-        gate.name: (int(masks[gate].sum()), int(aligned[gate].sum()))
-        for gate in gates
-        if aligned[gate].sum() < masks[gate].sum()
-    }
-    masks = aligned
+        model = aligned_copy(model, masks, align)
+        return fix_gates(model, allow_unfinished=True)
     check_connected(analysis, masks, model.name)
-    pruning = _Pruning(ResolvedChannels(analysis, masks), masks)
-    pruned = replaying.replay(analysis.graph, pruning.rebuild, kind=GatedModel)
-    pruned.hard_pruning_adjustments = pruning.adjustments
-    pruned.aligned_widths = widths
-    pruned.ungated_reasons = getattr(model, "ungated_reasons", {})
-    return HardPruned(pruned, cost_model, masks, pruning.copies)
-
-
-def _scores(gate):
-    """How strong the channels of a gate are, floats `(channels,)`."""
-    if isinstance(gate, HardConcreteGate):
-        return to_numpy(gate.location())
-    return to_numpy(gate.deterministic())
+    pruning = _Pruning(ResolvedChannels(analysis, masks))
+    for node, rule in analysis.rules.items():
+        if rule.folds_constants:
+            pruning.move_constants(node)
+    return HardPruned(
+        model, cost_model, masks, pruning.adjustments, pruning.weights
+    )
 
 
 def check_finished(cost_model, masks, name):
@@ -222,51 +267,24 @@ def check_connected(analysis, masks, name):
 
 
 class _Pruning:
-    """Copies a network with its gates fixed and its constants moved.
+    """Moves the constants of dead channels to places that can be removed.
 
     Args:
         resolved: `ResolvedChannels` of the gated network.
-        masks: Dict from gate to its alive channels, booleans `(channels,)`.
     """
 
-    def __init__(self, resolved, masks):
+    def __init__(self, resolved):
         self.resolved = resolved
-        self.masks = masks
         self.analysis = resolved.analysis
         self.adjustments = []
-        self.copies = {}
-        self._mean_shifts = {}
+        self.weights = OwnWeights()
 
-    def rebuild(self, node, tensors):
-        """The new output tensors of a node."""
-        first = node.shared_calls[0]
-        if first not in self.copies:
-            changes = {}
-            if self._gains_bias(node):
-                rule = self.analysis.rules[node]
-                changes = rule.bias_config(node.op, True)
-            self.copies[first] = trace.clone(node.op, node.name, **changes)
-        copy = self.copies[node] = self.copies[first]
-        outputs = trace.call(copy, node, tensors)
-        # The last variable may be a new bias.
-        trace.copy_state(node.op, copy, strict=not self._gains_bias(node))
-        if isinstance(copy, ChannelGate):
-            copy.set_alive(self.masks[node.op])
-        if self.analysis.rules[node].folds_constants:
-            self._move_constants(node, copy)
-        if node in self._mean_shifts:
-            mean = to_numpy(copy.moving_mean) - self._mean_shifts[node]
-            copy.moving_mean.assign(mean)
-        return outputs
-
-    def _gains_bias(self, node):
-        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
-        return gains is not None and self.resolved.holds(gains)
-
-    def _move_constants(self, node, copy):
+    def move_constants(self, node):
         """Moves the constants that enter a layer into its bias."""
         rule, resolved = self.analysis.rules[node], self.resolved
-        if self._gains_bias(node):
+        gains = self._gains_bias(node)
+        if gains:
+            copy = self.weights.own(node, **rule.bias_config(node.op, True))
             copy.bias.assign(np.zeros(copy.bias.shape))
         constants = rule.entering(node, resolved)
         ends = rule.sees_end(node, self.analysis)
@@ -276,11 +294,11 @@ class _Pruning:
             return
         response = rule.response(node, resolved)
         shift = response.mean(axis=0)
-        if rule.takes_shift(node, self.analysis) or self._gains_bias(node):
-            self._shift(node, copy, shift)
+        if gains or rule.takes_shift(node, self.analysis):
+            self._shift(node, shift)
         else:
             shift = np.zeros_like(shift)
-        rule.forget(copy, constants != 0)
+        rule.forget(self.weights.own(node), constants != 0)
         error = _rms(response - shift)
         if ends and error > ROUNDING * _rms(response):
             count = int(np.sum(constants != 0))
@@ -288,11 +306,17 @@ class _Pruning:
                 Adjustment(node.name, count, _rms(shift), error)
             )
 
-    def _shift(self, node, copy, shift):
-        if self.analysis.rules[node].has_bias(copy):
+    def _gains_bias(self, node):
+        gains = self.analysis.rules[node].gains_bias(node, self.analysis)
+        return gains is not None and self.resolved.holds(gains)
+
+    def _shift(self, node, shift):
+        if self.analysis.rules[node].has_bias(self.weights[node]):
+            copy = self.weights.own(node)
             copy.bias.assign(to_numpy(copy.bias) + shift)
         else:
-            self._mean_shifts[following_norm(node, self.analysis)] = shift
+            norm = self.weights.own(following_norm(node, self.analysis))
+            norm.moving_mean.assign(to_numpy(norm.moving_mean) - shift)
 
 
 def _rms(array):

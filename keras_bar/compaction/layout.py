@@ -71,9 +71,11 @@ class _Group:
     def absorb(self, other, mine, theirs):
         """Takes over all tensors of another stream. Its channels `theirs` are
         the channels `mine` of this one."""
-        renumbered = self.size + np.arange(other.size)
+        renumbered = np.full(other.size, -1)
         renumbered[theirs] = mine
-        self.size += other.size
+        fresh = np.flatnonzero(renumbered < 0)
+        renumbered[fresh] = self.size + np.arange(len(fresh))
+        self.size += len(fresh)
         for value, channels in other.channels.items():
             self.channels[value] = renumbered[channels]
 

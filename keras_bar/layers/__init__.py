@@ -6,6 +6,7 @@ from keras_bar.layers.gaussian_gate import GaussianGate
 from keras_bar.layers.hard_concrete_gate import HardConcreteGate
 from keras_bar.layers.marker_gate import MarkerGate
 from keras_bar.layers.mixed_residual import MixedResidual
+from keras_bar.layers.parameter import Parameter
 
 __all__ = [
     "BudgetState",
@@ -14,4 +15,5 @@ __all__ = [
     "HardConcreteGate",
     "MarkerGate",
     "MixedResidual",
+    "Parameter",
 ]

@@ -186,8 +186,13 @@ class ChannelGate(keras.layers.Layer):
 
     def fix(self) -> None:
         """Fixes every channel at its deterministic factor."""
+        self.fixed_value.assign(self.fixed_factors())
+
+    def fixed_factors(self) -> np.ndarray:
+        """The factors at which `fix` fixes the channels, NumPy floats
+        `(channels,)`."""
         factors = ops.convert_to_numpy(self.deterministic())
-        self.fixed_value.assign(np.where(_is_alive(factors), factors, 0.0))
+        return np.where(_is_alive(factors), factors, 0.0)
 
     @property
     def is_fixed(self) -> bool:

@@ -307,3 +307,39 @@ def test_rounds_lead_to_the_budget():
         model = baselines.prune(model, baselines.random_scores(0), step)
     found = keras_bar.measure_cost(model).volume
     assert 0.9 * full / 6 <= found <= full / 6
+
+
+@core
+@pytest.mark.parametrize("way", ["split", "slices", "reshape"])
+def test_filters_of_heads_that_one_layer_makes(way):
+    """Queries, keys and values of 2 heads of 3 features, fused in a layer."""
+    inputs = keras.Input((5, 4))
+    fused = layers.Dense(18, name="qkv")(inputs)
+    if way == "reshape":
+        parts = ops.unstack(ops.reshape(fused, (-1, 5, 3, 2, 3)), axis=2)
+    else:
+        parts = ops.split(fused, 3, axis=-1)
+        if way == "slices":
+            parts = [fused[..., i : i + 6] for i in (0, 6, 12)]
+        parts = [ops.reshape(x, (-1, 5, 2, 3)) for x in parts]
+    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in parts)
+    weights = ops.softmax(ops.matmul(q, ops.transpose(k, (0, 1, 3, 2))))
+    x = ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3))
+    x = layers.Dense(4)(ops.reshape(x, (-1, 5, 6)))
+    x = layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    kernel = model.get_layer("qkv").kernel
+    # Input i gives 18 i + j to feature j.
+    kernel.assign(np.arange(4 * 18).reshape(4, 18))
+    (heads,) = (
+        x
+        for x in seen_by(baselines.weight_magnitude, model).values()
+        if x.size == 2
+    )
+    for head in range(2):
+        features = [
+            part * 6 + 3 * head + i for part in range(3) for i in range(3)
+        ]
+        expected = [18 * i + j for i in range(4) for j in features]
+        found = np.concatenate([x[:, head] for x in heads.filters])
+        np.testing.assert_array_equal(np.sort(found), np.sort(expected))

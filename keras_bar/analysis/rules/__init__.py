@@ -15,6 +15,7 @@ from keras_bar.analysis.rules import kernels as kernels
 from keras_bar.analysis.rules import multi_input as multi_input
 from keras_bar.analysis.rules import normalizing as normalizing
 from keras_bar.analysis.rules import observed
+from keras_bar.analysis.rules import parameters as parameters
 from keras_bar.analysis.rules import projections as projections
 from keras_bar.analysis.rules import registering
 from keras_bar.analysis.rules import reshaping as reshaping

@@ -16,7 +16,10 @@ _ON_THE_WAY = (
 # What takes apart queries, keys and values that one layer made.
 _APART = ("GetItem", "Unstack")
 # Operations on products of queries and keys before their softmax.
-_SCORES = ("Add", "Cast", "Divide", "Multiply", "Subtract", "TrueDivide")
+_SCORES = (
+    *("Add", "Cast", "Divide", "Multiply", "Reshape", "Subtract"),
+    "TrueDivide",
+)
 _PRODUCTS = ("Einsum", "Matmul")
 
 

@@ -78,6 +78,7 @@ class Rule:
             of its input, which a gate behind it closes together.
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
+        reads_inputs: Whether its output depends on its inputs.
     """
 
     layers = ""
@@ -101,6 +102,7 @@ class Rule:
     restores = False
     groups_channels = False
     flattens = False
+    reads_inputs = True
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -205,6 +207,11 @@ class Rule:
             if analysis.channels[value].size == output.size
         ]
 
+    def parts(self, node, analysis):
+        """Pairs of an output and the channels of the input that it holds; empty
+        for all layers but those that split and slice."""
+        return []
+
     def output_order(self, node, analysis, order_of):
         """All output channels in the order that the layer prescribes.
 
@@ -276,13 +283,28 @@ def agree(channels, axis):
 
 
 def disagreement(node, analysis):
-    """Why inputs of equal rank do not share one channel axis, or None."""
-    axes = {c.axis for c in analysis.inputs(node) if c.axis is not None}
+    """Why inputs do not share one channel axis, or None. Those of fewer
+    dimensions have the last ones of the output."""
+    rank = len(node.output.shape)
+    axes = {
+        rank - len(x.shape) + c.axis
+        for x, c in zip(node.inputs, analysis.inputs(node), strict=True)
+        if c.axis is not None
+    }
     if len(axes) > 1:
         return "its inputs carry their channels along different axes"
-    if any(x.shape[axis] is None for x in node.inputs for axis in axes):
+    if any(
+        size_along(x, axis, rank) is None for x in node.inputs for axis in axes
+    ):
         return "it does not know its number of channels"
     return None
+
+
+def size_along(value, axis, rank):
+    """Size of an operand along an axis of a result of `rank` dimensions, to
+    which operands of fewer dimensions are broadcast: their last ones fit."""
+    place = axis - rank + len(value.shape)
+    return value.shape[place] if place >= 0 else 1
 
 
 def along(vector, axis, rank):

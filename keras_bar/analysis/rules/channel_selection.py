@@ -158,12 +158,17 @@ class Selection(Rule):
         """The channels that it takes, or None."""
         raise NotImplementedError
 
-    def order_ties(self, node, analysis):
+    def parts(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
         if axis is None:
             return []
-        chosen = self.chosen(node, axis)
-        return [(node.output, np.arange(len(chosen)), node.inputs[0], chosen)]
+        return [(node.output, self.chosen(node, axis))]
+
+    def order_ties(self, node, analysis):
+        return [
+            (value, np.arange(len(chosen)), node.inputs[0], chosen)
+            for value, chosen in self.parts(node, analysis)
+        ]
 
     def propagate_alive(self, node, analysis):
         (channels,) = analysis.inputs(node)

@@ -107,6 +107,31 @@ class Elementwise(Channelwise):
         return to_numpy(result)
 
 
+class Shift(Channelwise):
+    """The sum of a tensor and a constant one that differs between positions,
+    such as a mask, but not between channels: those that are dead have to be
+    computed where they are read."""
+
+    @staticmethod
+    def holds(node, analysis):
+        """Whether a sum adds such a constant."""
+        axis, rank = analysis.inputs(node)[0].axis, len(node.output.shape)
+        given = keras.tree.flatten((node.args, node.kwargs))
+        shapes = [
+            tuple(x.shape)
+            for x in given
+            if getattr(x, "shape", ()) and not isinstance(x, trace.Value)
+        ]
+        if axis is None or len(node.inputs[0].shape) != rank:
+            return False
+        places = [(x, axis - rank + len(x)) for x in shapes]
+        return bool(places) and all(i < 0 or x[i] == 1 for x, i in places)
+
+    def propagate_alive(self, node, analysis):
+        axis = self.axis(node, analysis)
+        return [analysis.all_alive(node.output, axis)]
+
+
 class Activation(Elementwise):
     """keras.layers.Activation: only with a function of one number."""
 
@@ -144,6 +169,29 @@ class Spatial(Channelwise):
         "SpatialDropout1D SpatialDropout2D SpatialDropout3D"
     )
     operations = "MaxPool AveragePool"
+
+
+class Roll(Channelwise):
+    """keras.ops.roll along other axes than the channels."""
+
+    operations = "Roll"
+
+    def refuse(self, node, analysis):
+        if node.op.axis is None:
+            return "it moves values between channels"
+        axes = {int(x) % len(node.output.shape) for x in np.ravel(node.op.axis)}
+        if axes & {0, analysis.inputs(node)[0].axis}:
+            return "it moves values between channels"
+        return None
+
+
+class RepeatVector(Channelwise):
+    """Repeats the channels along a new axis in front of them."""
+
+    layers = "RepeatVector"
+
+    def axis(self, node, analysis):
+        return None if super().axis(node, analysis) is None else 2
 
 
 class Removed(Channelwise):

@@ -3,7 +3,6 @@
 import numpy as np
 
 from keras_bar.analysis.rules.base import agree
-from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.layers import ChannelGate
 
@@ -45,7 +44,7 @@ class Gate(Channelwise):
         constants = resolved.constants[self.gated(node)]
         if not np.any(constants):
             return constants  # Saves the evaluation of the gate.
-        return constants * to_numpy(self.gate(node).deterministic())
+        return constants * self.gate(node).fixed_factors()
 
     def rebuild(self, node, builder):
         outputs = [None] * len(node.outputs)
@@ -54,7 +53,7 @@ class Gate(Channelwise):
             index = node.inputs.index(self.gated(node))
             tensor = builder.read_for(node, index)
             if node not in builder.folded:
-                factors = to_numpy(self.gate(node).fixed_value)[kept]
+                factors = self.gate(node).fixed_factors()[kept]
                 tensor = builder.affine(
                     tensor, node.output, f"{node.name}_scale", scale=factors
                 )

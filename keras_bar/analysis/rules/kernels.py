@@ -218,7 +218,7 @@ class Mixing(Kernel):
         """Only called where no input channel is alive."""
         return self.shifted(node, self.contribution(node, resolved))
 
-    def size_config(self, layer, writes):
+    def size_config(self, node, writes):
         """Configuration entries for the number of output channels."""
         return {"filters": len(writes)}
 
@@ -227,7 +227,7 @@ class Mixing(Kernel):
         reads = builder.order[value]
         if reads is None:
             reads = np.arange(value.shape[self.axis(node, value)])
-        new = builder.clone(node, **self.size_config(node.op, writes))
+        new = builder.clone(node, **self.size_config(node, writes))
         outputs = trace.call(new, node, {value: builder.tensors[value]})
         self.assign(node.op, new, reads, writes)
         return outputs
@@ -267,7 +267,7 @@ class Dense(Mixing):
             terms.append(Term("volume", places, factors[1:]))
         return terms
 
-    def size_config(self, layer, writes):
+    def size_config(self, node, writes):
         return {"units": len(writes)}
 
     def reads_patches(self, layer):

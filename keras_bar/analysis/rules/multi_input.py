@@ -8,7 +8,9 @@ from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import disagreement
 from keras_bar.analysis.rules.base import has_full_shape as has_full_shape
+from keras_bar.analysis.rules.base import size_along
 from keras_bar.analysis.rules.channelwise import Elementwise
+from keras_bar.analysis.rules.channelwise import Shift
 
 
 class Merge(Rule):
@@ -25,22 +27,24 @@ class Merge(Rule):
     def refuse(self, node, analysis):
         if len(node.inputs) == 1:
             return "it combines a tensor with a constant tensor"
-        known = [c for c in analysis.inputs(node) if c.axis is not None]
-        ranks = {len(x.shape) for x in node.inputs}
-        if known and len(ranks) > 1:
-            return "its inputs have different ranks"
         return disagreement(node, analysis)
 
     def propagate_alive(self, node, analysis):
         inputs = analysis.inputs(node)
-        axes = [c.axis for c in inputs if c.axis is not None]
+        rank = len(node.output.shape)
+        axes = [
+            rank - len(x.shape) + c.axis
+            for x, c in zip(node.inputs, inputs, strict=True)
+            if c.axis is not None
+        ]
         if not axes:
             return [analysis.all_alive(node.output)]
-        alive, nonzero = self.join(inputs, analysis.algebra)
+        alive, nonzero = self.join(node, analysis)
         return [analysis.carries(node.output, axes[0], alive, nonzero)]
 
-    def join(self, inputs, algebra):
+    def join(self, node, analysis):
         """Which channels vary, and which may be other than 0."""
+        inputs, algebra = analysis.inputs(node), analysis.algebra
         alive = algebra.disjunction(*(c.alive for c in inputs))
         return alive, algebra.disjunction(*(c.nonzero for c in inputs))
 
@@ -111,6 +115,12 @@ class Sum(Merge):
     layers = operations = "Add"
     adds_inputs = True
 
+    def specialized(self, node, analysis):
+        rule = super().specialized(node, analysis)
+        if rule is not self and Shift.holds(node, analysis):
+            return Shift()
+        return rule
+
     def weights(self, node):
         """The factor of every operand."""
         return [1.0] * len(node.inputs)
@@ -173,7 +183,8 @@ class Multiply(Merge):
     def only_scales(self, value, node):
         return not has_full_shape(value, node)
 
-    def join(self, inputs, algebra):
+    def join(self, node, analysis):
+        inputs, algebra = analysis.inputs(node), analysis.algebra
         varies = algebra.disjunction(*(c.alive for c in inputs))
         nonzero = algebra.conjunction(*(c.nonzero for c in inputs))
         return algebra.conjunction(varies, nonzero), nonzero
@@ -211,9 +222,45 @@ class Multiply(Merge):
         return [builder.affine(tensor, node.output, name, scale=factors)]
 
 
+class Where(Merge):
+    """keras.ops.where: a channel is 0 where both branches are. A branch that
+    holds another constant makes the output vary with the condition."""
+
+    operations = "Where"
+
+    def specialized(self, node, analysis):
+        return self
+
+    def refuse(self, node, analysis):
+        condition, *branches = node.args
+        if len([x for x in branches if x is not None]) < 2:
+            return "it returns indices"
+        constants = [x for x in node.args if not isinstance(x, trace.Value)]
+        if any(getattr(x, "shape", ()) for x in constants):
+            return "it combines the channels with a constant tensor"
+        known = analysis.channels.get(condition)
+        if known and known.constant:
+            return "its condition may be a constant other than 0"
+        return disagreement(node, analysis)
+
+    def join(self, node, analysis):
+        branches, algebra = node.args[1:], analysis.algebra
+        values = [x for x in branches if isinstance(x, trace.Value)]
+        parts = [analysis.channels[x].nonzero for x in values]
+        if any(x not in values and x != 0 for x in branches):
+            parts.append(algebra.full)
+        nonzero = algebra.disjunction(*parts)
+        return nonzero, nonzero
+
+    def constants(self, node, resolved):
+        size = resolved.analysis.channels[node.output].size
+        return np.zeros(size)  # Any other constant is computed.
+
+
 def broadcasts(value, node, analysis):
     """Whether an operand has one channel that serves all of the output's."""
     axis = analysis.channels[node.output].axis
     if axis is None:
         return False
-    return value.shape[axis] == 1 and node.output.shape[axis] != 1
+    size = size_along(value, axis, len(node.output.shape))
+    return size == 1 and node.output.shape[axis] != 1

@@ -47,8 +47,8 @@ class EinsumDense(Dense):
     def bias_config(self, layer, wanted):
         return {"bias_axes": layer.equation.strip()[-1] if wanted else None}
 
-    def size_config(self, layer, writes):
-        shape = static_shapes.full_shape_of(layer)
+    def size_config(self, node, writes):
+        shape = static_shapes.full_shape_of(node)
         return {"output_shape": (*shape[:-1], len(writes))}
 
 
@@ -99,13 +99,13 @@ class ToHeads(EinsumDense):
             terms.append(Term("volume", places * size, (writes,)))
         return terms
 
-    def size_config(self, layer, writes):
-        shape = static_shapes.full_shape_of(layer)
+    def size_config(self, node, writes):
+        shape = static_shapes.full_shape_of(node)
         return {"output_shape": (*shape[:-2], len(writes), shape[-1])}
 
     def rebuild(self, node, builder):
         writes = builder.order[node.output]
-        new = builder.clone(node, **self.size_config(node.op, writes))
+        new = builder.clone(node, **self.size_config(node, writes))
         tensors = {node.inputs[0]: builder.restored(node.inputs[0])}
         outputs = trace.call(new, node, tensors)
         new.kernel.assign(to_numpy(node.op.kernel)[:, writes])

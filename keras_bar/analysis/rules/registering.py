@@ -180,7 +180,7 @@ def _test_kernel(rule, node):
         return np.moveaxis(to_numpy(output), last, -1)
 
     whole = call(node.op, x)
-    small = trace.clone(node.op, **rule.size_config(node.op, writes))
+    small = trace.clone(node.op, **rule.size_config(node, writes))
     call(small, part)  # Builds it.
     rule.assign(node.op, small, reads, writes)
     if not comparing.same(call(small, part), whole[..., writes]):

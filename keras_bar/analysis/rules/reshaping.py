@@ -168,8 +168,9 @@ class Reshape(Channelwise):
         old, new = value.shape, node.output.shape
         if channels.axis is None:
             return None
-        if channels.axis == len(old) - 1 and new[-1] == channels.size:
-            return len(new) - 1
+        behind = old[channels.axis :]
+        if None not in behind and new[-len(behind) :] == behind:
+            return len(new) - len(behind)
         if channels.axis == 1 and new[1:2] == (channels.size,):
             return 1 if self._keeps_batch(node) else None
         return None

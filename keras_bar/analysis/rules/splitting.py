@@ -81,12 +81,14 @@ class Split(Rule):
         sizes = [x.shape[channels.axis] for x in node.outputs]
         return np.split(np.arange(channels.size), np.cumsum(sizes)[:-1])
 
+    def parts(self, node, analysis):
+        places = self.places(node, analysis)
+        return list(zip(node.outputs, places, strict=True))
+
     def order_ties(self, node, analysis):
         return [
             (node.inputs[0], places, value, np.arange(len(places)))
-            for value, places in zip(
-                node.outputs, self.places(node, analysis), strict=True
-            )
+            for value, places in self.parts(node, analysis)
         ]
 
     def propagate_alive(self, node, analysis):

@@ -60,6 +60,13 @@ CHANNELWISE = {
     "ops_mean": lambda: lambda x: ops.mean(x, axis=(1, 2)),
     "ops_max_kept": lambda: lambda x: ops.max(x, axis=[1, -2], keepdims=True),
     "flatten": lambda: layers.Flatten(),
+    "repeat_vector": lambda: (
+        lambda x: layers.RepeatVector(3)(ops.mean(x, axis=(1, 2)))
+    ),
+    "roll": lambda: lambda x: ops.roll(x, (1, -2), axis=(1, 2)),
+    "reshape_in_front": lambda: (
+        lambda x: ops.reshape(x, (-1, 2, 3, 3, 2, CHANNELS))[:, 0, :, 1]
+    ),
     "reshape": lambda: layers.Reshape((-1, CHANNELS)),
     "reshape_spelled_out": lambda: layers.Reshape((4, 9, CHANNELS)),
     "ops_reshape": lambda: lambda x: ops.reshape(x, (-1, 36, CHANNELS)),

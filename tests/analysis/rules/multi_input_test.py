@@ -1,6 +1,7 @@
 """Additions, products and concatenations, and squeeze-and-excitation."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 from keras import ops
@@ -127,3 +128,58 @@ def test_spatial_attention():
         return layers.Multiply()([x, mask])
 
     prune(model_with(layer, zero=True))
+
+
+@pytest.mark.parametrize("other", ["zero", "number", "branch"])
+def test_where(other):
+    """Chosen by a mask with one channel: 0 only where both branches are."""
+    inputs = keras.Input((6, 6, 3))
+    a = layers.Conv2D(CHANNELS, 1, name="a")(inputs)
+    b = layers.Conv2D(CHANNELS, 3, padding="same", name="b")(inputs)
+    mask = ops.cast(inputs[..., :1], "bool")
+    branch = {"zero": 0.0, "number": 0.5, "branch": b}[other]
+    model = keras.Model(inputs, behind(ops.where(mask, a, branch)))
+    gated = keras_bar.gate(randomize(model))
+    open_channels = {"a": [0, 1, 2], "b": [1, 2, 3]}
+    for name, channels in open_channels.items():
+        if other == "branch" or name == "a":
+            mask = np.isin(np.arange(CHANNELS), channels)
+            gated.get_layer(f"{name}_gate").set_alive(mask)
+    gated.get_layer("last_gate").set_alive(np.ones(3, bool))
+    _, small = assert_invariants(gated, ("mixed",))
+    (kernel, *_) = small.get_layer("last").get_weights()
+    # Channels 0 to 2 alone; all of them; the union of both.
+    assert kernel.shape[-2] == {"zero": 3, "number": 6, "branch": 4}[other]
+    assert not keras_bar.explain(small).boundaries
+
+
+def test_where_with_a_condition_of_the_same_channels():
+    """A leaky activation by hand."""
+    _, _, small = prune(
+        model_with(lambda x: ops.where(x > 0.0, x, 0.1 * x), zero=True)
+    )
+    assert filters_of(small) < CHANNELS
+
+
+def test_a_sum_with_a_tensor_of_fewer_dimensions():
+    """Without a batch: the last dimensions fit."""
+    inputs = keras.Input((6, 6, 3))
+    a = layers.Conv2D(CHANNELS, 1, name="a")(inputs)
+    b = ops.max(layers.Conv2D(CHANNELS, 1, name="b")(inputs), axis=0)
+    gated = keras_bar.gate(randomize(keras.Model(inputs, behind(a + b))))
+    assert "a_gate" in {x.name for x in gates_of(gated)}
+    close_gates(gated)
+    assert_invariants(gated, ("mixed",))
+
+
+@pytest.mark.parametrize("size", [1, CHANNELS])
+def test_a_sum_with_a_constant(size):
+    """One that differs between channels needs all of them."""
+    constant = np.random.default_rng(0).normal(size=(6, 6, size))
+    model = model_with(lambda x: x + constant.astype("float32"), zero=True)
+    if size > 1:
+        told = keras_bar.explain(model)
+        assert "with a constant tensor" in told.ungated["first"]
+        return
+    _, _, small = prune(model)
+    assert not keras_bar.explain(small).boundaries

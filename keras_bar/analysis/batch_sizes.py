@@ -1,0 +1,102 @@
+"""Graphs of layers that compute with the size of the batch.
+
+The batch of a symbolic tensor has the size None, which nothing can be divided
+by or repeated for. Such a layer is called on batches of a certain size instead,
+and its graph is made anew for batches of any size: where a number is a multiple
+of that size, it was computed from it.
+"""
+
+import math
+
+import keras
+from keras import tree
+
+from keras_bar import keras_internals
+from keras_bar.layers import Parameter
+
+# A prime number, so that no other size is a multiple of it.
+PRIME = 7919
+
+
+def divisor(arguments):
+    """What the batch of a call has to be a multiple of: windows of images are
+    samples of attention, and a constant mask has an entry for each of them.
+
+    Args:
+        arguments: Nested structure of the arguments of the call.
+    """
+    shapes = [
+        tuple(getattr(x, "shape", ()))
+        for x in tree.flatten(arguments)
+        if not isinstance(x, keras.KerasTensor)
+    ]
+    return math.lcm(*(shape[0] for shape in shapes if shape))
+
+
+def released(model, opened):
+    """A model like one for batches of a certain size, for those of any size.
+
+    Args:
+        model: Functional `keras.Model` whose batch size is a multiple of
+            `PRIME`.
+        opened: Booleans, which of its inputs have batches of any size.
+
+    Returns:
+        Pair of the lists of its inputs and its outputs, symbolic tensors.
+
+    Raises:
+        ValueError: If it computes with a constant of the size of the batch.
+    """
+    tensors = {}
+    for x, is_open in zip(model.inputs, opened, strict=True):
+        shape = (None, *x.shape[1:]) if is_open else x.shape
+        tensors[id(x)] = keras.Input(
+            batch_shape=shape,
+            dtype=x.dtype,
+            name=keras_internals.maker_of(x).name,
+        )
+    inputs = [tensors[id(x)] for x in model.inputs]
+    for node in keras_internals.nodes_in_order(model):
+        given = (node.arguments.args, node.arguments.kwargs)
+        if any(map(_is_sized, tree.flatten(given))):
+            raise ValueError("A constant has the size of the batch.")
+        args, kwargs = tree.map_structure(
+            lambda x: tensors.get(id(x), x), given
+        )
+        op = _released(node)
+        if isinstance(op, Parameter):
+            outputs = op(inputs[0])
+        else:
+            outputs = op(*args, **kwargs)
+        flat = [x for x in tree.flatten(outputs) if x is not None]
+        pairs = zip(node.outputs, flat, strict=True)
+        tensors.update((id(old), new) for old, new in pairs)
+    return inputs, [tensors[id(x)] for x in model.outputs]
+
+
+def _is_sized(x):
+    """Whether something is a constant with the size of the batch."""
+    if isinstance(x, keras.KerasTensor):
+        return False
+    shape = x.shape if hasattr(x, "shape") else ()
+    return any(size and size % PRIME == 0 for size in shape)
+
+
+def _released(node):
+    """The operation of a node of a graph, for batches of any size."""
+    op, kind = node.operation, type(node.operation).__name__
+    if isinstance(op, keras.layers.Layer):
+        return op
+    if kind == "Reshape":
+        op.newshape = tuple(
+            -1 if x and x % PRIME == 0 else x for x in node.outputs[0].shape
+        )
+    (size, *others), *_ = [x.shape for x in node.outputs]
+    source = node.input_tensors[0]
+    if kind in ("Tile", "BroadcastTo") and size and size % PRIME == 0:
+        maker = keras_internals.maker_of(source)
+        if isinstance(maker, Parameter) and source.shape == (1, *others):
+            return Parameter.of(
+                maker.value, maker.dtype_policy, True, maker.name
+            )
+    return op
