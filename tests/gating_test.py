@@ -29,18 +29,18 @@ pytestmark = pytest.mark.core
 
 @keras.saving.register_keras_serializable("tests")
 class Hiding(layers.Layer):
-    """A custom layer with a convolution inside."""
+    """A custom layer with a convolution inside, which cannot be unrolled: it
+    differs in training."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.conv = layers.Conv2D(3, 1, name="hidden")
 
     def build(self, input_shape):
-        self.scale = self.add_weight(shape=(), initializer="ones")
         self.conv.build(input_shape)
 
-    def call(self, x):
-        return self.scale * self.conv(x)
+    def call(self, x, training=False):
+        return self.conv(2 * x if training else x)
 
 
 class Subclassed(keras.Model):

@@ -34,7 +34,9 @@ class Parameter(keras.layers.Layer):
     2
     """
 
-    def __init__(self, shape, per_sample=False, **kwargs):
+    def __init__(
+        self, shape: tuple[int, ...], per_sample: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.per_sample = per_sample
