@@ -1,7 +1,5 @@
-"""A Keras model as a flat list of operations, in the order in which they run.
-
-`trace` unrolls nested models, subclassed layers and subclassed models, so that
-one list holds every operation.
+"""A Keras model as a flat list of operations, in the order in which they run;
+`trace` unrolls nested models, subclassed layers and subclassed models.
 """
 
 import contextlib
@@ -17,10 +15,8 @@ from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
-from keras_bar.analysis.cloning import named_in_errors as named_in_errors
-from keras_bar.analysis.cloning import (
-    without_random_values as without_random_values,
-)
+from keras_bar.analysis.cloning import named_in_errors
+from keras_bar.analysis.cloning import without_random_values
 from keras_bar.layers import BudgetState
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.cloning import named_in_errors
+from keras_bar.analysis.cloning import without_random_values
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
 from keras_bar.compaction.aligning import aligned_copy
@@ -97,7 +99,7 @@ class OwnWeights:
         """
         if node not in self._copies:
             copy = trace.clone(node.op, node.name, node, **changes)
-            with trace.named_in_errors(copy), trace.without_random_values(copy):
+            with named_in_errors(copy), without_random_values(copy):
                 copy.build_from_config(node.op.get_build_config())
             # The last variable may be a new bias.
             trace.copy_state(node.op, copy, strict=not changes)
