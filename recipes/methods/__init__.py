@@ -27,6 +27,7 @@ ABLATIONS = {
     "double-price": {"cost_exponent": 2.0},
     "no-rest": {"steps": 1.0},
     "early": {"steps": 0.3},
+    "short": {"short": True},
     "line": {"hardness": 0.0},
 }
 
