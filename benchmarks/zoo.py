@@ -66,6 +66,7 @@ def _csp_net():
         "stackwise_strides": [1, 2, 2],
         "stackwise_num_filters": [32, 64, 128],
         "block_type": "dark_block",
+        "stage_type": "dark",
     }
 
 

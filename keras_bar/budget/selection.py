@@ -23,8 +23,9 @@ def check_budget_argument(budget, metric):
     if not is_number(budget) or not budget > 0:
         raise ValueError(
             "Invalid budget. Expected a fraction of the full cost in "
-            "(0, 1], or a number above 1 in units of the metric. "
-            f"Received: budget={budget!r}"
+            "(0, 1], or a number above 1 in units of the metric; only "
+            "`BudgetRegularizer` takes a dict of several. "
+            f"Received: budget={budget!r}, metric={metric!r}"
         )
 
 

@@ -50,8 +50,8 @@ def check_transition(hardness, strength, budgets):
     if strength is not None and budgets > 1:
         raise ValueError(
             "The paper's penalty is that of one budget. Expected one budget, "
-            f"or strength=None. Received: {budgets} budgets and "
-            f"strength={strength!r}"
+            "or the default control, without a strength. "
+            f"Received: {budgets} budgets and a strength"
         )
     if not selection.is_number(hardness) or not hardness >= 0:
         raise ValueError(

@@ -1,17 +1,17 @@
 """Closes channels until the widths of a gated model are multiples."""
 
-import keras
-
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.budget import alignment
+from keras_bar.compaction.copying import copied
 from keras_bar.layers import HardConcreteGate
 
 
-def aligned_copy(model, masks, align):
+def aligned_copy(model, graph, masks, align):
     """A copy of a gated model with fixed gates of aligned widths.
 
     Args:
         model: Gated `keras.Model`. It is not changed.
+        graph: Its `Graph`.
         masks: Dict from gate to its alive channels, booleans `(channels,)`.
         align: Integer; the weakest channels are closed until the number of
             open ones is its multiple.
@@ -23,15 +23,14 @@ def aligned_copy(model, masks, align):
     """
     scores = {gate: _scores(gate) for gate in masks}
     aligned = alignment.round_down(scores, masks, align)
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    copy = copied(graph, lambda gate, new: new.set_alive(aligned[gate]))
     copy.ungated_reasons = getattr(model, "ungated_reasons", {})
-    copy.aligned_widths = {}
-    for gate, mask in aligned.items():
-        copy.get_layer(gate.name).set_alive(mask)
-        widths = int(masks[gate].sum()), int(mask.sum())
-        if widths[0] != widths[1]:
-            copy.aligned_widths[gate.name] = widths
+    widths = {x.name: (masks[x].sum(), aligned[x].sum()) for x in masks}
+    copy.aligned_widths = {
+        name: (int(before), int(after))
+        for name, (before, after) in widths.items()
+        if before != after
+    }
     return copy
 
 

@@ -12,6 +12,7 @@ from keras_bar.budget import alignment
 from keras_bar.compaction import folding
 from keras_bar.compaction.building import Builder
 from keras_bar.compaction.hard_pruning import fix_gates
+from keras_bar.compaction.hard_pruning import warn_above_budget
 from keras_bar.compaction.loading import warn_unless_loadable
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 
@@ -91,6 +92,12 @@ def compact(
             f"Received: mixed_addition={mixed_addition!r}"
         )
     alignment.check_align(align)
+    if align > 1 and connectivity == "regular":
+        raise ValueError(
+            "With regular connectivity the union of several gates' channels "
+            "stays, which is no multiple. Expected mixed connectivity, or "
+            f"align=1. Received: connectivity='regular', align={align}"
+        )
     pruned = fix_gates(model, allow_unfinished, align)
     small = _small(pruned, connectivity, mixed_addition)
     if fold_batch_norm:
@@ -107,6 +114,7 @@ def _small(pruned, connectivity, mixed_addition):
     masks = pruned.masks
     if connectivity == "regular":
         masks = unite(pruned.analysis, masks)
+        warn_above_budget(pruned.cost_model, masks, pruned.masks)
     # The weights are those of the hard-pruned network from here on.
     pruned.weights.install()
     resolved = ResolvedChannels(pruned.analysis, masks)

@@ -1,11 +1,11 @@
 """Hard pruning: fixes every gate, and moves constants to removable places."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
 
-from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.cloning import named_in_errors
@@ -13,13 +13,12 @@ from keras_bar.analysis.cloning import without_random_values
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import following_norm
 from keras_bar.compaction.aligning import aligned_copy
+from keras_bar.compaction.copying import copied
 from keras_bar.compaction.explaining import explanation_of
 from keras_bar.compaction.resolved_channels import ResolvedChannels
 from keras_bar.costs import CostModel
 from keras_bar.costs import alive_masks
-from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
-from keras_bar.layers import ChannelGate
 
 # Largest relative change that counts as rounding.
 ROUNDING = 1e-6
@@ -153,29 +152,12 @@ def hard_prune(
     True
     """
     pruned = fix_gates(model, allow_unfinished)
-    copy = _copy_of(pruned)
+    copy = copied(
+        pruned.analysis.graph, lambda _, gate: gate.fix(), pruned.weights
+    )
     copy.hard_pruning_adjustments = pruned.adjustments
     copy.ungated_reasons = getattr(model, "ungated_reasons", {})
     return copy
-
-
-def _copy_of(pruned):
-    """The model of a `HardPruned` network."""
-    copies: dict = {}
-
-    def rebuild(node, tensors):
-        op = pruned.weights[node]
-        if id(op) not in copies:  # Several calls may share a layer.
-            copies[id(op)] = trace.clone(op, node.name, node)
-        copy = copies[id(op)]
-        outputs = trace.call(copy, node, tensors)
-        trace.copy_state(op, copy)
-        if isinstance(copy, ChannelGate):
-            copy.fix()
-        return outputs
-
-    graph = pruned.analysis.graph
-    return replaying.replay(graph, rebuild, kind=GatedModel)
 
 
 def fix_gates(model, allow_unfinished, align=1):
@@ -201,7 +183,7 @@ def fix_gates(model, allow_unfinished, align=1):
     if not allow_unfinished:
         check_finished(cost_model, masks, model.name)
     if align > 1:
-        model = aligned_copy(model, masks, align)
+        model = aligned_copy(model, analysis.graph, masks, align)
         return fix_gates(model, allow_unfinished=True)
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
@@ -236,6 +218,26 @@ def check_finished(cost_model, masks, name):
         "`allow_unfinished=True` to take the gates as they are. "
         f"Received: {name!r} with {_shares(cost_model.full, cost, limits)}"
     )
+
+
+def warn_above_budget(cost_model, united, masks):
+    """Warns if the channels of regular connectivity exceed a budget.
+
+    Args:
+        cost_model: `CostModel`.
+        united: Dict from gate to booleans `(channels,)`, what is kept.
+        masks: Dict like it, the gates' own alive channels.
+    """
+    limits = _limits(cost_model)
+    cost = cost_model.hard(united, masks)
+    if any(cost[x] > most for x, most in limits.items()):
+        shares = _shares(cost_model.full, cost, limits)
+        warnings.warn(
+            "With regular connectivity, which keeps the union of the channels "
+            "of a residual stream, the compact network exceeds the budget: "
+            f"{shares}.",
+            stacklevel=4,
+        )
 
 
 def _limits(cost_model):

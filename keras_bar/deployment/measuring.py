@@ -146,11 +146,19 @@ def format_measurements(measurements: list[Measurement]) -> str:
 
 
 def _accuracy(run, images, labels):
-    predicted = [
-        np.argmax(run(images[i : i + BATCH]), axis=-1)
-        for i in range(0, len(images), BATCH)
-    ]
-    return float(np.mean(np.concatenate(predicted) == labels))
+    labels = np.asarray(labels)
+    classes = labels[:, 0] if labels.shape == (len(images), 1) else labels
+    outputs = np.concatenate(
+        [run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    )
+    if classes.shape != (len(images),) or outputs.shape[1:] in ((), (1,)):
+        raise ValueError(
+            "These outputs and labels have no accuracy. Expected an output "
+            "per class, and one class per image as an integer. Received: "
+            f"outputs of shape {outputs.shape} and labels of shape "
+            f"{labels.shape}"
+        )
+    return float(np.mean(np.argmax(outputs, axis=-1) == classes))
 
 
 def _latencies(runners, sample, repeats, warmup):

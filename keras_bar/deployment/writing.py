@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_bar import keras_internals
+from keras_bar.analysis import kinds
 from keras_bar.deployment.requirements import require
 from keras_bar.layers import ChannelGate
 
@@ -39,7 +40,8 @@ def export(
     - `"openvino"`: `model.xml` and `model.bin`.
 
     Args:
-        model: `keras.Model` without gates. It is not changed.
+        model: Functional or Sequential `keras.Model` without gates, with one
+            output. It is not changed.
         folder: Path of the folder for the files, which is created.
         formats: Names of formats.
         data: Array `(samples, ...)`, a few hundred training inputs as the model
@@ -88,6 +90,13 @@ def _check(model, formats, data):
             "would still be computed. Expected the result of "
             f"`keras_bar.compact(model)`. Received: {model.name!r} with "
             f"{len(gates)} gates, such as {gates[0]!r}"
+        )
+    if not kinds.is_functional(model) or len(model.outputs) != 1:
+        raise ValueError(
+            "The model cannot be written in all formats. Expected a Functional "
+            "or Sequential model with one output, such as the result of "
+            f"`keras_bar.compact`. Received: {model.name!r} (of type "
+            f"{type(model).__name__})"
         )
     if data is None and "litert_int8" in formats:
         raise ValueError(

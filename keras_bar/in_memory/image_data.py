@@ -121,9 +121,25 @@ class InMemoryData:
         Args:
             teacher: `keras.Model` of logits.
             answers: What `ask` returned for this teacher, to save the time.
+
+        Raises:
+            ValueError: If the images are answered already, or the answers are
+                not those for these images.
         """
+        if self.is_answered:
+            raise ValueError(
+                "These images have the answers of a teacher already. Expected "
+                "images with classes alone. Received: answered images"
+            )
         x, y = self.validation
         answers = self.ask(teacher) if answers is None else answers
+        expected = len(self.x), (2 * self.shift + 1) ** 2
+        if answers.shape[:2] != expected:
+            raise ValueError(
+                "The answers are those for other images. Expected what `ask` "
+                f"returns, of shape {expected} and the classes. "
+                f"Received: answers of shape {answers.shape}"
+            )
         return dataclasses.replace(
             self,
             y={"labels": self.y, "teacher": answers},
@@ -145,8 +161,8 @@ class InMemoryData:
         """Returns the fraction of a split's images that a model, which returns
         logits, classifies correctly."""
         x, y = self.split(split)
-        logits = model.predict(x, batch_size=500, verbose=0)
-        return float(np.mean(np.argmax(logits, -1) == y))
+        classes = y["labels"] if isinstance(y, dict) else y
+        return float(np.mean(np.argmax(_ask(model, x), -1) == classes))
 
     def sample(self, count: int) -> np.ndarray:
         """Returns the first `count` training images."""

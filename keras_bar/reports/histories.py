@@ -59,11 +59,13 @@ def summarize_pruning(
     >>> reports.summarize_pruning(history, "volume")["worst_excess"]
     0.25
     """
-    costs, budgets = history[metric], history["budget"]
+    # Of several budgets, all but the first have the metric in their names.
+    name = f"_{metric}" if f"budget_{metric}" in history else ""
+    costs, budgets = history[metric], history[f"budget{name}"]
     later = range(-(-len(costs) // 10), len(costs))
     falls = zip([1.0, *costs], costs, strict=False)
     return {
-        "expected": history["expected"][-1],
+        "expected": history[f"expected{name}"][-1],
         "hard": costs[-1],
         "worst_drop": max(a - b for a, b in falls),
         "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),

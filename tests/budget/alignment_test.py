@@ -169,4 +169,48 @@ def test_compaction_keeps_gates_of_other_kinds_aligned():
     small = keras_bar.compact(gated, align=8)
     widths = [x.filters for x in small.layers if type(x) is layers.Conv2D]
     assert widths and set(widths) <= {8, 16}
-    assert isinstance(small, keras.Model)
+    assert keras_bar.measure_cost(small).volume == sum(
+        x.output.shape[1] ** 2 * x.filters
+        for x in small.layers
+        if type(x) is layers.Conv2D
+    )
+
+
+def normalized():
+    """A gated network whose normalization was adapted to other statistics."""
+    rng = np.random.default_rng(0)
+    norm = layers.Normalization()
+    norm.adapt(rng.normal(2, 3, (64, 16)))
+    inputs = keras.Input((6,))
+    x = norm(layers.ReLU()(layers.Dense(16, name="hidden")(inputs)))
+    gated = keras_bar.gate(keras.Model(inputs, layers.Dense(3)(x)))
+    gated.get_layer("hidden_gate").set_alive(np.arange(16) < 9)
+    return gated
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_aligned_copies_have_the_state_of_all_layers(nested):
+    gated = normalized()
+    model = gated
+    if nested:
+        model = keras.Sequential(
+            [keras.Input((6,)), layers.Rescaling(2.0), gated]
+        )
+    x = np.random.default_rng(1).normal(size=(20, 6)).astype("float32")
+    small = keras_bar.compact(model, align=4)
+    gate = gated.get_layer("hidden_gate")
+    alive = gate.alive()
+    alive[np.argmin(np.where(alive, gate.log_alpha.numpy(), np.inf))] = False
+    gate.set_alive(alive)
+    expected = model.predict(x, verbose=0)
+    (hidden, _) = (x for x in small.layers if isinstance(x, layers.Dense))
+    assert hidden.units == 8
+    np.testing.assert_allclose(
+        small.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_unions_of_channels_are_not_aligned():
+    gated = pruning.close_gates(keras_bar.gate(tiny.network()))
+    with pytest.raises(ValueError, match="union of several gates"):
+        keras_bar.compact(gated, align=4, connectivity="regular")

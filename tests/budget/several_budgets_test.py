@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_bar
+from keras_bar import reports
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
 from keras_bar.budget import feasibility
@@ -136,3 +137,35 @@ def test_budgets_that_exclude_each_other():
 def test_refused(budget, options, message):
     with pytest.raises(ValueError, match=message):
         BudgetRegularizer(budget, **options)
+
+
+def test_regular_connectivity_above_a_budget():
+    gated = keras_bar.gate(tiny.network())
+    stem, branch = tiny.gates(gated)
+    stem.set_alive(np.arange(16) < 8)
+    branch.set_alive(np.arange(16) >= 8)
+    full = keras_bar.measure_cost(tiny.network())
+    budgets = {"volume": full.volume / 2, "params": full.params}
+    gated.get_layer("budget_state").limits = budgets
+    assert keras_bar.measure_cost(keras_bar.compact(gated)).volume == (
+        full.volume / 2
+    )
+    with pytest.warns(UserWarning, match="exceeds the budget: 1 of the volume"):
+        keras_bar.compact(gated, connectivity="regular")
+
+
+@pytest.mark.parametrize(
+    "metric, expected, excess", [("flops", 0.3, 0.0), ("params", 0.5, -0.1)]
+)
+def test_each_budget_has_logs_of_its_own(metric, expected, excess):
+    history = {
+        "flops": [1.0, 0.5, 0.3],
+        "params": [1.0, 0.6, 0.4],
+        "budget": [1.0, 0.5, 0.3],
+        "budget_params": [1.1, 0.7, 0.5],
+        "expected": [1.0, 0.5, 0.3],
+        "expected_params": [1.0, 0.6, 0.5],
+    }
+    found = reports.summarize_pruning(history, metric)
+    assert found["expected"] == expected
+    assert found["worst_excess"] == pytest.approx(excess)

@@ -177,3 +177,26 @@ def test_measures_side_by_side(mixed, images, tmp_path):
     table = deployment.format_measurements(found)
     assert len(table.splitlines()) == 2 + len(found)
     assert "100.00%" in table
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_accuracy_of_labels_in_a_column(column, images, tmp_path):
+    model = models.VGG((8, 8, 1), widths=(4,))
+    labels = model.predict(images, verbose=0).argmax(-1)
+    labels[:16] = (labels[:16] + 1) % 10
+    given = labels[:, None] if column else labels
+    paths = {"small": deployment.export(model, tmp_path)}
+    (found,) = deployment.measure(paths, images, given, repeats=1, warmup=0)
+    assert found.accuracy == 0.75
+    with pytest.raises(ValueError, match="no accuracy"):
+        one_hot = np.eye(10)[labels]
+        deployment.measure(paths, images, one_hot, repeats=1, warmup=0)
+
+
+def test_models_without_a_graph_are_refused(tmp_path):
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="Expected a Functional or Sequential"):
+        deployment.export(Own(), tmp_path)

@@ -214,3 +214,17 @@ def test_images_with_the_answers_beside(shift):
     )
     x_test, y_test = answered.validation
     assert len(x_test) == len(y_test["teacher"]) == 9
+
+
+def test_accuracy_of_images_with_answers():
+    x, y = tiny.data()
+    teacher = tiny.network()
+    images = InMemoryData(x, y, x[:9], y[:9], batch_size=8, shift=1)
+    answered = images.answered(teacher)
+    for split in ("train", "validation", "test"):
+        expected = images.accuracy(teacher, split)
+        assert answered.accuracy(teacher, split) == expected > 0
+    with pytest.raises(ValueError, match="answers of a teacher already"):
+        answered.answered(teacher)
+    with pytest.raises(ValueError, match="for other images"):
+        images.answered(teacher, images.ask(teacher)[:, :1])

@@ -91,6 +91,8 @@ class Elementwise(Channelwise):
         for x in keras.tree.flatten((node.args, node.kwargs)):
             if getattr(x, "shape", ()) != () and not isinstance(x, trace.Value):
                 return "it combines the channels with a constant tensor"
+        if "float" not in str(node.output.dtype):
+            return "its output is not in floating point"
         if not np.all(np.isfinite(self._apply(node, np.zeros(1)))):
             return "it is not finite at 0"
         return None

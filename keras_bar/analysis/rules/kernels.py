@@ -44,6 +44,8 @@ class Kernel(Rule):
         return [(k - 1) * dilation + 1 for k, dilation in sizes]
 
     def refuse(self, node, analysis):
+        if len(node.inputs) > 1:
+            return "its input carries a mask"
         if not agree(analysis.inputs(node)[0], self.axis(node, node.inputs[0])):
             return "it works along another axis than the channels"
         if getattr(node.op, "lora_enabled", False):

@@ -183,3 +183,33 @@ def test_a_sum_with_a_constant(size):
         return
     _, _, small = prune(model)
     assert not keras_bar.explain(small).boundaries
+
+
+def test_a_condition_made_of_gated_channels():
+    """Booleans are not restored from constants."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(CHANNELS, 3, padding="same", name="a")(inputs)
+    condition = ops.cast(layers.Activation("sigmoid")(x) - 0.4, "bool")
+    b, c = (layers.Conv2D(CHANNELS, 1)(inputs) for _ in range(2))
+    model = keras.Model(inputs, behind(ops.where(condition, b, c)))
+    gated = close_gates(keras_bar.gate(randomize(model)))
+    assert_invariants(gated)
+
+
+def test_a_mask_is_no_second_input_of_a_kernel():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(10, 4, mask_zero=True)(inputs)
+    x = layers.Dense(6, name="masked")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.Dense(2)(layers.Dense(8, name="later")(x))
+    model = keras.Model(inputs, x)
+    explanation = keras_bar.explain(model)
+    assert "mask" in explanation.ungated["masked"]
+    close_gates(gated := keras_bar.gate(model))
+    tokens = np.arange(10).reshape(2, 5)
+    np.testing.assert_allclose(
+        keras_bar.compact(gated).predict(tokens, verbose=0),
+        keras_bar.hard_prune(gated).predict(tokens, verbose=0),
+        rtol=1e-4,
+        atol=1e-6,
+    )
