@@ -101,7 +101,7 @@ def test_synthetic_images_from_end_to_end(
 def test_options_reach_the_training(tmp_path, monkeypatch):
     """On the true layout, as the real data set has it."""
     monkeypatch.setattr(
-        training.Experiment, "finetune", lambda self, _, small, *more: small
+        training.Experiment, "finetune", lambda self, _, small, **more: small
     )
     monkeypatch.setattr(
         training.Experiment, "train_full", lambda self: self.build()
