@@ -1,6 +1,7 @@
-"""Training on several hosts with TensorFlow."""
+"""Training on several devices and hosts with TensorFlow."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -10,12 +11,13 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_bar import files
 from keras_bar import keras_internals
 
-__all__ = ["Hosts", "current", "join"]
+__all__ = ["Hosts", "current", "find_strategy", "join"]
 
 EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
@@ -206,6 +208,62 @@ def join(patience: float = 90.0) -> Hosts:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _JOINED.append(Hosts(strategy, patience))
     return _JOINED[0]
+
+
+def find_strategy(name: str = "auto") -> Any:
+    """Finds the `tf.distribute` strategy for the devices that are there.
+
+    Args:
+        name: `"auto"` for all local accelerators if there are several, and
+            otherwise one device; `"none"` for one device; `"mirrored"` for all
+            local accelerators, or the CPUs that TensorFlow was told of;
+            `"multiworker"` for those of all hosts in `TF_CONFIG`, which are
+            joined, so nothing else must have used TensorFlow before.
+
+    Returns:
+        A `tf.distribute.Strategy`, the same each time, or None for one device.
+
+    Raises:
+        ValueError: If the backend is not TensorFlow and the name is another
+            than `"auto"` and `"none"`, or `TF_CONFIG` is missing or wrong.
+
+    Example:
+
+    >>> from keras_bar import multi_host
+    >>> multi_host.find_strategy("none") is None
+    True
+    """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        if name not in ("auto", "none"):
+            raise ValueError(
+                "Several devices train with TensorFlow only. Expected the "
+                "strategy 'auto' or 'none', or the backend tensorflow. "
+                f"Received: {name!r}, and the backend {backend}"
+            )
+        return None
+    if name == "multiworker":
+        return join().strategy
+    devices = [] if name == "none" else _local("GPU")
+    if name == "mirrored":
+        devices = devices or _local("CPU")
+    elif len(devices) < 2:
+        return None
+    return _mirrored(tuple(devices))
+
+
+def _local(kind):
+    import tensorflow as tf
+
+    return [x.name for x in tf.config.list_logical_devices(kind)]
+
+
+@functools.cache
+def _mirrored(devices):
+    """One per process: collectives of a second one would not match."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def read_config():

@@ -1,60 +1,16 @@
 """On which devices a recipe trains."""
 
 import contextlib
-import functools
 
 import keras
 
 from keras_bar import multi_host
 
 
-def find_strategy(name):
-    """The `tf.distribute` strategy of a `--strategy`, or None for one device.
-    Joins the other hosts first, if there are any, so nothing else must have
-    used TensorFlow before."""
-    if keras.backend.backend() != "tensorflow":
-        if name not in ("auto", "none"):
-            raise ValueError(
-                "Recipes train on several devices with TensorFlow only. "
-                "Expected --strategy auto or none, or the backend tensorflow. "
-                f"Received: --strategy {name}, and the backend "
-                f"{keras.backend.backend()}"
-            )
-        return None
-    if name == "multiworker":
-        return multi_host.join().strategy
-    devices = [] if name == "none" else _find("GPU")
-    if name == "mirrored":
-        devices = devices or _find("CPU")
-    elif len(devices) < 2:
-        return None
-    return _mirrored(tuple(devices))
-
-
-def _find(kind):
-    import tensorflow as tf
-
-    return [x.name for x in tf.config.list_logical_devices(kind)]
-
-
-@functools.cache
-def _mirrored(devices):
-    """One per process: collectives of a second one would not match."""
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy(devices)
-
-
 def count(name):
     """How many devices share a batch."""
-    strategy = find_strategy(name)
+    strategy = multi_host.find_strategy(name)
     return strategy.num_replicas_in_sync if strategy else 1
-
-
-def strategy_scope(name):
-    """The context of the strategy of a name."""
-    strategy = find_strategy(name)
-    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -64,8 +20,9 @@ def scope(settings):
     before = keras.config.dtype_policy()
     if settings.mixed_precision is not None:
         keras.config.set_dtype_policy(f"mixed_{settings.mixed_precision}")
+    strategy = multi_host.find_strategy(settings.strategy)
     try:
-        with strategy_scope(settings.strategy):
+        with strategy.scope() if strategy else contextlib.nullcontext():
             yield
     finally:
         keras.config.set_dtype_policy(before)

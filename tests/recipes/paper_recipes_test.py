@@ -18,6 +18,7 @@ import tensorflow as tf
 pytest.importorskip("tensorflow_datasets")
 
 import keras_bar  # noqa: E402
+from keras_bar import multi_host  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
 from recipes.data import registry  # noqa: E402
 from recipes.experiment import devices  # noqa: E402
@@ -178,18 +179,15 @@ def test_a_batch_that_is_not_filled(tmp_path, capsys):
 def test_strategies():
     assert devices.count("none") == 1
     if keras.backend.backend() == "tensorflow":
-        with devices.strategy_scope("mirrored"):
-            strategy = tf.distribute.get_strategy()
+        strategy = multi_host.find_strategy("mirrored")
+        assert multi_host.find_strategy("mirrored") is strategy
         assert strategy.num_replicas_in_sync == devices.count("mirrored")
         assert isinstance(strategy, tf.distribute.MirroredStrategy)
     else:
         assert devices.count("auto") == 1
-        with pytest.raises(ValueError, match="Expected --strategy auto"):
+        with pytest.raises(ValueError, match="the strategy 'auto' or 'none'"):
             devices.count("mirrored")
-    with devices.strategy_scope("auto"):
-        assert not isinstance(
-            tf.distribute.get_strategy(), tf.distribute.MirroredStrategy
-        )
+    assert multi_host.find_strategy("auto") is None
 
 
 @pytest.mark.parametrize("name", SHAPES)
