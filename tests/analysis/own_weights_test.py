@@ -256,7 +256,10 @@ def test_a_constant_that_is_read_keeps_a_layer_whole():
     x, constant = Encoder(name="encoder")(inputs)
     model = keras.Model(inputs, [layers.Dense(2)(x), constant])
     node = trace.trace(model).nodes[0]
-    assert node.opaque == "it returns a constant that is read"
+    if keras.backend.backend() == "torch":  # Keras infers no output of None.
+        assert "does not run on symbolic tensors" in node.opaque
+    else:
+        assert node.opaque == "it returns a constant that is read"
 
 
 def test_a_regularized_weight_keeps_a_layer_whole():
