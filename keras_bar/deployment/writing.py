@@ -147,7 +147,40 @@ def _onnx(model, folder, data):
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         model.export(path, format="onnx", verbose=False)
+    _complete_onnx(path)
     return path
+
+
+def _complete_onnx(path):
+    """Writes `erfc(x)`, which TensorFlow's exact GELU contains and tf2onnx
+    leaves as it is, as `1 - erf(x)`; raises a ValueError if the file holds
+    anything else that ONNX does not know."""
+    import onnx
+
+    model = onnx.load(path)
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        erf, one = f"{node.output[0]}_erf", f"{node.output[0]}_one"
+        value = onnx.helper.make_tensor(one, onnx.TensorProto.FLOAT, (), [1.0])
+        nodes += [
+            onnx.helper.make_node("Erf", node.input, [erf]),
+            onnx.helper.make_node("Constant", [], [one], value=value),
+            onnx.helper.make_node("Sub", [one, erf], node.output),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        path.unlink()
+        raise ValueError(
+            "ONNX cannot express the model. Expected operations that its "
+            f"exporter converts, or another format. Received: {error}"
+        ) from error
+    onnx.save(model, path)
 
 
 def _example(x):

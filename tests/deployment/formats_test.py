@@ -99,8 +99,8 @@ def transposed():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: models.ViT((8, 8, 1), patch=2, width=16, depth=1),
-        lambda: models.ConvNeXt((8, 8, 1), widths=(8, 16), blocks=(1, 1)),
+        lambda: models.ViT((8, 8, 1), width=16, depth=1),
+        lambda: models.ConvNeXt((8, 8, 1), widths=(8, 16), depths=(1, 1)),
         inverted_residuals,
         transposed,
         lambda: keras.applications.MobileNetV2(
@@ -200,3 +200,29 @@ def test_models_without_a_graph_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match="Expected a Functional or Sequential"):
         deployment.export(Own(), tmp_path)
+
+
+def perceptron(activation):
+    inputs = keras.Input((6,))
+    x = layers.Activation(activation)(layers.Dense(8)(inputs))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def test_exact_gelu_in_onnx(tmp_path):
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
+    model = pruning.randomize(perceptron("gelu"))
+    path = deployment.export(model, tmp_path, "onnx")["onnx"]
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(
+        deployment.load(path)(x), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="another exporter"
+)
+def test_what_onnx_does_not_know_is_refused(tmp_path):
+    model = perceptron(lambda x: keras.ops.erfinv(keras.ops.tanh(x)))
+    with pytest.raises(ValueError, match=r"(?s)ONNX cannot express.*Erfinv"):
+        deployment.export(model, tmp_path, "onnx")
+    assert not list(tmp_path.iterdir())
