@@ -167,7 +167,8 @@ class BudgetRegularizer(GateRegularizer):
 
     @property
     def brief_logs(self):
-        return (*self.budgets, *map(self._log_of("budget"), self.budgets))
+        moving = (self._log_of("budget", metric) for metric in self.budgets)
+        return (*self.budgets, *moving)
 
     def limits(self):
         return {x.metric: float(x.target) for x in self._moving}
@@ -225,14 +226,14 @@ class BudgetRegularizer(GateRegularizer):
                 ("expected", budget.soft_cost()),
             ):
                 share = float(ops.convert_to_numpy(cost)) / budget.full_cost
-                entries[self._log_of(name)(budget.metric)] = share
+                entries[self._log_of(name, budget.metric)] = share
         return entries
 
-    def _log_of(self, name):
-        """Function from a metric to the name of a log of its budget; only those
-        of further budgets have the metric in it."""
-        first = next(iter(self.budgets))
-        return lambda x: name if x == first else f"{name}_{x}"
+    def _log_of(self, name, metric):
+        """The name of a log of a metric's budget; only those of further budgets
+        have the metric in it."""
+        is_first = metric == next(iter(self.budgets))
+        return name if is_first else f"{name}_{metric}"
 
     def _limits(self, cost_model):
         """The budgets as `Limits` of a network."""

@@ -1,15 +1,15 @@
 """Size, latency and accuracy of a model's files."""
 
 import dataclasses
+import functools
 import os
 import pathlib
-import statistics
-import time
 
 import numpy as np
 
 from keras_bar.deployment.running import load
 from keras_bar.reports import format_table
+from keras_bar.reports.timing import median_times
 
 # Images at a time whose classes are predicted.
 BATCH = 128
@@ -95,7 +95,10 @@ def measure(
         key: None if labels is None else _accuracy(run, images, labels)
         for key, run in runners.items()
     }
-    latencies = _latencies(runners, images[:1], repeats, warmup)
+    calls = {
+        key: functools.partial(run, images[:1]) for key, run in runners.items()
+    }
+    latencies = median_times(calls, repeats, warmup)
     full = next(iter(files))
     formats = list(dict.fromkeys(format_ for _, format_ in paths))
     return [
@@ -159,19 +162,6 @@ def _accuracy(run, images, labels):
             f"{labels.shape}"
         )
     return float(np.mean(np.argmax(outputs, axis=-1) == classes))
-
-
-def _latencies(runners, sample, repeats, warmup):
-    """Dict like `runners` of the median latencies in milliseconds."""
-    times: dict = {key: [] for key in runners}
-    for turn in range(warmup + repeats):
-        for key, run in runners.items():
-            start = time.perf_counter()
-            run(sample)
-            elapsed = time.perf_counter() - start
-            if turn >= warmup:
-                times[key].append(elapsed)
-    return {key: 1e3 * statistics.median(x) for key, x in times.items()}
 
 
 def _size(path):

@@ -158,7 +158,7 @@ def _complete_onnx(path):
     import onnx
 
     model = onnx.load(path)
-    nodes = []
+    converted, nodes = len(model.graph.node), []
     for node in model.graph.node:
         if node.op_type != "Erfc":
             nodes.append(node)
@@ -180,7 +180,8 @@ def _complete_onnx(path):
             "ONNX cannot express the model. Expected operations that its "
             f"exporter converts, or another format. Received: {error}"
         ) from error
-    onnx.save(model, path)
+    if len(nodes) > converted:
+        onnx.save(model, path)
 
 
 def _example(x):

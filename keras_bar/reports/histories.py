@@ -59,14 +59,26 @@ def summarize_pruning(
     >>> reports.summarize_pruning(history, "volume")["worst_excess"]
     0.25
     """
-    # Of several budgets, all but the first have the metric in their names.
-    name = f"_{metric}" if f"budget_{metric}" in history else ""
-    costs, budgets = history[metric], history[f"budget{name}"]
+    costs = history[metric]
+    budgets = history[log_of("budget", metric, history)]
     later = range(-(-len(costs) // 10), len(costs))
     falls = zip([1.0, *costs], costs, strict=False)
     return {
-        "expected": history[f"expected{name}"][-1],
+        "expected": history[log_of("expected", metric, history)][-1],
         "hard": costs[-1],
         "worst_drop": max(a - b for a, b in falls),
         "worst_excess": max((costs[i] - budgets[i] for i in later), default=0),
     }
+
+
+def log_of(name, metric, history):
+    """The name of a log of a metric's budget: the first of several budgets has
+    logs without the metric in their names.
+
+    Args:
+        name: `"budget"` or `"expected"`.
+        metric: The metric of the budget.
+        history: Dict from log to its values.
+    """
+    own = f"{name}_{metric}"
+    return own if own in history else name

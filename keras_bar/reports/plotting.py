@@ -10,6 +10,7 @@ import pathlib
 
 from keras_bar import files
 from keras_bar.costs import Cost
+from keras_bar.reports.histories import log_of
 
 # The palette of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, SKY, GREEN, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#D55E00"
@@ -43,11 +44,13 @@ def plot_budget(
     """
     figure, axes = new_figure(5.5, 3.4)
     # Wider curves are drawn first, so all stay visible where they meet.
-    name = f"_{metric}" if f"budget_{metric}" in history else ""
+    budget, expected = (
+        log_of(name, metric, history) for name in ("budget", "expected")
+    )
     curves = {
-        f"expected{name}": ("expected cost of the noisy gates", ORANGE, "-", 4),
+        expected: ("expected cost of the noisy gates", ORANGE, "-", 4),
         metric: ("cost of the compact network", BLUE, "-", 2),
-        f"budget{name}": ("moving budget", "black", "--", 1.2),
+        budget: ("moving budget", "black", "--", 1.2),
     }
     for key, (label, colour, line, width) in curves.items():
         if key in history:
@@ -62,7 +65,7 @@ def plot_budget(
             )
     axes.set_yscale("log", base=2)
     # The axis ends at half of the budget and cuts off smaller costs.
-    lowest = math.floor(math.log2(history[f"budget{name}"][-1])) - 1
+    lowest = math.floor(math.log2(history[budget][-1])) - 1
     axes.set_ylim(2.0**lowest, 1.15)
     powers = range(lowest, 1)
     axes.set_yticks([2.0**p for p in powers])

@@ -1,5 +1,6 @@
 """Latency and size of models."""
 
+import functools
 import os
 import pathlib
 import statistics
@@ -47,11 +48,29 @@ def measure_latency(
         label: rng.random((batch_size, *model.input_shape[1:]), "float32")
         for label, model in models.items()
     }
-    times: dict = {label: [] for label in models}
+    calls = {
+        label: functools.partial(model.predict_on_batch, batches[label])
+        for label, model in models.items()
+    }
+    return median_times(calls, repeats, warmup)
+
+
+def median_times(calls, repeats, warmup):
+    """Times functions, which take turns.
+
+    Args:
+        calls: Dict from a label to a function without arguments.
+        repeats: Integer, timed calls per function.
+        warmup: Integer, preceding untimed calls per function.
+
+    Returns:
+        Dict from label to the median in milliseconds.
+    """
+    times: dict = {label: [] for label in calls}
     for turn in range(warmup + repeats):
-        for label, model in models.items():
+        for label, call in calls.items():
             start = time.perf_counter()
-            model.predict_on_batch(batches[label])
+            call()
             elapsed = time.perf_counter() - start
             if turn >= warmup:
                 times[label].append(elapsed)

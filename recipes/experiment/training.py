@@ -87,9 +87,13 @@ class Experiment(runs.Run):
         """The network with random weights."""
         return DATASETS[self.dataset].networks[self.key.network](narrow=narrow)
 
+    def full(self):
+        """The experiment of the seed's full network."""
+        return self.other(**dataclasses.asdict(self.key.teacher()))
+
     def teacher(self):
         """The full network of the seed, which serves all experiments."""
-        full = self.other(**dataclasses.asdict(self.key.teacher()))
+        full = self.full()
         keras.utils.set_random_seed(self.key.seed)
         make = full.train_full
         if folder := self._options.teachers:
@@ -159,7 +163,7 @@ class Experiment(runs.Run):
     def answered(self, teacher):
         """The images with the answers of the full network, which serve all
         experiments of its seed, too."""
-        path = self.output / str(self.key.teacher()) / "answers.npy"
+        path = self.full().folder / "answers.npy"
         if self.hosts.is_chief and not path.exists():
             print("asking the teacher", flush=True)
             answers = self.data.ask(teacher)

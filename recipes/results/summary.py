@@ -1,6 +1,5 @@
 """What pruning one network has gained and lost."""
 
-import dataclasses
 import pathlib
 
 import keras
@@ -44,9 +43,9 @@ def show(settings):
 def export(experiment, formats):
     """Writes the networks of an experiment in formats for devices, and shows
     size, latency and accuracy of the files."""
-    full = experiment.other(**dataclasses.asdict(experiment.key.teacher()))
     data, written = experiment.data, {}
-    for name, run in {"teacher": full, "compact": experiment}.items():
+    trained = {"teacher": experiment.full(), "compact": experiment}
+    for name, run in trained.items():
         model = keras.models.load_model(run.path(name), compile=False)
         written[name] = deployment.export(
             model, run.folder / "exported", formats, data=data.x[:200]

@@ -5,10 +5,9 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from sklearn import datasets
-from sklearn import model_selection
 
 import keras_bar
+from keras_bar import in_memory
 from tests.helpers.budgets import BudgetRegularizer
 
 # `controls_test` asserts the same of a tiny network with every change. Of the
@@ -46,17 +45,10 @@ def norm_relu(x):
 def pruned():
     """Logs of pruning to 1/8, the compact network, and held-out digits."""
     keras.utils.set_random_seed(0)
-    bunch = datasets.load_digits()
+    digits = in_memory.load_digits()
     # The digits that recipes test on are left out.
-    x, _, y, _ = model_selection.train_test_split(
-        (bunch.images / 16).astype("float32")[..., None],
-        bunch.target,
-        test_size=0.25,
-        stratify=bunch.target,
-        random_state=0,
-    )
-    held_out = x[:300], y[:300]
-    x, y = x[300:], y[300:]
+    held_out = digits.x[:300], digits.y[:300]
+    x, y = digits.x[300:], digits.y[300:]
     teacher = network()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     options = {"jit_compile": False, "metrics": ["accuracy"]}
