@@ -17,6 +17,7 @@ from keras_bar.compaction import hard_prune
 from keras_bar.costs import Cost
 from keras_bar.costs import measure_cost
 from keras_bar.gating import gate
+from keras_bar.latency import Latency
 from keras_bar.pruning import prune
 
 __version__ = "0.2.0"
@@ -24,6 +25,7 @@ __version__ = "0.2.0"
 __all__ = [
     "BudgetCheck",
     "Cost",
+    "Latency",
     "baselines",
     "callbacks",
     "check_budget",

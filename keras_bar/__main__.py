@@ -3,6 +3,7 @@
 keras-bar cost model.keras
 keras-bar explain gated.keras --json
 keras-bar compact gated.keras -o small.keras
+keras-bar measure model.keras --runtime litert -o latency.json
 
 `python -m keras_bar` is the same program.
 """
@@ -20,6 +21,7 @@ import keras
 
 from keras_bar import compaction
 from keras_bar import costs
+from keras_bar import deployment
 from keras_bar import files
 
 # Maximum length of a quoted error: those of Keras hold the whole configuration
@@ -102,6 +104,18 @@ def parse(arguments):
         action="store_true",
         help="allow gates that still learn, or an exceeded budget",
     )
+    timed = add_model(
+        "measure",
+        measure_latency,
+        model,
+        "measure the times of a model's layers on this device",
+    )
+    timed.add_argument(
+        "-o", "--output", type=pathlib.Path, required=True, metavar="FILE"
+    )
+    timed.add_argument("--runtime", default="litert")
+    timed.add_argument("--batch-size", type=int, default=1, metavar="SAMPLES")
+    timed.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 
 
@@ -159,6 +173,30 @@ def compact(settings):
         | {name: dataclasses.asdict(x) for name, x in both.items()},
         f"{found}\n\n{what}\n\nwrote {output}",
     )
+
+
+def measure_latency(settings):
+    output = settings.output
+    if not output.parent.is_dir():
+        raise UserError(
+            "The output has no such folder. Expected one that exists. "
+            f"Received: {output.parent}"
+        )
+    check_writable(output)
+    model = load(settings)
+    try:
+        latency = deployment.measure_latency(
+            model,
+            settings.runtime,
+            output,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+            verbose=not settings.json,
+        )
+    except (ValueError, ImportError) as error:
+        raise UserError(error) from error
+    found = costs.measure_cost(model, latency)
+    return latency.to_json(), f"{found}\n\nwrote {output}"
 
 
 def check_writable(output):

@@ -21,6 +21,10 @@ METRICS = ("volume", "flops", "params")
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
 
+# The least cost of a channel of a metric with steps, as a share of the mean of
+# all channels: one in an incomplete block of a kernel costs nothing itself.
+LEAST_SHARE = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
@@ -32,6 +36,8 @@ class LayerCost:
         volume: Activations per sample.
         flops: 2 x multiply-adds per sample.
         params: Number of weights.
+        other: Cost in a metric that is an object, such as
+            `keras_bar.Latency`, in its unit; 0 without one.
     """
 
     name: str
@@ -40,6 +46,12 @@ class LayerCost:
     volume: int = 0
     flops: int = 0
     params: int = 0
+    other: float = 0.0
+
+    def cost(self, metric):
+        """Its cost in a metric; `CostModel.layers` knows that of an object
+        only if it was asked for it."""
+        return self.other if is_object(metric) else getattr(self, metric)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +67,24 @@ class Limits:
 
 
 class Costs(dict):
-    """Dict from metric to cost, in which `Limits` are a metric, too."""
+    """Dict from metric to cost, in which `Limits`, and metrics that are
+    objects, are metrics, too.
 
-    def __missing__(self, limits):
-        if not isinstance(limits, Limits):
-            raise KeyError(limits)
-        return np.max([self[metric] / most for metric, most in limits.targets])
+    Args:
+        costs: Dict from the name of a metric to its cost.
+        measure: Function from a metric that is an object to its cost.
+    """
+
+    def __init__(self, costs, measure):
+        super().__init__(costs)
+        self._measure = measure
+
+    def __missing__(self, metric):
+        if isinstance(metric, Limits):
+            return np.max([self[x] / most for x, most in metric.targets])
+        if not is_object(metric):
+            raise KeyError(metric)
+        return self._measure(metric)
 
 
 class CostModel:
@@ -95,6 +119,7 @@ class CostModel:
         terms = [term for _, term in self._terms]
         self._factors = _unique(t.factors for t in terms)
         self._conditions = _unique(t.conditions for t in terms)
+        self._formulas = {}
         self.full = self.hard(self._everything())
 
     def hard(self, masks, own=None):
@@ -110,7 +135,10 @@ class CostModel:
             `Costs`, a dict from metric to cost.
         """
         totals = self._totals(masks, own)
-        return Costs({x: _whole(total) for x, total in totals.items()})
+        return Costs(
+            {x: _whole(total) for x, total in totals.items()},
+            lambda metric: float(totals[metric]),
+        )
 
     def _totals(self, masks, own=None):
         """Like `hard`, but not rounded, for vectors `(..., channels)` in
@@ -119,7 +147,17 @@ class CostModel:
         totals = dict.fromkeys(METRICS, 0.0)
         for _, term in self._terms:
             totals[term.metric] = totals[term.metric] + _value(term, counts)
-        return totals
+        return Costs(totals, lambda metric: self._measured(metric, masks))
+
+    def formula(self, metric):
+        """The formula of a metric that is an object, for this network."""
+        if metric not in self._formulas:
+            self._formulas[metric] = metric.formula(self.analysis)
+        return self._formulas[metric]
+
+    def _measured(self, metric, masks):
+        formula = self.formula(metric)
+        return formula.cost(self.counts(formula.factors, masks))
 
     def soft(self, metric, probabilities):
         """The cost of one metric as a differentiable tensor.
@@ -132,6 +170,10 @@ class CostModel:
         Returns:
             Float32 tensor `(...)`.
         """
+        if is_object(metric):
+            formula = self.formula(metric)
+            counts = self._counts(probabilities, ops, formula.factors)
+            return formula.cost(counts, ops)
         front = next((x.shape[:-1] for x in probabilities.values()), ())
         terms = [t for _, t in self._terms if t.metric == metric]
         if not terms:
@@ -169,44 +211,65 @@ class CostModel:
 
         Returns:
             The cost of this network, and a dict from gate to the cost of one
-            of its channels, at least 1; floats, in units of the metric.
+            of its channels; floats, in units of the metric, at least 1 where
+            these are numbers of something.
         """
         # All costs are computed at once. Each row has one gate slightly less
         # open; the last row has none.
         vectors, closed = {}, {}
+        part = getattr(metric, "closed", CLOSED)
         for i, gate in enumerate(self.gates):
             x = np.full(
                 (len(self.gates) + 1, gate.channels), float(keep_probability)
             )
             x[:, 0] = 1.0
             # A single-channel gate costs what closing it saves.
-            x[i, gate.channels > 1 :] *= 1.0 - CLOSED
+            x[i, gate.channels > 1 :] *= 1.0 - part
             vectors[gate], closed[gate] = x, np.sum(x[-1] - x[i])
         costs = self._totals(vectors)[metric]
         saved = costs[-1] - costs[:-1]
         return costs[-1], {
-            gate: max(float(x) / closed[gate], 1.0)
+            gate: max(float(x) / closed[gate], self._least(metric))
             for gate, x in zip(self.gates, saved, strict=True)
         }
 
     def savings(self, metric):
         """Dict from gate to the cost saved by closing one of its channels in
-        the full network, in units of the metric; at least 1."""
+        the full network, in units of the metric; see `marginal_costs`."""
         savings, everything = {}, self._everything()
         for gate, mask in everything.items():
             closed = mask.copy()
-            closed[0] = False
+            count = 1
+            if is_object(metric):
+                count = max(1, int(metric.closed * mask.size))
+            closed[:count] = False
             cost = self.hard({**everything, gate: closed})[metric]
-            savings[gate] = max(float(self.full[metric] - cost), 1.0)
+            saved = float(self.full[metric] - cost) / count
+            savings[gate] = max(saved, self._least(metric))
         return savings
 
-    def layers(self, masks, own=None):
-        """List of `LayerCost`, for the arguments of `hard`."""
+    def _least(self, metric):
+        """The least cost of a channel: 1, or a small part of the mean of all in
+        a metric that is an object, whose unit may be large."""
+        if not is_object(metric):
+            return 1.0
+        channels = sum(gate.channels for gate in self.gates)
+        return LEAST_SHARE * self.full[metric] / channels
+
+    def layers(self, masks, own=None, metric=None):
+        """List of `LayerCost`, for the arguments of `hard`, and with the cost
+        of each layer in a metric that is an object."""
         counts = self._hard_counts(masks, own)
         rows: dict = {}
         for node, term in self._terms:
             row = rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
             row[term.metric] += _value(term, counts)
+        other = {}
+        if is_object(metric):
+            formula = self.formula(metric)
+            other = formula.by_node(self.counts(formula.factors, masks))
+            for node in other:
+                rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
         channels = self._channels(rows, masks)
         return [
             LayerCost(
@@ -214,9 +277,10 @@ class CostModel:
                 kind=type(node.op).__name__,
                 channels=channels[node],
                 **{metric: _whole(v) for metric, v in row.items()},
+                other=other.get(node, 0.0),
             )
             for node, row in rows.items()
-            if any(row.values()) or channels[node][0] == 0
+            if any(row.values()) or other.get(node) or channels[node][0] == 0
         ]
 
     def _everything(self):
@@ -224,16 +288,23 @@ class CostModel:
         return {gate: np.ones(gate.channels, bool) for gate in self.gates}
 
     def _hard_counts(self, masks, own):
-        if not self.gates:  # Everything is computed.
+        if not self.gates:
             return {
-                **{factor: factor[1] for factor in self._factors},
+                **self.counts(self._factors, masks),
                 **dict.fromkeys(self._conditions, 0),
             }
         own = masks if own is None else own
         return {
-            **self._counts(masks, np, self._factors),
+            **self.counts(self._factors, masks),
             **self._counts(own, np, self._conditions),
         }
+
+    def counts(self, factors, masks):
+        """Dict from the factors of a formula to numbers of channels, for
+        vectors `(..., channels)` in [0, 1]."""
+        if not self.gates:  # Everything is computed.
+            return {factor: factor[1] for factor in factors}
+        return self._counts(masks, np, factors)
 
     def _counts(self, gates, xp, factors):
         """Number of channels for every factor of a term."""
@@ -258,6 +329,15 @@ class CostModel:
             value = np.broadcast_to(values[expression], (size,))
             result[node] = (int(value.sum()) if self.gates else size, size)
         return result
+
+
+def is_object(metric):
+    """Whether a metric is an object with a formula of its own: it has a method
+    `formula(analysis)`, which returns one for a graph, like a
+    `LatencyFormula`; the attribute `closed`, the part of the channels of a
+    gate that `marginal_costs` closes, because of the steps of the formula; and
+    `str` gives its name."""
+    return hasattr(metric, "formula")
 
 
 def alive_masks(gates):

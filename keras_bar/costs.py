@@ -14,6 +14,8 @@ from keras_bar.cost_model import CostModel as CostModel
 from keras_bar.cost_model import LayerCost as LayerCost
 from keras_bar.cost_model import Limits as Limits
 from keras_bar.cost_model import alive_masks as alive_masks
+from keras_bar.cost_model import is_object as is_object
+from keras_bar.latency.metric import Latency
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Cost:
         uncounted: Dict from name to type of the layers whose multiply-adds
             are not counted, because they have no rule: recurrence, custom
             layers and the like. Their weights are counted.
+        latency: Predicted latency in microseconds; None without a
+            `keras_bar.Latency`. The layers have theirs as `other`.
 
     Example:
 
@@ -60,16 +64,20 @@ class Cost:
     uncounted: dict[str, str] = dataclasses.field(
         default_factory=dict, repr=False
     )
+    latency: float | None = None
 
     def __str__(self):
-        rows: list[tuple] = [("layer", "type", "channels", *METRICS)]
+        timed = [] if self.latency is None else ["latency"]
+        rows: list[tuple] = [("layer", "type", "channels", *METRICS, *timed)]
         for x in self.layers:
             resolved = (f"{v:,}" for v in (x.volume, x.flops, x.params))
             kept, full = x.channels
             of = f"{kept}" if kept == full else f"{kept} of {full}"
-            rows.append((x.name, x.kind, of, *resolved))
+            time = (f"{x.other:,.1f}" for _ in timed)
+            rows.append((x.name, x.kind, of, *resolved, *time))
         totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
-        rows.append(("total", "", "", *totals))
+        time = (f"{self.latency:,.1f}" for _ in timed)
+        rows.append(("total", "", "", *totals, *time))
         text = table(rows)
         if not self.uncounted:
             return text
@@ -77,7 +85,7 @@ class Cost:
         return f"{text}\nNot counted in volume and FLOPs: {left_out}"
 
 
-def measure_cost(model: keras.Model) -> Cost:
+def measure_cost(model: keras.Model, latency: Latency | None = None) -> Cost:
     """Measures the volume, the FLOPs and the parameters of a model.
 
     The cost of a gated model is exactly that of the compact model that
@@ -88,13 +96,15 @@ def measure_cost(model: keras.Model) -> Cost:
     Args:
         model: Built `keras.Model` with known input sizes,
             with gates or without.
+        latency: `keras_bar.Latency`, the measured times of its layers; or
+            None.
 
     Returns:
         A `Cost`.
 
     Raises:
-        ValueError: If the model has no graph of layers, or an input of unknown
-            size.
+        ValueError: If the model has no graph of layers, an input of unknown
+            size, or layers whose latency was not measured.
 
     Example:
 
@@ -120,15 +130,20 @@ def measure_cost(model: keras.Model) -> Cost:
     regular = None
     if cost_model.gates:
         regular = _cost(
-            cost_model, unite(cost_model.analysis, masks), own=masks
+            cost_model, unite(cost_model.analysis, masks), masks, latency
         )
-    return dataclasses.replace(_cost(cost_model, masks), regular=regular)
+    cost = _cost(cost_model, masks, None, latency)
+    return dataclasses.replace(cost, regular=regular)
 
 
-def _cost(cost_model, masks, own=None):
-    layers = cost_model.layers(masks, own)
+def _cost(cost_model, masks, own, latency):
     costs = cost_model.hard(masks, own)
-    return Cost(**costs, layers=layers, uncounted=cost_model.uncounted)
+    return Cost(
+        **costs,
+        layers=cost_model.layers(masks, own, latency),
+        uncounted=cost_model.uncounted,
+        latency=None if latency is None else costs[latency],
+    )
 
 
 def table(rows):

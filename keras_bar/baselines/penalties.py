@@ -9,6 +9,7 @@ from keras_bar.budget.controls import Penalty
 from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.budget.validation import check_gates
 from keras_bar.costs import METRICS
+from keras_bar.costs import is_object
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import GaussianGate
 from keras_bar.layers import HardConcreteGate
@@ -80,10 +81,12 @@ class ChannelRegularizer(GateRegularizer):
     ):
         super().__init__(steps=None, log_all=log_all)
         check_strength(strength)
-        if weight is not None and weight not in METRICS:
+        known = weight in (None, *METRICS) or is_object(weight)
+        if not known:
             raise ValueError(
-                "Unknown weight. Expected None or one of "
-                f"{', '.join(map(repr, METRICS))}. Received: weight={weight!r}"
+                "Unknown weight. Expected None, one of "
+                f"{', '.join(map(repr, METRICS))}, or a `keras_bar.Latency`. "
+                f"Received: weight={weight!r}"
             )
         if factor is not None and not callable(factor):
             raise ValueError(

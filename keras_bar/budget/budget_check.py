@@ -14,7 +14,8 @@ class BudgetCheck:
 
     Attributes:
         possible: Whether a connected network within the budget exists.
-        metric: `"volume"`, `"flops"` or `"params"`, the unit of the costs.
+        metric: `"volume"`, `"flops"` or `"params"`, the unit of the costs; or
+            a `keras_bar.Latency`.
         target: The budget.
         least: Cost of the smallest connected network found.
         full: Cost of the unpruned network.
@@ -57,8 +58,10 @@ class BudgetCheck:
         """
         least = cost_model.hard(masks)[metric]
         full = cost_model.full[metric]
-        layers = [x for x in cost_model.layers(masks) if getattr(x, metric)]
-        layers.sort(key=lambda x: -getattr(x, metric))
+        layers = [
+            x for x in cost_model.layers(masks, metric=metric) if x.cost(metric)
+        ]
+        layers.sort(key=lambda x: -x.cost(metric))
         return cls(
             possible=bool(least <= target <= full),
             metric=metric,
@@ -83,14 +86,14 @@ class BudgetCheck:
     def floor(self):
         """Formats the layers that hold the least cost as a table."""
         rows: list[tuple] = [
-            ("layer", "type", "channels", self.metric, "share")
+            ("layer", "type", "channels", str(self.metric), "share")
         ]
         for x in self.largest:
-            cost = getattr(x, self.metric)
+            cost = x.cost(self.metric)
             share = f"{cost / self.least:.1%}"
             channels = "{} of {}".format(*x.channels)
-            rows.append((x.name, x.kind, channels, f"{cost:,}", share))
-        rows.append(("all layers", "", "", f"{self.least:,}", "100.0%"))
+            rows.append((x.name, x.kind, channels, _number(cost), share))
+        rows.append(("all layers", "", "", _number(self.least), "100.0%"))
         return (
             f"The {self.metric} of the smallest network by layer, the "
             f"largest first:\n{costs.table(rows)}"
@@ -99,3 +102,8 @@ class BudgetCheck:
     def _of_full(self, cost):
         share = f"{cost / self.full:.4g} of the full {self.metric}"
         return f"{cost:,.0f} ({share})"
+
+
+def _number(cost):
+    """A cost as text; that of a layer may be a fraction."""
+    return f"{cost:,}" if isinstance(cost, int) else f"{cost:,.1f}"

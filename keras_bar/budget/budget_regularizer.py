@@ -17,6 +17,7 @@ from keras_bar.budget.barrier import PaperSettings
 from keras_bar.budget.gate_regularizer import GateRegularizer
 from keras_bar.budget.moving_budget import MovingBudget
 from keras_bar.costs import Limits
+from keras_bar.costs import is_object
 from keras_bar.deprecation import renamed_arguments
 from keras_bar.layers import HardConcreteGate
 
@@ -48,8 +49,8 @@ class BudgetRegularizer(GateRegularizer):
             or a number above 1, in units of the metric; or a dict from metric
             to such a budget, such as `{"flops": 1 / 4, "params": 1 / 2}`, which
             are all met.
-        metric: `"volume"` (scalar activations), `"flops"` or `"params"`, of a
-            single budget.
+        metric: `"volume"` (scalar activations), `"flops"`, `"params"`, or a
+            `keras_bar.Latency` (microseconds), of a single budget.
         steps: Integer, steps of the optimizer over which the budget moves; or
             float in (0, 1], the fraction of all steps of `fit`. The remaining
             steps train the network with its final channels.
@@ -168,7 +169,7 @@ class BudgetRegularizer(GateRegularizer):
     @property
     def brief_logs(self):
         moving = (self._log_of("budget", metric) for metric in self.budgets)
-        return (*self.budgets, *moving)
+        return (*map(str, self.budgets), *moving)
 
     def limits(self):
         return {x.metric: float(x.target) for x in self._moving}
@@ -220,6 +221,9 @@ class BudgetRegularizer(GateRegularizer):
     def measure(self, cost_model):
         step = self._state.steps_done()
         entries = {}
+        for metric in filter(is_object, self.budgets):
+            cost = cost_model.hard(self.alive(cost_model))[metric]
+            entries[str(metric)] = cost / cost_model.full[metric]
         for budget in self._moving:
             for name, cost in (
                 ("budget", budget.moving(step)),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_bar.costs import METRICS
+from keras_bar.costs import is_object
 
 # Minimum share of a budget that counts as well used.
 WELL_USED = 0.95
@@ -10,10 +11,11 @@ WELL_USED = 0.95
 
 def check_metric(metric):
     """Raises a ValueError for an unknown metric."""
-    if metric not in METRICS:
+    if metric not in METRICS and not is_object(metric):
         raise ValueError(
             "Unknown metric. Expected one of "
-            f"{', '.join(map(repr, METRICS))}. Received: metric={metric!r}"
+            f"{', '.join(map(repr, METRICS))}, or a `keras_bar.Latency`. "
+            f"Received: metric={metric!r}"
         )
 
 

@@ -4,6 +4,7 @@ This module needs `pip install keras-bar[deploy]`. The packages of a format are
 imported when it is used; those of the others need not be installed.
 """
 
+from keras_bar.deployment.latency import measure_latency
 from keras_bar.deployment.measuring import Measurement
 from keras_bar.deployment.measuring import format_measurements
 from keras_bar.deployment.measuring import measure
@@ -18,4 +19,5 @@ __all__ = [
     "format_measurements",
     "load",
     "measure",
+    "measure_latency",
 ]

@@ -1,5 +1,7 @@
 """The layer through which a budget acts within the training graph."""
 
+import json
+
 import keras
 import numpy as np
 from keras import ops
@@ -139,8 +141,8 @@ class BudgetState(keras.layers.Layer):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.limits:
-            names = " ".join(self.limits).encode()
-            store[_METRICS] = np.frombuffer(names, "uint8")
+            names = json.dumps([_to_config(x) for x in self.limits])
+            store[_METRICS] = np.frombuffer(names.encode(), "uint8")
             store[_BUDGETS] = np.array([*self.limits.values()], "float64")
 
     def load_own_variables(self, store):
@@ -149,7 +151,11 @@ class BudgetState(keras.layers.Layer):
             {x: store[x] for x in names - {_METRICS, _BUDGETS}}
         )
         if _METRICS in names:
-            metrics = np.array(store[_METRICS]).tobytes().decode().split()
+            text = np.array(store[_METRICS]).tobytes().decode()
+            # Files of earlier versions have names alone.
+            is_json = text.startswith("[")
+            metrics = json.loads(text) if is_json else text.split()
+            metrics = [_from_config(x) for x in metrics]
             budgets = np.array(store[_BUDGETS]).tolist()
             self.limits = dict(zip(metrics, budgets, strict=True))
 
@@ -161,7 +167,31 @@ class BudgetState(keras.layers.Layer):
         return keras.KerasTensor(first.shape, first.dtype)
 
     def get_config(self):
-        return {**super().get_config(), "limits": self.limits}
+        config = {**super().get_config(), "limits": self.limits}
+        if any(not isinstance(x, str) for x in self.limits):
+            pairs = [[_to_config(x), y] for x, y in self.limits.items()]
+            config["limits"] = pairs
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        limits = config.pop("limits", None)
+        if isinstance(limits, list):
+            limits = {_from_config(x): y for x, y in limits}
+        return cls(limits=limits, **config)
+
+
+def _to_config(metric):
+    """A metric as JSON can hold it; it is a name, or a serializable object."""
+    if isinstance(metric, str):
+        return metric
+    return keras.saving.serialize_keras_object(metric)
+
+
+def _from_config(metric):
+    if isinstance(metric, str):
+        return metric
+    return keras.saving.deserialize_keras_object(metric)
 
 
 def _zero_with_signal(signal, is_even):

@@ -1,0 +1,312 @@
+"""Times of small models in a runtime."""
+
+import contextlib
+import gc
+import json
+import logging
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+
+from keras_bar.deployment.requirements import require
+from keras_bar.deployment.running import load
+from keras_bar.deployment.writing import export
+
+# Rounds in which the models take turns, and runs of one turn.
+ROUNDS = 15
+BURST = 3
+QUANTILE = 0.25
+# Copies of a layer in a model of Keras's, whose calls take long themselves.
+COPIES = 4
+
+
+def runtime(name, threads=1):
+    """A runtime, in which models are timed.
+
+    Args:
+        name: `"keras"`, `"litert"` or `"onnx"`.
+        threads: Integer, the threads of LiteRT and ONNX Runtime.
+    """
+    if name not in RUNTIMES:
+        raise ValueError(
+            "Unknown runtime. Expected one of "
+            f"{', '.join(map(repr, RUNTIMES))}. Received: runtime={name!r}"
+        )
+    return RUNTIMES[name](threads)
+
+
+def take_turns(calls, rounds=ROUNDS, burst=BURST):
+    """Times functions that take turns.
+
+    Args:
+        calls: List of functions without arguments.
+        rounds: Integer, turns of each.
+        burst: Integer, calls in a turn, the fastest of which counts.
+
+    Returns:
+        List of lower quartiles over the turns, in microseconds: other
+        programs can only make a call slower.
+    """
+    times: list = [[] for _ in calls]
+    for call in calls:
+        call()
+    with _without_collection():
+        for _ in range(rounds):
+            for call, found in zip(calls, times, strict=True):
+                fastest = float("inf")
+                for _ in range(burst):
+                    start = time.perf_counter()
+                    call()
+                    fastest = min(fastest, time.perf_counter() - start)
+                found.append(fastest)
+    return [1e6 * float(np.quantile(x, QUANTILE)) for x in times]
+
+
+@contextlib.contextmanager
+def _quiet_absl():
+    """The converter would rather have the model, and says so each time."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _without_collection():
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class LiteRT:
+    """LiteRT, with its delegate for the processor."""
+
+    def __init__(self, threads):
+        require("tensorflow", "ai_edge_litert")
+        self.threads = threads
+        self._idle = None
+
+    def layers(self, models, batch_size):
+        """Times of models of one layer.
+
+        Args:
+            models: List of `keras.Model`.
+            batch_size: Integer.
+
+        Returns:
+            List of floats, in microseconds.
+        """
+        if self._idle is None:
+            inputs = keras.Input((1,))
+            idle = keras.Model(inputs, keras.ops.negative(inputs))
+            self._idle = self._invoke(idle, 1)
+        calls = [self._invoke(x, batch_size) for x in models]
+        idle, *times = take_turns([self._idle, *calls])
+        return [max(x - idle, 0.0) for x in times]
+
+    def _invoke(self, model, batch_size):
+        import tensorflow as tf
+        from ai_edge_litert.interpreter import Interpreter
+
+        specs = [
+            tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype)
+            for x in model.inputs
+        ]
+
+        @tf.function(input_signature=specs)
+        def run(*inputs):
+            return model(
+                inputs if len(inputs) > 1 else inputs[0], training=False
+            )
+
+        # Without the model, the converter makes constants of the weights. Its
+        # delegate computes no layers whose weights are variables.
+        with _quiet_absl():
+            converter = tf.lite.TFLiteConverter.from_concrete_functions(
+                [run.get_concrete_function()], None
+            )
+            content = converter.convert()
+        interpreter = Interpreter(
+            model_content=content, num_threads=self.threads
+        )
+        interpreter.allocate_tensors()
+        rng = np.random.default_rng(0)
+        for x in interpreter.get_input_details():
+            array = rng.random(x["shape"]).astype(x["dtype"])
+            interpreter.set_tensor(x["index"], array)
+        return interpreter.invoke
+
+    def network(self, model, batch_size, folder):
+        """Function that runs a whole network on a batch."""
+        return _run_file(model, batch_size, folder, "litert", self.threads)
+
+
+class Onnx:
+    """ONNX Runtime on the processor. Its profiler tells the times of single
+    layers from those of changes of the data format at the ends of a file."""
+
+    RUNS = 60
+    MOVES = ("Transpose", "ReorderInput", "ReorderOutput", "Reshape")
+
+    def __init__(self, threads):
+        require("onnx", "onnxruntime")
+        self.threads = threads
+
+    def layers(self, models, batch_size):
+        """See `LiteRT.layers`."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = _split_onnx(models, pathlib.Path(folder))
+            return [self._profiled(path, batch_size, folder) for path in paths]
+
+    def _profiled(self, path, batch_size, folder):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.enable_profiling = True
+        options.profile_file_prefix = f"{folder}/profile"
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(path, options)
+        rng = np.random.default_rng(0)
+        feeds = {
+            x.name: rng.random((batch_size, *x.shape[1:])).astype("float32")
+            for x in session.get_inputs()
+        }
+        for _ in range(self.RUNS):
+            session.run(None, feeds)
+        profile = pathlib.Path(session.end_profiling())
+        events = json.loads(profile.read_text())
+        profile.unlink()
+        times: dict = {}
+        for event in events:
+            if event.get("cat") != "Node" or "kernel" not in event["name"]:
+                continue
+            if event["args"]["op_name"] not in self.MOVES:
+                times.setdefault(event["name"], []).append(event["dur"])
+        # Whole microseconds: a mean, without the runs that were disturbed.
+        return sum(
+            float(np.mean(np.sort(x)[: max(1, len(x) // 2)]))
+            for x in times.values()
+        )
+
+    def network(self, model, batch_size, folder):
+        """See `LiteRT.network`."""
+        return _run_file(model, batch_size, folder, "onnx", self.threads)
+
+
+class Keras:
+    """`predict_on_batch` of Keras, on the current backend and its device."""
+
+    def __init__(self, threads):
+        self._idle = None
+
+    def layers(self, models, batch_size):
+        """See `LiteRT.layers`."""
+        calls = [self._several(x, batch_size) for x in models]
+        idle = [self._idle_like(x, batch_size) for x in models]
+        times = take_turns([*calls, *idle])
+        half = len(models)
+        return [
+            max(x - y, 0.0) / COPIES
+            for x, y in zip(times[:half], times[half:], strict=True)
+        ]
+
+    def _several(self, model, batch_size):
+        """Several copies of a layer, of which little is returned."""
+        outputs = []
+        for _ in range(COPIES):
+            copy = keras.models.clone_model(model)
+            copy.set_weights(model.get_weights())
+            outputs.append(_corner(copy(model.inputs)))
+        return _predict(keras.Model(model.inputs, outputs), batch_size)
+
+    def _idle_like(self, model, batch_size):
+        outputs = [_corner(model.inputs[0]) for _ in range(COPIES)]
+        return _predict(keras.Model(model.inputs, outputs), batch_size)
+
+    def network(self, model, batch_size, folder):
+        """See `LiteRT.network`."""
+        return _predict(model, batch_size)
+
+
+RUNTIMES = {"keras": Keras, "litert": LiteRT, "onnx": Onnx}
+
+
+def _corner(x):
+    """The first number of every sample."""
+    return x[(slice(None),) + (slice(0, 1),) * (len(x.shape) - 1)]
+
+
+def _predict(model, batch_size):
+    rng = np.random.default_rng(0)
+    batch = [
+        rng.random((batch_size, *x.shape[1:])).astype("float32")
+        for x in model.inputs
+    ]
+    given = batch if len(batch) > 1 else batch[0]
+    return lambda: model.predict_on_batch(given)
+
+
+def _run_file(model, batch_size, folder, format_, threads):
+    path = export(model, folder, format_)[format_]
+    run = load(path, threads)
+    rng = np.random.default_rng(0)
+    batch = rng.random((batch_size, *model.input_shape[1:]), "float32")
+    return lambda: run(batch)
+
+
+def _split_onnx(models, folder):
+    """Files of several models, which are converted together."""
+    import onnx
+
+    inputs = [
+        [keras.Input(x.shape[1:], dtype=x.dtype) for x in model.inputs]
+        for model in models
+    ]
+    outputs = [m(x) for m, x in zip(models, inputs, strict=True)]
+    flat = [y for x in inputs for y in x]
+    joint = keras.Model(flat, outputs)
+    path = folder / "joint.onnx"
+    joint([keras.ops.zeros((1, *x.shape[1:]), x.dtype) for x in flat])
+    joint.export(path, format="onnx", verbose=False)
+    graph = onnx.load(path).graph
+    makers = {y: node for node in graph.node for y in node.output}
+    weights = {x.name: x for x in graph.initializer}
+    sources = {x.name: x for x in graph.input}
+    paths = []
+    for i, output in enumerate(graph.output):
+        nodes, used, given, stack = [], {}, {}, [output.name]
+        seen = set()
+        while stack:
+            name = stack.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            if name in weights:
+                used[name] = weights[name]
+            elif name in sources:
+                given[name] = sources[name]
+            elif name in makers:
+                nodes.append(makers[name])
+                stack.extend(makers[name].input)
+        kept = {id(x) for x in nodes}
+        nodes = [x for x in graph.node if id(x) in kept]
+        part = onnx.helper.make_graph(
+            nodes, "layer", list(given.values()), [output], list(used.values())
+        )
+        model = onnx.helper.make_model(
+            part, opset_imports=onnx.load(path).opset_import
+        )
+        paths.append(folder / f"{i}.onnx")
+        onnx.save(model, paths[-1])
+    return paths
