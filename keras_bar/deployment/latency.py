@@ -92,7 +92,9 @@ def measure_latency(
         groups.setdefault(unit.key, []).append(unit)
     for i, (key, units) in enumerate(groups.items()):
         if not all(map(latency._knows, units)):
-            latency.tables[key] = _measure(units, engine, batch_size)
+            table = _measure(units, engine, batch_size)
+            # Rounded, as it will be read from the file.
+            latency.tables[key] = Table.from_json(table.to_json())
             _save(latency, path)
             if verbose:
                 print(f"{i + 1} of {len(groups)}: {key}", flush=True)

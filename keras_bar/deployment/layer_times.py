@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import pathlib
@@ -14,6 +15,7 @@ import numpy as np
 from keras_bar.deployment.requirements import require
 from keras_bar.deployment.running import load
 from keras_bar.deployment.writing import export
+from keras_bar.deployment.writing import write_onnx
 
 # Rounds in which the models take turns, and runs of one turn.
 ROUNDS = 15
@@ -224,8 +226,9 @@ class Keras:
     def _several(self, model, batch_size):
         """Several copies of a layer, of which little is returned."""
         outputs = []
-        for _ in range(COPIES):
+        for i in range(COPIES):
             copy = keras.models.clone_model(model)
+            copy.name = f"copy_{i}"
             copy.set_weights(model.get_weights())
             outputs.append(_corner(copy(model.inputs)))
         return _predict(keras.Model(model.inputs, outputs), batch_size)
@@ -268,45 +271,24 @@ def _run_file(model, batch_size, folder, format_, threads):
 def _split_onnx(models, folder):
     """Files of several models, which are converted together."""
     import onnx
+    from onnx import utils
 
     inputs = [
         [keras.Input(x.shape[1:], dtype=x.dtype) for x in model.inputs]
         for model in models
     ]
-    outputs = [m(x) for m, x in zip(models, inputs, strict=True)]
-    flat = [y for x in inputs for y in x]
-    joint = keras.Model(flat, outputs)
-    path = folder / "joint.onnx"
-    joint([keras.ops.zeros((1, *x.shape[1:]), x.dtype) for x in flat])
-    joint.export(path, format="onnx", verbose=False)
-    graph = onnx.load(path).graph
-    makers = {y: node for node in graph.node for y in node.output}
-    weights = {x.name: x for x in graph.initializer}
-    sources = {x.name: x for x in graph.input}
+    outputs = [
+        model(x if len(x) > 1 else x[0])
+        for model, x in zip(models, inputs, strict=True)
+    ]
+    joint = keras.Model([y for x in inputs for y in x], outputs)
+    whole = onnx.load(write_onnx(joint, folder))
+    extractor = utils.Extractor(whole)
+    names = iter([x.name for x in whole.graph.input])
     paths = []
-    for i, output in enumerate(graph.output):
-        nodes, used, given, stack = [], {}, {}, [output.name]
-        seen = set()
-        while stack:
-            name = stack.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            if name in weights:
-                used[name] = weights[name]
-            elif name in sources:
-                given[name] = sources[name]
-            elif name in makers:
-                nodes.append(makers[name])
-                stack.extend(makers[name].input)
-        kept = {id(x) for x in nodes}
-        nodes = [x for x in graph.node if id(x) in kept]
-        part = onnx.helper.make_graph(
-            nodes, "layer", list(given.values()), [output], list(used.values())
-        )
-        model = onnx.helper.make_model(
-            part, opset_imports=onnx.load(path).opset_import
-        )
+    for i, output in enumerate(whole.graph.output):
+        mine = list(itertools.islice(names, len(inputs[i])))
+        part = extractor.extract_model(mine, [output.name])
         paths.append(folder / f"{i}.onnx")
-        onnx.save(model, paths[-1])
+        onnx.save(part, paths[-1])
     return paths

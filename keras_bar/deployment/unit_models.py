@@ -1,5 +1,6 @@
 """Models of single units of work, to be measured."""
 
+import itertools
 import math
 
 import keras
@@ -46,7 +47,8 @@ def _build_move(unit, writes):
     """A model that moves every second of some channels."""
     shape = [*unit.head.output.shape[1:-1], (writes + 1) // 2]
     inputs = keras.Input(shape, dtype=unit.head.output.dtype)
-    mover = Mover(lambda name: name)
+    counter = itertools.count()
+    mover = Mover(lambda name: f"{name}_{next(counter)}")
     places = np.arange(shape[-1])
     if unit.moves == "gather":
         places = np.arange(0, writes, 2)

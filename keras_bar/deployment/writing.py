@@ -136,7 +136,7 @@ def _saved_model(model, folder, data):
     return path
 
 
-def _onnx(model, folder, data):
+def write_onnx(model, folder, data=None):
     backend = keras.backend.backend()
     require("onnx", *{"tensorflow": ["tf2onnx"]}.get(backend, []))
     path = folder / "model.onnx"
@@ -221,7 +221,7 @@ _FORMATS = {
     "keras": _keras,
     "keras_int8": _keras_int8,
     "saved_model": _saved_model,
-    "onnx": _onnx,
+    "onnx": write_onnx,
     "litert": _litert,
     "litert_int8": _litert_int8,
     "openvino": _openvino,

@@ -64,6 +64,8 @@ class Table:
     def to_json(self):
         """A dict that JSON can hold."""
         found = dataclasses.asdict(self)
+        for name in ("reads", "writes"):
+            found[name] = list(found[name])
         for name in ("read_steps", "write_steps"):
             found[name] = [[x, round(y, 3)] for x, y in found[name].items()]
         found["times"] = [[round(x, 3) for x in row] for row in self.times]
