@@ -129,7 +129,8 @@ def draw(rows, path):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 4.5))
-    for name in dict.fromkeys(x["network"] for x in rows):
+    names = dict.fromkeys(x["network"] for x in rows)
+    for color, name in enumerate(names):
         for connectivity, marker in (("regular", "o"), ("mixed", "x")):
             some = [
                 x
@@ -140,6 +141,7 @@ def draw(rows, path):
                 [x["measured_us"] for x in some],
                 [x["predicted_us"] for x in some],
                 marker,
+                color=f"C{color}",
                 label=f"{name}, {connectivity}",
                 alpha=0.7,
             )
@@ -153,6 +155,10 @@ def draw(rows, path):
         xlabel="measured latency (µs)",
         ylabel="predicted latency (µs)",
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks([200, 500, 1000, 2000, 5000])
+        axis.set_major_formatter("{x:.0f}")
+        axis.set_minor_formatter("")
     axes.legend(fontsize="x-small")
     figure.tight_layout()
     figure.savefig(path)

@@ -65,11 +65,12 @@ class LatencyFormula:
             axes.locate(xp.take(vector, columns, axis=-1), xp)
             for axes, columns in zip(self._axes, self._columns, strict=False)
         )
-        corner = self._start + i * self._stride + j
+        stride = _integers(self._stride, xp)
+        corner = _integers(self._start, xp) + i * stride + j
         table = _real(self._values, xp)
         near, right = (xp.take(table, corner + x, axis=0) for x in (0, 1))
         below, far = (
-            xp.take(table, corner + self._stride + x, axis=0) for x in (0, 1)
+            xp.take(table, corner + stride + x, axis=0) for x in (0, 1)
         )
         rows = (1 - a) * near + a * below, (1 - a) * right + a * far
         scale = self.scale * xp.take(vector, self._columns[2], axis=-1)
@@ -99,18 +100,24 @@ class _Axes:
         """Cells of the grids, places `(..., units)` in the cells, and
         factors."""
         whole = _whole(widths, xp)
-        below = xp.clip(whole, 0, self.largest)
-        above = xp.clip(whole + 1, 0, self.largest)
+        largest = _integers(self.largest, xp)
+        below = xp.minimum(xp.maximum(whole, 0), largest)
+        above = xp.minimum(xp.maximum(whole + 1, 0), largest)
         share = widths - _real(below, xp)
-        below, above = self.first + below, self.first + above
+        first = _integers(self.first, xp)
+        below, above = first + below, first + above
         place, factor = (
             xp.take(values, below, axis=0)
             + share
             * (xp.take(values, above, axis=0) - xp.take(values, below, axis=0))
             for values in (_real(self.places, xp), _real(self.factors, xp))
         )
-        cell = xp.clip(_whole(place, xp), 0, self.cells)
+        cell = xp.minimum(_whole(place, xp), _integers(self.cells, xp))
         return cell, place - _real(cell, xp), factor
+
+
+def _integers(x, xp):
+    return x if xp is np else ops.convert_to_tensor(x, "int32")
 
 
 def _real(x, xp):
