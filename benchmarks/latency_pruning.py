@@ -25,8 +25,8 @@ from keras_bar.deployment import layer_times
 
 BLOCKS = ((24, 64, 1), (32, 96, 2), (32, 96, 1), (48, 144, 2), (48, 144, 1))
 BUDGETS = {
-    "latency": (0.5, 0.35, 0.25),
-    "flops": (0.4, 0.25, 0.15),
+    "latency": (0.65, 0.5),
+    "flops": (0.4, 0.28),
 }
 TEACHER, PRUNING, FINE_TUNING = 12, 14, 6
 BATCH = 64

@@ -1,6 +1,7 @@
 """Measures the layer times of a network on this device."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import platform
@@ -229,9 +230,21 @@ def _narrowed(gated, share, latency):
 
 
 def _fit(predicted, measured):
-    """The least relative errors of `overhead + scale * predicted`."""
-    columns = np.stack([1 / measured, predicted / measured], axis=1)
-    overhead, scale = np.linalg.lstsq(columns, np.ones(len(measured)))[0]
-    if overhead < 0:
-        overhead, scale = 0.0, float(np.mean(measured / predicted))
+    """Overhead and scale with the least sum of absolute relative errors of
+    `overhead + scale * predicted`. It is that of a line through two of the
+    points, or through one and the origin, so that a disturbed one does not
+    count."""
+    points = np.stack([predicted, measured], axis=1)
+    lines = [(0.0, y / x) for x, y in points if x > 0]
+    for (x, y), (other, z) in itertools.combinations(points, 2):
+        if other != x:
+            scale = (z - y) / (other - x)
+            lines.append((y - scale * x, scale))
+
+    def error(line):
+        overhead, scale = line
+        return np.abs((overhead + scale * predicted) / measured - 1).sum()
+
+    possible = [x for x in lines if x[0] >= 0 and x[1] > 0]
+    overhead, scale = min(possible, key=error)
     return float(overhead), float(scale)

@@ -12,6 +12,7 @@ from keras_bar import __main__ as command_line
 from keras_bar import deployment
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
+from keras_bar.deployment.latency import _fit
 from keras_bar.deployment.unit_models import build
 from keras_bar.latency.units import find_units
 from tests.helpers import tiny
@@ -111,3 +112,12 @@ def test_command(tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             command_line.main([*arguments, *wrong])
         assert message in capsys.readouterr().err
+
+
+def test_a_disturbed_measurement_does_not_count():
+    predicted = np.array([100.0, 50.0, 20.0, 10.0])
+    measured = 3.0 + 1.1 * predicted
+    measured[0] = 900.0
+    assert _fit(predicted, measured) == pytest.approx((3.0, 1.1))
+    # No overhead is negative.
+    assert _fit(predicted, 2.0 * predicted - 1.0)[0] == 0.0
