@@ -95,6 +95,12 @@ class LiteRT:
 
     def __init__(self, threads):
         require("tensorflow", "ai_edge_litert")
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "Keras converts to LiteRT on one backend only. Expected "
+                "`KERAS_BACKEND=tensorflow`; its measured file serves "
+                f"trainings on all. Received: {keras.backend.backend()!r}"
+            )
         self.threads = threads
         self._idle = None
 

@@ -85,13 +85,16 @@ def test_measured_once(runtime, tmp_path):
     assert path.read_text() == before
 
 
-def test_wrong_arguments(tmp_path):
+def test_wrong_arguments(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="Unknown runtime. Expected one of"):
         deployment.measure_latency(tiny.network(), "tflite")
     path = tmp_path / "latency.json"
     keras_bar.Latency({"runtime": "onnx", "tables": {}}).save(path)
     with pytest.raises(ValueError, match="other latencies. Expected another"):
         deployment.measure_latency(tiny.network(), "litert", path)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="Expected `KERAS_BACKEND=tensorflow`"):
+        deployment.measure_latency(tiny.network(), "litert")
 
 
 def test_command(tmp_path, capsys):
