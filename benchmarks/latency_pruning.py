@@ -26,7 +26,7 @@ from keras_bar.deployment import layer_times
 BLOCKS = ((24, 64, 1), (32, 96, 2), (32, 96, 1), (48, 144, 2), (48, 144, 1))
 BUDGETS = {
     "latency": (0.65, 0.5),
-    "flops": (0.4, 0.28),
+    "flops": (0.4, 0.28, 0.25),
 }
 TEACHER, PRUNING, FINE_TUNING = 12, 14, 6
 BATCH = 64
