@@ -108,7 +108,7 @@ class ThresholdControl:
     SLOPES = (0.3, 1000.0)
     MEMORY = 0.99
     # The importance is a mean over 100 steps, and the channels rank by it
-    # whatever the gates learn, so a few samples per step suffice.
+    # whatever the gates learn. A batch of up to 64 is observed whole.
     OBSERVED_SAMPLES = 16
     # The cost exceeds b(t) by up to 0.1 of the full cost with 75 steps, by 0.06
     # with 100 and by 0.03 with 200 (`tests/helpers/tiny.py`, Adam, 1/2).

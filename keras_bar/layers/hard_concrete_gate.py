@@ -49,8 +49,9 @@ def multiply_observed(x, z, axis, samples=None):
         x: Tensor `(batch, ...)` with channels along `axis`.
         z: Factors, of size 1 along all other axes.
         axis: Non-negative integer, the channel axis.
-        samples: Integer, the number of samples of a larger batch that the
-            gradient for `z` and the importance see, about; or None for all.
+        samples: Integer, about how many samples of a batch of more than four
+            times as many the gradient for `z` and the importance see; or None
+            for all.
 
     Returns:
         The product; and its gradient function for `x`, `z` and the observed
@@ -61,8 +62,10 @@ def multiply_observed(x, z, axis, samples=None):
     if samples is not None:
         # Odd, because the first axis may be that of the windows of images,
         # whose number is even: not all seen are at the same place.
-        stride = 2 * (size // (2 * samples)) + 1
-        seen = _computed_now(_every(stride, x))
+        stride = 4 * ((size - 1) // (4 * samples)) + 1
+        seen = _every(stride, x)
+    if seen is not x:
+        seen = _computed_now(seen)
 
     def gradients(*args, upstream=None):
         if upstream is None:
@@ -149,9 +152,9 @@ class HardConcreteGate(ChannelGate):
             `multiply_observed`.
         importance: Variable `(channels,)`: its running mean, kept by a
             `BudgetRegularizer`.
-        observed_samples: Integer, the number of samples of a larger batch from
-            which `log_alpha` learns and the importance is estimated, about; or
-            None for all. A `BudgetRegularizer` sets it.
+        observed_samples: Integer, about how many samples of a batch of more
+            than four times as many `log_alpha` learns from and the importance
+            is estimated from; or None for all. A `BudgetRegularizer` sets it.
         channels: Integer, the number of channels.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
             longer learns, `channel_gate.LEARNING` for one that does.
