@@ -237,7 +237,18 @@ def _meet_on_tensorflow(workers, index):
 
 def _meet_on_jax(workers, index):
     keras.distribution.initialize(workers[0], len(workers), index)
-    return keras.distribution.DataParallel()
+    return _OfKnownLength()
+
+
+class _OfKnownLength(keras.distribution.DataParallel):
+    """Shares the batches of a `tf.data.Dataset`, whose number Keras forgets."""
+
+    def distribute_dataset(self, dataset):
+        import tensorflow as tf
+
+        length = dataset.cardinality()
+        part = super().distribute_dataset(dataset)
+        return part.apply(tf.data.experimental.assert_cardinality(length))
 
 
 def _errors():
