@@ -3,9 +3,11 @@
 Compiles the training step of a network three times: without gates, with gates,
 and with gates and a `BudgetRegularizer`. XLA says how many kernels each has,
 how many bytes they read and write and how much memory they need. Then the steps
-take turns, many at a time, so that the time is that of the device alone.
+take turns, many at a time, so that the time is that of the device alone. With
+`--absent-gpu` it compiles for an H100 that need not be there, and only counts.
 
     KERAS_BACKEND=jax python benchmarks/compiled_step.py
+    KERAS_BACKEND=jax python benchmarks/compiled_step.py --absent-gpu
     KERAS_BACKEND=jax python benchmarks/compiled_step.py --network resnet50 \
         --mixed-precision bfloat16
 """
@@ -13,7 +15,6 @@ take turns, many at a time, so that the time is that of the device alone.
 import argparse
 import os
 import pathlib
-import re
 import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -25,21 +26,13 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras_bar
+from benchmarks import absent_gpu
 from benchmarks import measuring
 
 PLAIN, GATED, BUDGET = "without gates", "gates", "gates and budget"
 NETWORKS = {
     "wide_resnet": lambda: keras_bar.models.WideResNet(16, 4),
     "resnet50": lambda: keras_bar.models.ResNet50((64, 64, 3), 200),
-}
-# Instructions of a compiled program that are no kernels of their own.
-FREE = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
 }
 
 
@@ -52,15 +45,17 @@ class Capture(keras.callbacks.Callback):
 
     Args:
         batch: Pair of arrays, images and classes.
+        absent_gpu: Boolean, whether to compile for a GPU that is not there.
 
     Attributes:
         compiled: The step, a function of the state and a batch.
         state: Its arrays.
     """
 
-    def __init__(self, batch):
+    def __init__(self, batch, absent_gpu=False):
         super().__init__()
         self.batch = batch
+        self.absent_gpu = absent_gpu
         self.compiled = self.state = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -76,8 +71,13 @@ class Capture(keras.callbacks.Callback):
             lambda x: jax.numpy.array(x.value, copy=True),
             tuple(map(list, groups)),
         )
-        step = jax.jit(model.train_step, donate_argnums=0)
-        self.compiled = step.lower(self.state, self.batch).compile()
+        if self.absent_gpu:
+            self.compiled = absent_gpu.compile_for_h100(
+                model.train_step, self.state, self.batch
+            )
+        else:
+            step = jax.jit(model.train_step, donate_argnums=0)
+            self.compiled = step.lower(self.state, self.batch).compile()
         raise CompiledError
 
     def run(self, steps):
@@ -91,20 +91,25 @@ def main(arguments=None):
     settings = parse(arguments)
     measuring.set_threads(settings.threads)
     steps = {x: capture(x, settings) for x in (PLAIN, GATED, BUDGET)}
-    times = measuring.interleave(
-        {x: lambda y=y: y.run(settings.steps) for x, y in steps.items()},
-        settings.turns,
-    )
-    rows = [
-        {
-            "candidate": row["candidate"],
-            "ms": round(row["ms"] / settings.steps, 3),
-            "ratio": row["ratio"],
-            **counts(steps[row["candidate"]].compiled),
-        }
-        for row in times.rows(PLAIN)
-    ]
-    device = jax.devices()[0].device_kind.replace(" ", "_")
+    if settings.absent_gpu:
+        rows = [{"candidate": x} for x in steps]
+        device = "H100_absent"
+    else:
+        times = measuring.interleave(
+            {x: lambda y=y: y.run(settings.steps) for x, y in steps.items()},
+            settings.turns,
+        )
+        rows = [
+            {
+                "candidate": row["candidate"],
+                "ms": round(row["ms"] / settings.steps, 3),
+                "ratio": row["ratio"],
+                "cpu_ratio": row["cpu_ratio"],
+            }
+            for row in times.rows(PLAIN)
+        ]
+        device = jax.devices()[0].device_kind.replace(" ", "_")
+    rows = [x | counts(steps[x["candidate"]].compiled) for x in rows]
     name = f"compiled_step_{settings.network}_{device}"
     measuring.report(name, vars(settings), rows)
 
@@ -127,7 +132,8 @@ def capture(label, settings):
     shape = (settings.batch_size, *model.input_shape[1:])
     x = rng.random(shape, "float32")
     y = rng.integers(0, 10, settings.batch_size)
-    result = Capture((jax.numpy.asarray(x), jax.numpy.asarray(y)))
+    batch = jax.numpy.asarray(x), jax.numpy.asarray(y)
+    result = Capture(batch, settings.absent_gpu)
     callbacks = [result]
     if label == BUDGET:
         regularizer = keras_bar.callbacks.BudgetRegularizer(
@@ -145,22 +151,13 @@ def capture(label, settings):
 
 def counts(compiled):
     """Kernels, gigabytes and gigabytes of memory of a compiled step."""
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    kernels, moved = absent_gpu.count(compiled.as_text())
+    memory = compiled.memory_analysis().temp_size_in_bytes
     return {
-        "kernels": kernels(compiled.as_text()),
-        "GB": round(cost["bytes accessed"] / 1e9, 3),
-        "GFLOPs": round(cost["flops"] / 1e9, 1),
-        "memory_GB": round(memory.temp_size_in_bytes / 1e9, 3),
+        "kernels": kernels,
+        "GB": round(moved / 1e9, 3),
+        "memory_GB": round(memory / 1e9, 3),
     }
-
-
-def kernels(program):
-    """Number of kernels that a compiled program starts."""
-    entry = program[program.index("\nENTRY ") :]
-    found = re.findall(
-        r"^  (?:ROOT )?\S+ = .*? ([a-z][a-z0-9-]*)\(", entry, re.M
-    )
-    return sum(x not in FREE for x in found)
 
 
 def parse(arguments):
@@ -174,6 +171,7 @@ def parse(arguments):
     parser.add_argument("--steps", type=int, default=20, help="per turn")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--absent-gpu", action="store_true")
     return parser.parse_args(arguments)
 
 

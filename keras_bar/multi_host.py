@@ -1,7 +1,6 @@
-"""Training on several devices and hosts with TensorFlow."""
+"""Training on several devices and hosts, with TensorFlow and JAX."""
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -12,12 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_bar import devices
 from keras_bar import files
 from keras_bar import keras_internals
 
-__all__ = ["Hosts", "current", "find_strategy", "join"]
+__all__ = [
+    "Hosts",
+    "current",
+    "find_strategy",
+    "is_lost_host",
+    "join",
+]
 
 EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
@@ -30,14 +37,15 @@ class Hosts:
 
     Keras 3 cannot `fit` with TensorFlow's `MultiWorkerMirroredStrategy` by
     itself (Keras issue 20585). This class replaces the two functions of Keras's
-    trainer that fail under this strategy.
+    trainer that fail under this strategy. On JAX nothing is replaced.
 
     All hosts run the same program and train. The first one, the chief, also
     writes files, which all hosts read from a file system that they share.
     Without a strategy, this process is the chief and never waits.
 
     Args:
-        strategy: `tf.distribute.MultiWorkerMirroredStrategy`, or None for a
+        strategy: `tf.distribute.MultiWorkerMirroredStrategy`, or a
+            `keras.distribution.DataParallel` over all hosts, or None for a
             single host.
         patience: Float, maximum seconds until the other hosts see a file that
             the chief has written. Network file systems may take half a minute.
@@ -66,7 +74,11 @@ class Hosts:
         self.strategy = strategy
         self.patience = patience
         self.index = 0
-        if strategy is not None:
+        if isinstance(strategy, keras.distribution.DataParallel):
+            import jax
+
+            self.index = jax.process_index()
+        elif strategy is not None:
             keras_internals.mend_trainer(strategy)
             self.index = strategy.cluster_resolver.task_id
         self.is_chief = self.index == 0
@@ -78,6 +90,12 @@ class Hosts:
         """
         if self.strategy is None:
             return int(value)
+        if isinstance(self.strategy, keras.distribution.DataParallel):
+            from jax.experimental import multihost_utils
+
+            # JAX has no integers of 64 bits, and checksums have 32.
+            own = np.uint32(value)
+            return int(multihost_utils.broadcast_one_to_all(own))
         own = ops.convert_to_tensor(int(value) * self.is_chief, "int64")
         return int(self.strategy.reduce("SUM", own, axis=None))
 
@@ -166,16 +184,17 @@ def join(patience: float = 90.0) -> Hosts:
     """Joins the hosts that `TF_CONFIG` lists, and waits for them.
 
     Every host runs the same command. The environment variable `TF_CONFIG` lists
-    all hosts, and says which of them this is. Call this function before
-    TensorFlow is used for anything else; once they are joined, it returns the
-    same hosts. A `SIGTERM` ends the process at once, as it does without
-    TensorFlow, which would wait for a good moment.
+    all hosts, and says which of them this is, on JAX, too. Call this function
+    before the backend is used for anything else; once they are joined, it
+    returns the same hosts. A `SIGTERM` ends the process at once, as it does
+    without TensorFlow, which would wait for a good moment.
 
     Args:
         patience: See `Hosts`.
 
     Returns:
-        `Hosts` with a `tf.distribute.MultiWorkerMirroredStrategy`.
+        `Hosts` with a `tf.distribute.MultiWorkerMirroredStrategy`, or on JAX a
+        `keras.distribution.DataParallel`.
 
     Raises:
         ValueError: If `TF_CONFIG` is missing or wrong.
@@ -193,39 +212,94 @@ def join(patience: float = 90.0) -> Hosts:
     if _JOINED:
         return _JOINED[0]
     workers, index = read_config()
-    import tensorflow as tf
-
     others = ", ".join(workers)
     print(f"host {index} of {len(workers)}, waiting for {others}", flush=True)
+    on_jax = keras.backend.backend() == "jax"
+    meet = _meet_on_jax if on_jax else _meet_on_tensorflow
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    except tf.errors.OpError as error:
+        strategy = meet(workers, index)
+    except _errors() as error:
         raise OSError(
             "The hosts cannot be joined. Expected a free port, with nothing "
             f"that is left of an earlier run. Received: {workers[index]}, "
-            f"where TensorFlow says: {error.message}"
+            f"where {keras.backend.backend()} says: {error}"
         ) from error
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _JOINED.append(Hosts(strategy, patience))
     return _JOINED[0]
 
 
+def _meet_on_tensorflow(workers, index):
+    import tensorflow as tf
+
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _meet_on_jax(workers, index):
+    keras.distribution.initialize(workers[0], len(workers), index)
+    return _OfKnownLength()
+
+
+class _OfKnownLength(keras.distribution.DataParallel):
+    """Shares the batches of a `tf.data.Dataset`, whose number Keras forgets."""
+
+    def distribute_dataset(self, dataset):
+        import tensorflow as tf
+
+        length = dataset.cardinality()
+        part = super().distribute_dataset(dataset)
+        return part.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def _errors():
+    """Tuple of the errors of the backend's runtime."""
+    if keras.backend.backend() == "jax":
+        return (RuntimeError,)
+    import tensorflow as tf
+
+    return (tf.errors.OpError,)
+
+
+def is_lost_host(error: BaseException) -> bool:
+    """Returns whether an error of the backend says that another of the joined
+    hosts, or a device, is gone.
+
+    Example:
+
+    >>> from keras_bar import multi_host
+    >>> multi_host.is_lost_host(ValueError("no matter of hosts"))
+    False
+    """
+    if not _JOINED:
+        return False
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(error, jax.errors.JaxRuntimeError)
+    from tensorflow import errors
+
+    lost = errors.UnavailableError, errors.AbortedError, errors.InternalError
+    return isinstance(error, lost)
+
+
 def find_strategy(name: str = "auto") -> Any:
-    """Finds the `tf.distribute` strategy for the devices that are there.
+    """Finds the strategy for the devices that are there.
 
     Args:
         name: `"auto"` for all local accelerators if there are several, and
             otherwise one device; `"none"` for one device; `"mirrored"` for all
-            local accelerators, or the CPUs that TensorFlow was told of;
+            local accelerators, or the CPUs that the backend was told of;
             `"multiworker"` for those of all hosts in `TF_CONFIG`, which are
-            joined, so nothing else must have used TensorFlow before.
+            joined, so nothing else must have used the backend before.
 
     Returns:
-        A `tf.distribute.Strategy`, the same each time, or None for one device.
+        A `tf.distribute.Strategy`, or on JAX a
+        `keras.distribution.DataParallel`, the same each time; or None for one
+        device. Make, compile and train models in its `scope()`.
 
     Raises:
-        ValueError: If the backend is not TensorFlow and the name is another
-            than `"auto"` and `"none"`, or `TF_CONFIG` is missing or wrong.
+        ValueError: If the backend is PyTorch and the name is another than
+            `"auto"` and `"none"`, or `TF_CONFIG` is missing or wrong.
 
     Example:
 
@@ -234,36 +308,22 @@ def find_strategy(name: str = "auto") -> Any:
     True
     """
     backend = keras.backend.backend()
-    if backend != "tensorflow":
+    if backend not in ("tensorflow", "jax"):
         if name not in ("auto", "none"):
             raise ValueError(
-                "Several devices train with TensorFlow only. Expected the "
-                "strategy 'auto' or 'none', or the backend tensorflow. "
+                "Several devices train with TensorFlow and JAX only. Expected "
+                "the strategy 'auto' or 'none', or one of these backends. "
                 f"Received: {name!r}, and the backend {backend}"
             )
         return None
     if name == "multiworker":
         return join().strategy
-    devices = [] if name == "none" else _local("GPU")
+    found = [] if name == "none" else devices.local("GPU")
     if name == "mirrored":
-        devices = devices or _local("CPU")
-    elif len(devices) < 2:
+        found = found or devices.local("CPU")
+    elif len(found) < 2:
         return None
-    return _mirrored(tuple(devices))
-
-
-def _local(kind):
-    import tensorflow as tf
-
-    return [x.name for x in tf.config.list_logical_devices(kind)]
-
-
-@functools.cache
-def _mirrored(devices):
-    """One per process: collectives of a second one would not match."""
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy(devices)
+    return devices.mirrored(tuple(found))
 
 
 def read_config():

@@ -1,6 +1,6 @@
 """Two replicas, on two logical CPU devices.
 
-They must be configured before TensorFlow starts, and one process can use one
+They must be configured before the backend starts, and one process can use one
 strategy only: this file runs itself as a script and looks at what it found.
 """
 
@@ -17,11 +17,13 @@ import pytest
 from keras import layers
 
 import keras_bar
+from keras_bar import devices
+from keras_bar import multi_host
 from tests.helpers import tiny
 from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="tf.distribute"
+    keras.backend.backend() == "torch", reason="trains on one device"
 )
 
 EPOCHS = 5
@@ -46,6 +48,7 @@ class FirstEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 0:
+            _ = self.model  # On JAX this brings the variables up to date.
             values = [x.numpy().tolist() for x in self.student.variables]
             self.weights = values
 
@@ -84,7 +87,7 @@ def train(strength, distiller=None, epochs=EPOCHS, done=EPOCHS):
             teacher, student, keras_bar.distillation.LogitsDistillation()
         )
     if distiller == "RecordedDistiller":
-        y = {"labels": y, "teacher": teacher(x).numpy()}
+        y = {"labels": y, "teacher": keras.ops.convert_to_numpy(teacher(x))}
     tiny.prepare(model, keras.optimizers.SGD(0.1))
     first = FirstEpoch()
     first.student = student
@@ -121,10 +124,11 @@ def replicas(strategy, model):
     """Name of every variable, and how much it differs between replicas."""
     result = {}
     for variable in model.variables:
-        values = [
-            x.numpy().astype("float64")
-            for x in strategy.experimental_local_results(variable.value)
-        ]
+        if keras.backend.backend() == "jax":
+            parts = [x.data for x in variable.value.addressable_shards]
+        else:
+            parts = strategy.experimental_local_results(variable.value)
+        values = [np.array(x).astype("float64") for x in parts]
         gap = np.max(np.abs(values[0] - values[-1]))
         result[variable.path] = [len(values), float(gap)]
     return result
@@ -132,15 +136,21 @@ def replicas(strategy, model):
 
 def main(*names):
     """Prints what trainings of modes and distillers found, as JSON."""
-    import tensorflow as tf
+    if keras.backend.backend() == "jax":
+        import jax
 
-    from tests.helpers import unoptimized
+        jax.config.update("jax_num_cpu_devices", 2)
+    else:
+        import tensorflow as tf
 
-    unoptimized.install()
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    two = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(cpu, two)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        from tests.helpers import unoptimized
+
+        unoptimized.install()
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+    strategy = multi_host.find_strategy("mirrored")
+    assert devices.replicas(strategy) == 2
     found = {}
     for name in names:
         with strategy.scope():
@@ -230,6 +240,24 @@ def test_distilled_penalty_is_that_of_one_replica(distiller):
     # Keras's metrics of the parts of the loss are those of one replica.
     names = {"loss", "penalty", "expected"}
     assert_alike(found, one, names)
+
+
+def test_a_copy_on_one_device_predicts():
+    """In the scope of a distribution, of which this process has one device."""
+    model = network()
+    x = tiny.data()[0][:3]
+    expected = model.predict(x, verbose=0)
+    with devices.on_one_device(model) as same:
+        assert same is model
+    if keras.backend.backend() == "jax":
+        strategy = multi_host.find_strategy("mirrored")
+        with strategy.scope():
+            with devices.on_one_device(model) as alone:
+                assert alone is not model
+                assert keras.distribution.distribution() is None
+                found = alone.predict(x, verbose=0)
+            assert keras.distribution.distribution() is strategy
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 if __name__ == "__main__":

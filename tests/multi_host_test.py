@@ -5,11 +5,10 @@ import pytest
 
 from keras_bar import multi_host
 
-pytestmark = pytest.mark.skipif(
+
+@pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute"
 )
-
-
 @pytest.mark.parametrize("name", ["reduce_per_replica", "TensorFlowTrainer"])
 def test_another_keras_is_not_mended(monkeypatch, name):
     from keras.src.backend.tensorflow import trainer
@@ -64,6 +63,10 @@ def test_hosts_that_do_different_work(monkeypatch):
     monkeypatch.setattr(hosts, "from_chief", lambda value: value + 1)
     with pytest.raises(ValueError, match="different work.*'seeds'"):
         hosts.check_same({"seeds": [0, 1]})
+
+
+def test_no_error_is_a_lost_host_where_none_was_joined():
+    assert not multi_host.is_lost_host(RuntimeError("gone"))
 
 
 def test_the_chief_is_first():

@@ -24,6 +24,7 @@ OTHERS = (
     "keras_bar.callbacks",
     "keras_bar.datasets",
     "keras_bar.deployment",
+    "keras_bar.devices",
     "keras_bar.distillation",
     "keras_bar.in_memory",
     "keras_bar.models",

@@ -121,7 +121,7 @@ class BarrierControl(Penalty):
     Args:
         budget: `MovingBudget`.
         settings: `PaperSettings`.
-        required: Dict from gate to the number of its channels that stay open.
+        required: The gates whose strongest channel stays open.
     """
 
     def __init__(self, budget, settings, required):
@@ -178,10 +178,9 @@ class BarrierControl(Penalty):
         """Whether each channel has to stay open, boolean tensor
         `(channels,)`."""
         log_alpha = ops.stop_gradient(ops.convert_to_tensor(gate.log_alpha))
-        kept = self.required.get(gate, 0)
-        if not kept:
+        if gate not in self.required:
             return ops.zeros_like(log_alpha, dtype="bool")
-        return log_alpha >= ops.top_k(log_alpha, kept)[0][-1]
+        return log_alpha >= ops.max(log_alpha)
 
     def loss(self, state):
         """The penalty, scalar tensor."""

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_bar import devices
 from keras_bar import files
 
 # Decoded images up to this size, in bytes, are kept in memory.
@@ -120,9 +121,16 @@ class Stream:
     @property
     def validation(self):
         """The argument `validation_data` of `fit`."""
-        data = self._normalized(self._read("test")).batch(self.batch_size)
-        data = _of_length(data.prefetch(2), -(-self.tests // self.batch_size))
-        return data.take(-(-self._validated // self.batch_size))
+        size, count = self.batch_size, self._validated
+        shared = devices.replicas()
+        if shared > 1:  # Devices share every batch, and hosts take as many.
+            size = min(size, count - count % shared)
+            count -= count % size
+        else:
+            count = min(-(-count // size) * size, self.tests)
+        data = self._normalized(self._read("test")).take(count)
+        data = data.batch(size, drop_remainder=shared > 1).prefetch(2)
+        return _of_length(data, -(-count // size))
 
     @property
     def left_out(self):
@@ -142,7 +150,8 @@ class Stream:
         images = (
             self._normalized(raw).batch(self.batch_size).map(lambda x, y: x)
         )
-        logits = model.predict(images.prefetch(2), verbose=0)
+        with devices.on_one_device(model) as alone:
+            logits = alone.predict(images.prefetch(2), verbose=0)
         labels = list(raw.map(lambda x, y: y).as_numpy_iterator())
         return float(np.mean(np.argmax(logits, -1) == labels))
 

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bar import devices
+
 __all__ = ["InMemoryData", "read_npz"]
 
 
@@ -96,7 +98,9 @@ class InMemoryData:
     def validation(self):
         """The argument `validation_data` of `fit`."""
         x, y = self.split("validation")
-        count = self.validation_count
+        # Devices share every batch.
+        count = min(self.validation_count, len(x))
+        count -= count % devices.replicas()
         return x[:count], keras.tree.map_structure(lambda y: y[:count], y)
 
     def batches(self, seed: int | list[int]) -> "Epochs":
@@ -232,7 +236,8 @@ def shifted(x, most, corners):
 
 
 def _ask(teacher, x):
-    return teacher.predict(x, batch_size=500, verbose=0)
+    with devices.on_one_device(teacher) as model:
+        return model.predict(x, batch_size=500, verbose=0)
 
 
 class _Batches(keras.utils.PyDataset):

@@ -30,7 +30,7 @@ def check_inference(inference):
         )
 
 
-def multiply_observed(x, z, axis):
+def multiply_observed(x, z, axis, samples=None):
     """`x * z`, with a backward pass that also estimates channel importance.
 
     The importance of a channel in a batch is the sum over samples of
@@ -41,35 +41,74 @@ def multiply_observed(x, z, axis):
     normalization follows, the sum over the batch is 0, since scaling the whole
     channel changes nothing.
 
+    The gradient for `x` is always exact. Those for `z` and the importance are a
+    few numbers per channel, for which a part of a large batch suffices. Nothing
+    else needs the activations in the backward pass: they are not kept.
+
     Args:
         x: Tensor `(batch, ...)` with channels along `axis`.
         z: Factors, of size 1 along all other axes.
         axis: Non-negative integer, the channel axis.
+        samples: Integer, about how many samples of a batch of more than four
+            times as many the gradient for `z` and the importance see; or None
+            for all.
 
     Returns:
         The product; and its gradient function for `x`, `z` and the observed
         importance `(channels,)`, as `keras.ops.custom_gradient` expects.
     """
     positions = [i for i in range(1, len(x.shape)) if i != axis]
+    size, stride, seen = ops.shape(x)[0], 1, x
+    if samples is not None:
+        # Odd, because the first axis may be that of the windows of images,
+        # whose number is even: not all seen are at the same place.
+        stride = 4 * ((size - 1) // (4 * samples)) + 1
+        seen = _every(stride, x)
+    if seen is not x:
+        seen = _computed_now(seen)
 
     def gradients(*args, upstream=None):
         if upstream is None:
             (upstream,) = args
         # Half precision would overflow, or lose small gradients to 0.
-        products = ops.cast(upstream, "float32") * ops.cast(x, "float32")
-        per_sample = (
-            ops.sum(products, axis=positions) if positions else products
+        products = ops.cast(seen, "float32") * ops.cast(
+            _every(stride, upstream), "float32"
         )
-        slopes = ops.sum(per_sample, axis=0)
+        slopes = ops.sum(products, axis=positions) if positions else products
+        if samples is not None:
+            # As if these samples were the batch, of which the loss is a mean.
+            count = ops.cast(ops.shape(seen)[0], "float32")
+            slopes *= ops.cast(size, "float32") / count
         flat = ops.cast(ops.reshape(z, (-1,)), "float32")
-        seen = ops.square(flat) * ops.sum(ops.square(per_sample), axis=0)
+        # One sum for both: XLA would merge a sum of the slopes with that over
+        # the positions, and read the activations twice.
+        terms = ops.stack([slopes, ops.square(flat * slopes)])
+        slope, importance = ops.unstack(ops.sum(terms, axis=1), num=2)
         return (
             upstream * z,
-            ops.cast(ops.reshape(slopes, z.shape), z.dtype),
-            seen,
+            ops.cast(ops.reshape(slope, z.shape), z.dtype),
+            importance,
         )
 
     return x * z, gradients
+
+
+def _every(stride, x):
+    """Every `stride`-th entry of a tensor's first axis."""
+    if isinstance(stride, int) and stride == 1:
+        return x
+    # TensorFlow forgets the rank if the stride is a tensor.
+    return ops.reshape(x[::stride], (-1, *ops.shape(x)[1:]))
+
+
+def _computed_now(x):
+    """Returns `x`. XLA would slice it in the backward pass, and until then keep
+    the tensor that it is a slice of."""
+    if keras.backend.backend() != "jax":
+        return x
+    import jax
+
+    return jax.lax.optimization_barrier(x)
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -113,6 +152,9 @@ class HardConcreteGate(ChannelGate):
             `multiply_observed`.
         importance: Variable `(channels,)`: its running mean, kept by a
             `BudgetRegularizer`.
+        observed_samples: Integer, about how many samples of a batch of more
+            than four times as many `log_alpha` learns from and the importance
+            is estimated from; or None for all. A `BudgetRegularizer` sets it.
         channels: Integer, the number of channels.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
             longer learns, `channel_gate.LEARNING` for one that does.
@@ -147,6 +189,7 @@ class HardConcreteGate(ChannelGate):
         self.rate = check_rate(rate)
         check_inference(inference)
         self.inference = inference
+        self.observed_samples = None
         self.initializer = seeded(
             initializer or keras.initializers.RandomUniform(0.0, 0.01), seed
         )
@@ -177,7 +220,9 @@ class HardConcreteGate(ChannelGate):
             return inputs * factors
         axis = self.axis % len(inputs.shape)
         multiply = ops.custom_gradient(
-            lambda x, z, observation: multiply_observed(x, z, axis)
+            lambda x, z, observation: multiply_observed(
+                x, z, axis, self.observed_samples
+            )
         )
         return multiply(
             inputs, factors, ops.convert_to_tensor(self.observation)
@@ -189,6 +234,7 @@ class HardConcreteGate(ChannelGate):
     def reset_drive(self):
         self.slope.assign(self.rate)
         self.offset.assign(ops.zeros((self.channels,)))
+        self.observed_samples = None
 
     def location(self):
         """The Hard Concrete's `log alpha` in force, tensor `(channels,)`."""

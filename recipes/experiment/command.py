@@ -66,15 +66,10 @@ def describe(error):
         errors = sys.modules["tensorflow"].errors
         if isinstance(error, errors.ResourceExhaustedError):
             return f"No room is left: {first}\n{SAFE}"
-        lost = (
-            errors.UnavailableError,
-            errors.AbortedError,
-            errors.InternalError,
+    if multi_host.is_lost_host(error):
+        first = str(error).partition("\n")[0]
+        return (
+            f"Another host is gone, or a device of this one ({first}). What is "
+            "finished is kept: the same command, on all hosts, resumes."
         )
-        if isinstance(error, lost) and multi_host.current().strategy:
-            return (
-                f"Another host is gone, or a device of this one ({first}). "
-                "What is finished is kept: the same command, on all hosts, "
-                "resumes."
-            )
     return None

@@ -4,13 +4,8 @@ import contextlib
 
 import keras
 
+from keras_bar import devices as shared
 from keras_bar import multi_host
-
-
-def count(name):
-    """How many devices share a batch."""
-    strategy = multi_host.find_strategy(name)
-    return strategy.num_replicas_in_sync if strategy else 1
 
 
 @contextlib.contextmanager
@@ -31,21 +26,25 @@ def scope(settings):
 def check(settings):
     """Raises a ValueError if the devices cannot train like that. Completes
     `settings.jit`."""
+    tensorflow = keras.backend.backend() == "tensorflow"
     if settings.jit is None:
-        tensorflow = keras.backend.backend() == "tensorflow"
         settings.jit = "off" if tensorflow else "auto"
-    batch, devices = settings.batch_size, count(settings.strategy)
+    batch = settings.batch_size
+    strategy = multi_host.find_strategy(settings.strategy)
+    devices = shared.replicas(strategy)
     if batch % devices:
         raise ValueError(
             f"A batch cannot be shared by {devices} devices. Expected a "
             f"multiple of {devices}. Received: --batch-size {batch}"
         )
-    if devices > 1 and settings.jit != "off":
+    if not tensorflow or devices == 1:
+        return
+    if settings.jit != "off":
         raise ValueError(
             "TensorFlow cannot compile for several devices with XLA. Expected "
             f"--jit off. Received: --jit {settings.jit}, and {devices} devices"
         )
-    if devices > 1 and settings.mixed_precision == "float16":
+    if settings.mixed_precision == "float16":
         # Overflow must be detected on all devices together.
         raise ValueError(
             "Several devices cannot share the loss scale that float16 needs. "

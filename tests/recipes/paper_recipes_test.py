@@ -20,6 +20,7 @@ pytest.importorskip("tensorflow_datasets")
 import keras_bar  # noqa: E402
 from keras_bar import multi_host  # noqa: E402
 from keras_bar.datasets import sources  # noqa: E402
+from keras_bar.devices import replicas  # noqa: E402
 from recipes.data import registry  # noqa: E402
 from recipes.experiment import devices  # noqa: E402
 from recipes.experiment import training  # noqa: E402
@@ -155,10 +156,13 @@ def check(batch, jit, precision):
 
 
 def test_what_several_devices_cannot_do(monkeypatch):
-    monkeypatch.setattr(devices, "count", lambda strategy: 3)
+    monkeypatch.setattr(devices.shared, "replicas", lambda strategy: 3)
     check(66, "off", "bfloat16")
     with pytest.raises(ValueError, match="multiple of 3"):
         check(64, "off", None)
+    if keras.backend.backend() != "tensorflow":
+        check(66, "auto", "float16")
+        return
     with pytest.raises(ValueError, match="Expected --mixed-precision bfloat16"):
         check(66, "off", "float16")
     for jit in ("on", "auto"):
@@ -177,17 +181,19 @@ def test_a_batch_that_is_not_filled(tmp_path, capsys):
 
 
 def test_strategies():
-    assert devices.count("none") == 1
-    if keras.backend.backend() == "tensorflow":
-        strategy = multi_host.find_strategy("mirrored")
-        assert multi_host.find_strategy("mirrored") is strategy
-        assert strategy.num_replicas_in_sync == devices.count("mirrored")
-        assert isinstance(strategy, tf.distribute.MirroredStrategy)
-    else:
-        assert devices.count("auto") == 1
-        with pytest.raises(ValueError, match="the strategy 'auto' or 'none'"):
-            devices.count("mirrored")
+    assert replicas(multi_host.find_strategy("none")) == 1
     assert multi_host.find_strategy("auto") is None
+    if keras.backend.backend() == "torch":
+        with pytest.raises(ValueError, match="the strategy 'auto' or 'none'"):
+            multi_host.find_strategy("mirrored")
+        return
+    strategy = multi_host.find_strategy("mirrored")
+    assert multi_host.find_strategy("mirrored") is strategy
+    assert replicas(strategy) == 1
+    kind = keras.distribution.DataParallel
+    if keras.backend.backend() == "tensorflow":
+        kind = tf.distribute.MirroredStrategy
+    assert isinstance(strategy, kind)
 
 
 @pytest.mark.parametrize("name", SHAPES)
