@@ -183,7 +183,8 @@ class CostModel:
         Args:
             metric: One of `METRICS`.
             keep_probability: Float in (0, 1], the keep probability of all
-                channels. The first channel of each gate is certain, so that the
+                channels; for memory the part of the full peak. The first
+                channel of each gate is certain, so that the
                 result is the cost of one channel among others, not that of a
                 whole branch.
 
@@ -215,7 +216,11 @@ class CostModel:
 
     def savings(self, metric):
         """Dict from gate to the cost saved by closing one of its channels in
-        the full network, in units of the metric; see `marginal_costs`."""
+        the full network, in units of the metric; see `marginal_costs`. The peak
+        memory of the full network depends on few channels; its savings are the
+        marginal costs at half of it."""
+        if metric == "memory":
+            return self.marginal_costs(metric, 0.5)[1]
         savings, everything = {}, self._everything()
         for gate, mask in everything.items():
             closed = mask.copy()

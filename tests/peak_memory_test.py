@@ -8,6 +8,9 @@ from keras import layers
 import keras_bar
 from keras_bar.budget import selection
 from keras_bar.costs import alive_masks
+from tests.helpers import tiny
+from tests.helpers.budgets import EPOCHS
+from tests.helpers.budgets import BudgetRegularizer
 from tests.helpers.costs import cost_model
 from tests.helpers.costs import residual_net
 from tests.helpers.random_networks import Network
@@ -179,3 +182,29 @@ def test_least_budget_is_that_of_the_smallest_network():
         gate.set_alive(mask)
     assert check.least == peak_bytes(keras_bar.compact(student))
     assert f"{check.least:,}" in str(check)
+
+
+@pytest.mark.parametrize("budget", [1 / 3, {"memory": 1 / 2, "flops": 1 / 3}])
+def test_training_meets_the_budget(budget):
+    student = tiny.student()
+    full = cost_model(student).full
+    regularizer = BudgetRegularizer(budget, "memory")
+    if isinstance(budget, dict):
+        regularizer = BudgetRegularizer(budget)
+    else:
+        budget = {"memory": budget}
+    logs = tiny.fit(student, regularizer, epochs=EPOCHS)
+    small = keras_bar.compact(student)
+    left = keras_bar.measure_cost(small)
+    shares = {x: getattr(left, x) / full[x] for x in budget}
+    assert left.memory == peak_bytes(small)
+    assert all(shares[x] <= budget[x] for x in budget)
+    assert max(shares[x] / budget[x] for x in budget) >= 0.8
+    assert logs["memory"][-1] == pytest.approx(shares["memory"])
+
+
+def test_one_cut_meets_the_budget():
+    model = tiny.network()
+    small = keras_bar.prune(model, 1 / 3, "memory", tiny.data()[0])
+    full = cost_model(keras_bar.gate(model)).full["memory"]
+    assert peak_bytes(small) <= full / 3

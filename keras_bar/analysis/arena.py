@@ -115,9 +115,7 @@ class Program:
 
     def readers(self, tensor):
         """Indices of the operations that read a tensor."""
-        return [
-            i for i, x in enumerate(self.operations) if tensor in x.inputs
-        ]
+        return [i for i, x in enumerate(self.operations) if tensor in x.inputs]
 
     def _reads(self):
         """List of how often every tensor is read; outputs once more."""

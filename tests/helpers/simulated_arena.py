@@ -76,7 +76,9 @@ class _Simulation:
         name, is_layer = type(op).__name__, isinstance(op, keras.layers.Layer)
         if len(data) == 1:
             same = self.tensors[x].shape == self.tensors[data[0]].shape
-            if isinstance(op, VIEWS) or (not is_layer and name in VIEW_OPERATIONS):
+            if isinstance(op, VIEWS) or (
+                not is_layer and name in VIEW_OPERATIONS
+            ):
                 return "view"
             if not is_layer and name in MOVES:
                 return "move"
@@ -144,7 +146,9 @@ class _Simulation:
                 working |= written
             temporary = written[first] if moved and kind == "add" else 0
             peak = max(peak, sum(working.values()) + temporary)
-            stored = {x: y for x, y in (stored | written).items() if x in needed}
+            stored = {
+                x: y for x, y in (stored | written).items() if x in needed
+            }
         return peak
 
     def _bytes(self, x):
