@@ -200,7 +200,9 @@ class PeakMemory:
     def _moment(self, i, step, tensors, program):
         """For the step `i`, dicts from pairs of `Expression` to bytes: one for
         the tensors that last, and one for the temporary ones."""
-        algebra, lasting, temporary = self.analysis.algebra, {}, {}
+        algebra = self.analysis.algebra
+        lasting: dict = {}
+        temporary: dict = {}
         for x in tensors:
             value, exists, row = program.values[x], algebra.full, lasting
             if x in step.outputs:

@@ -203,8 +203,8 @@ class ProgramWriter:
 
     def read(self, node, value, wanted):
         """A tensor with the channels `wanted`, booleans."""
-        tensor, stored = self.tensors[value], self.live.get(value)
-        if tensor is None or np.array_equal(stored, wanted):
+        tensor = self.tensors[value]
+        if tensor is None or np.array_equal(self.live[value], wanted):
             return tensor
         if not self.knows(value) and wanted.all():
             return tensor
