@@ -5,7 +5,7 @@ import numpy as np
 from keras_bar.layers import HardConcreteGate
 
 
-def close_at_random(model, keep, exactly=True, seed=0):
+def close_at_random(model, keep, exactly=True, seed=0, align=1):
     """Closes random channels of every gate of a model.
 
     Args:
@@ -15,6 +15,7 @@ def close_at_random(model, keep, exactly=True, seed=0):
             False, each channel stays with that probability, at least one per
             gate.
         seed: Integer.
+        align: Integer; widths are rounded to its multiples, at least one.
     """
     rng = np.random.default_rng(seed)
     for layer in model.layers:
@@ -23,6 +24,7 @@ def close_at_random(model, keep, exactly=True, seed=0):
         size = layer.channels
         order = rng.permutation(size)
         kept = round(keep * size) if exactly else rng.binomial(size, keep)
+        kept = min(max(round(kept / align), 1) * align, size)
         mask = np.zeros(size, bool)
-        mask[order[: max(kept, 1)]] = True
+        mask[order[:kept]] = True
         layer.set_alive(mask)

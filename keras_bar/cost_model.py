@@ -18,8 +18,9 @@ from keras_bar.layers import ChannelGate
 from keras_bar.metrics import Costs
 from keras_bar.metrics import Limits as Limits
 from keras_bar.metrics import is_object as is_object
+from keras_bar.peak_memory import PeakMemory
 
-METRICS = ("volume", "flops", "params")
+METRICS = ("volume", "flops", "params", "memory")
 
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
@@ -41,6 +42,7 @@ class LayerCost:
         params: Number of weights.
         other: Cost in a metric that is an object, such as
             `keras_bar.Latency`, in its unit; 0 without one.
+        memory: Bytes of all tensors that exist while the layer runs.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LayerCost:
     volume: int = 0
     flops: int = 0
     params: int = 0
+    memory: int = 0
     other: float = 0.0
 
     def cost(self, metric):
@@ -68,6 +71,7 @@ class CostModel:
         full: Dict from metric to the cost of the unpruned network.
         uncounted: Dict from name to type of the layers whose multiply-adds
             no cost counts.
+        memory: `PeakMemory` of the network.
     """
 
     def __init__(self, analysis):
@@ -87,6 +91,7 @@ class CostModel:
             for term in analysis.rules[node].terms(node, analysis)
         ]
         terms = [term for _, term in self._terms]
+        self.memory = PeakMemory(analysis, self.gates)
         self._factors = _unique(t.factors for t in terms)
         self._conditions = _unique(t.conditions for t in terms)
         self._formulas = {}
@@ -105,6 +110,7 @@ class CostModel:
             `Costs`, a dict from metric to cost.
         """
         totals = self._totals(masks, own)
+        totals["memory"] = self.memory.hard(masks)
         return Costs(
             {x: _whole(total) for x, total in totals.items()},
             lambda metric: float(totals[metric]),
@@ -144,6 +150,8 @@ class CostModel:
             formula = self.formula(metric)
             counts = self._counts(probabilities, ops, formula.factors)
             return formula.cost(counts, ops)
+        if metric == "memory":
+            return self.memory.soft(probabilities)
         front = next((x.shape[:-1] for x in probabilities.values()), ())
         terms = [t for _, t in self._terms if t.metric == metric]
         if not terms:
@@ -175,7 +183,8 @@ class CostModel:
         Args:
             metric: One of `METRICS`.
             keep_probability: Float in (0, 1], the keep probability of all
-                channels. The first channel of each gate is certain, so that the
+                channels; for memory the part of the full peak. The first
+                channel of each gate is certain, so that the
                 result is the cost of one channel among others, not that of a
                 whole branch.
 
@@ -184,6 +193,8 @@ class CostModel:
             of its channels; floats, in units of the metric, at least 1 where
             these are numbers of something.
         """
+        if metric == "memory":
+            return self.memory.marginal_costs(keep_probability)
         # All costs are computed at once. Each row has one gate slightly less
         # open; the last row has none.
         vectors, closed = {}, {}
@@ -205,7 +216,11 @@ class CostModel:
 
     def savings(self, metric):
         """Dict from gate to the cost saved by closing one of its channels in
-        the full network, in units of the metric; see `marginal_costs`."""
+        the full network, in units of the metric; see `marginal_costs`. The peak
+        memory of the full network depends on few channels; its savings are the
+        marginal costs at half of it."""
+        if metric == "memory":
+            return self.marginal_costs(metric, 0.5)[1]
         savings, everything = {}, self._everything()
         for gate, mask in everything.items():
             closed = mask.copy()
@@ -230,6 +245,7 @@ class CostModel:
         """List of `LayerCost`, for the arguments of `hard`, and with the cost
         of each layer in a metric that is an object."""
         counts = self._hard_counts(masks, own)
+        moments = self.memory.by_node(masks)
         rows: dict = {}
         for node, term in self._terms:
             row = rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
@@ -240,6 +256,8 @@ class CostModel:
             other = formula.by_node(self.counts(formula.factors, masks))
             for node in other:
                 rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
+        for node, row in rows.items():
+            row["memory"] = moments.get(node, 0.0)
         channels = self._channels(rows, masks)
         return [
             LayerCost(

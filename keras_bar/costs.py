@@ -1,4 +1,4 @@
-"""Cost of a network: activation volume, FLOPs and parameters."""
+"""Cost of a network: activation volume, FLOPs, parameters and peak memory."""
 
 import dataclasses
 import math
@@ -29,6 +29,9 @@ class Cost:
         flops: 2 x multiply-adds of convolutions, dense layers and products of
             matrices, per sample.
         params: Number of weights, trainable and not.
+        memory: Peak memory in bytes: the largest sum of the tensors that exist
+            at once while the network runs on one sample; see
+            `docs/budgets.md`.
         layers: List of `LayerCost`.
         regular: `Cost` of the same gates with regular connectivity, where all
             writers of a residual stream keep the union of their channels. None
@@ -59,6 +62,7 @@ class Cost:
     volume: int
     flops: int
     params: int
+    memory: int
     layers: list[LayerCost] = dataclasses.field(repr=False)
     regular: "Cost | None" = dataclasses.field(default=None, repr=False)
     uncounted: dict[str, str] = dataclasses.field(
@@ -70,12 +74,12 @@ class Cost:
         timed = [] if self.latency is None else ["latency"]
         rows: list[tuple] = [("layer", "type", "channels", *METRICS, *timed)]
         for x in self.layers:
-            resolved = (f"{v:,}" for v in (x.volume, x.flops, x.params))
+            resolved = (f"{getattr(x, metric):,}" for metric in METRICS)
             kept, full = x.channels
             of = f"{kept}" if kept == full else f"{kept} of {full}"
             time = (f"{x.other:,.1f}" for _ in timed)
             rows.append((x.name, x.kind, of, *resolved, *time))
-        totals = (f"{v:,}" for v in (self.volume, self.flops, self.params))
+        totals = (f"{getattr(self, metric):,}" for metric in METRICS)
         time = (f"{self.latency:,.1f}" for _ in timed)
         rows.append(("total", "", "", *totals, *time))
         text = table(rows)
@@ -86,7 +90,7 @@ class Cost:
 
 
 def measure_cost(model: keras.Model, latency: Latency | None = None) -> Cost:
-    """Measures the volume, the FLOPs and the parameters of a model.
+    """Measures the volume, the FLOPs, the parameters and the peak memory.
 
     The cost of a gated model is exactly that of the compact model that
     `keras_bar.compact` would return now, without building it. The FLOPs count

@@ -211,7 +211,8 @@ def test_regular_costs_at_least_as_much_as_mixed():
     gated = keras_bar.gate(residual_net())
     for seed in range(3):
         cost = keras_bar.measure_cost(close_gates(gated, seed))
-        for metric in METRICS:
+        # Regular additions need no temporary tensor: memory may be less.
+        for metric in ("volume", "flops", "params"):
             assert getattr(cost.regular, metric) >= getattr(cost, metric)
     assert cost.regular.volume > cost.volume
     assert gates_of(gated)

@@ -33,7 +33,7 @@ def expand(
         model: Built `keras.Model` without gates, with
             regular connectivity. The model stays unchanged.
         budget: Positive number, in units of the metric.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
 
     Returns:
         A new, untrained `keras.Model`.

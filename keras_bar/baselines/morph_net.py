@@ -49,7 +49,8 @@ class MorphNetRegularizer(GateRegularizer):
     Args:
         strength: Positive float, the factor of the penalty, per unit of the
             metric.
-        metric: `"volume"` (scalar activations), `"flops"` or `"params"`.
+        metric: `"volume"` (scalar activations), `"flops"`, `"params"` or
+            `"memory"`.
         threshold: Positive float; channels with a larger `|gamma|` are alive.
         until: Float in (0, 1); `fit` ends after the first epoch with at most
             this fraction of the full cost. None runs all epochs.

@@ -51,7 +51,7 @@ def prune(
             `baselines.criteria`.
         budget: Float in (0, 1], the fraction of the model's cost that may
             remain; or a number above 1, in units of the metric.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
         scope: `"layer"` removes the same share of every layer; `"global"`
             compares the raw scores of all layers. Scores of WM and VQ are in
             units of the weights, so layers with small weights lose most; scores

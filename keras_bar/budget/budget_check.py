@@ -14,8 +14,8 @@ class BudgetCheck:
 
     Attributes:
         possible: Whether a connected network within the budget exists.
-        metric: `"volume"`, `"flops"` or `"params"`, the unit of the costs; or
-            a `keras_bar.Latency`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`, the unit of the
+            costs; or a `keras_bar.Latency`.
         target: The budget.
         least: Cost of the smallest connected network found.
         full: Cost of the unpruned network.
@@ -51,7 +51,7 @@ class BudgetCheck:
 
         Args:
             cost_model: `CostModel`.
-            metric: `"volume"`, `"flops"` or `"params"`.
+            metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
             target: The budget, in units of the metric.
             masks: Dict from gate to booleans `(channels,)`, the smallest
                 connected network.

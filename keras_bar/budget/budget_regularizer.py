@@ -36,8 +36,9 @@ class BudgetRegularizer(GateRegularizer):
 
     The logs of every epoch hold the metric, such as `volume`, of the network if
     it were compacted now, and `budget`, the moving budget, both as fractions of
-    the full cost. With `log_all=True` they also hold the other two of `volume`,
-    `flops` and `params`; `expected`, the expected cost under the noise; and
+    the full cost. With `log_all=True` they also hold the others of `volume`,
+    `flops`, `params` and `memory`; `expected`, the expected cost under the
+    noise; and
     `threshold`, which all scores are compared with, or `penalty`, the added
     loss. Callbacks that read them must come after this one in the list.
 
@@ -49,7 +50,8 @@ class BudgetRegularizer(GateRegularizer):
             or a number above 1, in units of the metric; or a dict from metric
             to such a budget, such as `{"flops": 1 / 4, "params": 1 / 2}`, which
             are all met.
-        metric: `"volume"` (scalar activations), `"flops"`, `"params"`, or a
+        metric: `"volume"` (scalar activations), `"flops"`, `"params"`,
+            `"memory"` (bytes of the tensors that exist at once), or a
             `keras_bar.Latency` (microseconds), of a single budget.
         steps: Integer, steps of the optimizer over which the budget moves; or
             float in (0, 1], the fraction of all steps of `fit`. The remaining

@@ -22,7 +22,7 @@ def target_cost(cost_model, metric, budget, name):
 
     Args:
         cost_model: `CostModel`.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
         budget: Float in (0, 1], a fraction of the full cost; or a number above
             1, in units of the metric.
         name: String, the name of the model in errors.
@@ -75,7 +75,7 @@ def check_budget(
         model: `keras.Model` made by `keras_bar.gate`.
         budget: Float in (0, 1], a fraction of the full cost; or a number above
             1, in units of the metric.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
 
     Returns:
         A `BudgetCheck`. Its `least` is the cost of the smallest connected

@@ -17,7 +17,7 @@ def even(cost_model, metric, target, scores):
 
     Args:
         cost_model: `CostModel`.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
         target: The budget, in units of the metric; enough for the smallest
             connected network.
         scores: Dict from gate to floats `(channels,)`; within a gate, channels

@@ -45,7 +45,7 @@ def prune(
         model: Built `keras.Model`, trained. It stays unchanged.
         budget: Float in (0, 1], the fraction of the model's cost that may
             remain; or a number above 1, in units of the metric.
-        metric: `"volume"`, `"flops"` or `"params"`.
+        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
         data: Some hundred inputs like those of training: an array or a
             structure of arrays, `(x, y)`, or batches as `fit` takes them.
             Targets are ignored. At most 512 samples are used; a warning tells

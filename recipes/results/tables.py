@@ -9,7 +9,6 @@ from rich import markdown
 
 import keras_bar
 from keras_bar import files
-from keras_bar.costs import METRICS
 from keras_bar.reports import paper
 from recipes import methods
 from recipes.data.registry import DATASETS
@@ -18,6 +17,8 @@ from recipes.data.registry import PAPER
 # What makes experiments differ in more than their seed.
 KEYS = ["dataset", "network", "start", "method", "metric", "factor"]
 SORTED = [*KEYS, "seed"]
+# The metrics in the tables of earlier runs, too.
+METRICS = ("volume", "flops", "params")
 COSTS = {"volume": "volume", "flops": "FLOPs"}
 
 

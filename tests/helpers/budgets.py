@@ -7,7 +7,7 @@ from keras import ops
 import keras_bar
 from tests.helpers import tiny
 
-LOGS = ["volume", "flops", "params", "budget", "expected"]
+LOGS = ["volume", "flops", "params", "memory", "budget", "expected"]
 # Long enough for the tiny network to reach its budget by itself.
 EPOCHS = 20
 

@@ -237,6 +237,25 @@ class Rule:
         """List of output tensors in the compact model."""
         raise NotImplementedError
 
+    def operand(self, node, index, writer):
+        """The tensor that the compact layer reads.
+
+        Args:
+            node: `Node`.
+            index: Index of the input.
+            writer: `keras_bar.analysis.arena_program.ProgramWriter`.
+        """
+        return writer.like_output(node, index)
+
+    def channels_between(self, node, count):
+        """Number of channels of a tensor that the layer makes on the way from
+        an input of `count` channels to its output; 0 if it makes none."""
+        return 0
+
+    def run(self, node, writer):
+        """Adds what the compact layer does to the program that is written."""
+        writer.run_layer(node)
+
 
 def has_full_shape(value, node):
     """Whether an operand is as large as the output, and not broadcast."""

@@ -80,6 +80,9 @@ class Mixed(Rule):
             constant = constant + np.asarray(node.op.constant)[kept]
         return [builder.add(node, operands, constant)]
 
+    def run(self, node, writer):
+        writer.run_sum(node, self.places(node))
+
 
 class ChannelPad(Rule):
     """keras.ops.pad with channels of zeros. The compact model does not store
@@ -132,6 +135,13 @@ class ChannelPad(Rule):
         channels = builder.analysis.channels[value]
         wanted = builder.order[node.output] - self.places(node, channels)[0]
         return [builder.read(value, wanted, channels.axis)]
+
+    def run(self, node, writer):
+        value = node.inputs[0]
+        if not writer.knows(node.output):
+            return super().run(node, writer)
+        tensor, stored = writer.tensors[value], writer.count(value)
+        writer.select(node, tensor, stored, node.output)
 
 
 class Selection(Rule):
@@ -201,6 +211,13 @@ class Selection(Rule):
             return trace.call(builder.clone(node), node, tensors)
         axis = builder.analysis.channels[value].axis
         return [builder.read(value, self.chosen(node, axis)[kept], axis)]
+
+    def run(self, node, writer):
+        value = node.inputs[0]
+        if not writer.knows(node.output):
+            return super().run(node, writer)
+        tensor, stored = writer.tensors[value], writer.count(value)
+        writer.select(node, tensor, stored, node.output)
 
 
 NO_ZEROS = "it pads with values other than zeros"

@@ -126,6 +126,9 @@ class SeparableConvolution(Convolution):
     def output_kernel(self, layer):
         return layer.pointwise_kernel
 
+    def channels_between(self, node, count):
+        return node.op.depth_multiplier * count
+
 
 class DepthwiseConvolution(Kernel):
     """DepthwiseConv1D, DepthwiseConv2D: each channel has its own kernels."""
@@ -226,6 +229,21 @@ class DepthwiseConvolution(Kernel):
     def _readers(self, node, inputs):
         """Per output channel, the input channel it is made from."""
         return np.repeat(np.arange(inputs), self.copies(node.op))
+
+    def _made(self, node, writer):
+        """Which input channels are filtered, booleans."""
+        kept = writer.live[node.output]
+        return kept.reshape(-1, self.copies(node.op)).any(axis=1)
+
+    def operand(self, node, index, writer):
+        value = node.inputs[index]
+        return writer.read(node, value, self._made(node, writer))
+
+    def run(self, node, writer):
+        made = self._made(node, writer).sum() * self.copies(node.op)
+        read, output = self.operand(node, 0, writer), node.output
+        tensor = writer.run(node, "other", [read], output, made)
+        writer.select(node, tensor, made, output)
 
 
 class GroupPerChannel(DepthwiseConvolution):

@@ -61,6 +61,12 @@ class Gate(Channelwise):
         # Nobody reads the factors themselves: they are constants by now.
         return outputs
 
+    def run(self, node, writer):
+        if writer.is_built(node.output):
+            kept = writer.live[node.output]
+            tensor = writer.read(node, self.gated(node), kept)
+            writer.make(node, "in place", [tensor])
+
 
 class SharedGate(Gate):
     """The product with the factors of a gate at another node, by which regular

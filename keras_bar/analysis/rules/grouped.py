@@ -111,3 +111,8 @@ class GroupedConvolution(Kernel):
             new.bias.assign(to_numpy(layer.bias)[made])
         axis = self.axis(node, node.output)
         return [builder.select(output, made, wanted, axis)]
+
+    def operand(self, node, index, writer):
+        reads, writes = self._sizes(node)
+        groups = writer.live[node.output].reshape(-1, writes).any(axis=1)
+        return writer.read(node, node.inputs[index], np.repeat(groups, reads))

@@ -84,6 +84,17 @@ class Concatenate(Rule):
         channels = np.concatenate(stored)
         return [builder.select(output, channels, kept, self.axis(node))]
 
+    def run(self, node, writer):
+        if not writer.knows(node.output):
+            return super().run(node, writer)
+        built = [x for x in node.inputs if writer.is_built(x)]
+        tensors = [writer.tensors[x] for x in writer.data(node)]
+        stored = sum(map(writer.count, built))
+        tensor = tensors[0]
+        if len(built) > 1:
+            tensor = writer.run(node, "other", tensors, node.output, stored)
+        writer.select(node, tensor, stored, node.output)
+
 
 class Joined(Rule):
     """Concatenate along another axis than the channels: output channel i is

@@ -240,6 +240,9 @@ class Mixing(Kernel):
         if self.has_bias(old):
             new.bias.assign(to_numpy(old.bias)[writes])
 
+    def operand(self, node, index, writer):
+        return writer.tensors[node.inputs[index]]
+
 
 class Dense(Mixing):
     """Dense: mixes the last axis."""

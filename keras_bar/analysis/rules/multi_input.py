@@ -86,6 +86,12 @@ class Merge(Rule):
                 )
         return trace.call(builder.clone(node), node, tensors)
 
+    def operand(self, node, index, writer):
+        value = node.inputs[index]
+        if broadcasts(value, node, writer.analysis):
+            return writer.whole(node, value)
+        return writer.like_output(node, index)
+
 
 class Maximum(Merge):
     """The larger of two numbers."""
@@ -138,6 +144,12 @@ class Sum(Merge):
             tensors = {x.value: x.tensor for x in operands}
             return trace.call(builder.clone(node), node, tensors)
         return [builder.add(node, operands, constant)]
+
+    def run(self, node, writer):
+        full = all(has_full_shape(x, node) for x in node.inputs)
+        if not full or not writer.knows(node.output):
+            return super().run(node, writer)
+        writer.run_sum(node, [slice(None)] * len(node.inputs))
 
 
 class Subtract(Sum):

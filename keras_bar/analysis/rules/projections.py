@@ -120,6 +120,9 @@ class ToHeads(EinsumDense):
             return [(layer.kernel, column), *bias]
         return []
 
+    def operand(self, node, index, writer):
+        return writer.whole(node, node.inputs[index])
+
 
 class FromHeads(EinsumDense):
     """A projection from heads to features."""

@@ -73,6 +73,14 @@ class Flatten(Rule):
         _, made = self.features(node, channels, builder.order[value])
         return [builder.select(output, made, kept, axis=1)]
 
+    def run(self, node, writer):
+        value, output = node.inputs[0], node.output
+        if not writer.knows(value) or not writer.knows(output):
+            return super().run(node, writer)
+        axis = writer.analysis.channels[value].axis
+        stored = writer.count(value) * positions(value, axis)
+        writer.select(node, writer.tensors[value], stored, output)
+
 
 class Transpose(Channelwise):
     """keras.ops.transpose and the like: permutes the channel axis with the

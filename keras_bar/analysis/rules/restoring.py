@@ -58,6 +58,12 @@ class Boundary(Rule):
     def rebuild(self, node, builder):
         return _rebuild_whole(node, builder)
 
+    def operand(self, node, index, writer):
+        return writer.whole(node, node.inputs[index])
+
+    def channels_between(self, node, count):
+        return self.rule.channels_between(node, count) if self.rule else 0
+
 
 class Restoring(Rule):
     """A layer that needs every channel of its input, and makes as many. What
@@ -87,6 +93,9 @@ class Restoring(Rule):
 
     def rebuild(self, node, builder):
         return _rebuild_whole(node, builder)
+
+    def operand(self, node, index, writer):
+        return writer.whole(node, node.inputs[index])
 
 
 def _rebuild_whole(node, builder):

@@ -46,6 +46,14 @@ class Divided(Rule):
             for x, tensor in zip(node.outputs, outputs, strict=True)
         ]
 
+    def run(self, node, writer):
+        value = node.inputs[0]
+        tensor, stored = writer.tensors[value], writer.count(value)
+        made = writer.run_all(node, "other", [tensor], stored)
+        for output, tensor in zip(node.outputs, made, strict=True):
+            if writer.is_built(output):
+                writer.select(node, tensor, stored, output)
+
 
 class Unstack(Divided):
     """keras.ops.unstack: one output per entry of an axis."""
@@ -128,3 +136,11 @@ class Split(Rule):
             built = builder.is_built(output)
             outputs.append(builder.read(value, wanted, axis) if built else None)
         return outputs
+
+    def run(self, node, writer):
+        if not writer.has_gates:
+            return super().run(node, writer)
+        value = node.inputs[0]
+        tensor, stored = writer.tensors[value], writer.count(value)
+        for output in filter(writer.is_built, node.outputs):
+            writer.select(node, tensor, stored, output)
