@@ -195,7 +195,8 @@ class Graph:
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
             node.outputs = [
-                Value(x, node, static_shapes.rows(node, x.shape)) for x in specs
+                Value(x, node, static_shapes.rows(node, x.shape, i))
+                for i, x in enumerate(specs)
             ]
             self.nodes.append(node)
             outputs = node.outputs
@@ -331,8 +332,12 @@ def _output_specs(node, keras_node):
     """The outputs of a call, as tensors with a shape and a dtype.
 
     A nested model may have been built for inputs of any size and be called on
-    inputs of a known size.
+    inputs of a known size; and `EinsumDense` forgets sizes that its input has.
     """
+    if isinstance(node.op, keras.layers.EinsumDense):
+        (made,) = keras_node.outputs
+        shape = static_shapes.einsum_shape(node.op, node.inputs[0].shape)
+        return [keras.KerasTensor(shape, made.dtype)]
     called_on = tree.flatten(keras_node.input_tensors)
     known = [tuple(x.shape) for x in called_on]
     if [x.shape for x in node.inputs] == known[: len(node.inputs)]:
