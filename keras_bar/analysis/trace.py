@@ -265,7 +265,7 @@ def trace(model, inputs=None):
             show one.
     """
     kinds.check_is_network(model)
-    _check_inputs(model, inputs)
+    kinds.check_inputs(model, inputs)
     overridden = kinds.overridden_methods(model)
     if not kinds.is_functional(model):
         try:
@@ -281,23 +281,6 @@ def trace(model, inputs=None):
     graph = Graph(model)
     graph.overridden = overridden
     return graph
-
-
-def _check_inputs(model, inputs):
-    """Raises a ValueError unless these are inputs for a subclassed model."""
-    if inputs is None:
-        return
-    if kinds.is_functional(model):
-        raise ValueError(
-            "The model has inputs already. Expected `inputs` for a subclassed "
-            f"model alone. Received: inputs={inputs!r} for {model.name!r}"
-        )
-    leaves = tree.flatten(inputs)
-    if not leaves or not all(isinstance(x, keras.KerasTensor) for x in leaves):
-        raise ValueError(
-            "The inputs are no symbolic tensors. Expected `keras.Input(shape)` "
-            f"or a list or dict of such. Received: inputs={inputs!r}"
-        )
 
 
 def call(op, node, tensors, initialize=False):

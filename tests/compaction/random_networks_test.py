@@ -73,9 +73,7 @@ def failures(seeds):
 
 def chunks(first, end, size):
     """The ranges of some seeds, for tests of a limited duration."""
-    return [
-        range(x, min(x + size, end)) for x in range(first, end, size)
-    ]
+    return [range(x, min(x + size, end)) for x in range(first, end, size)]
 
 
 @pytest.mark.parametrize("seeds", chunks(0, SUITE, 12), ids=str)
