@@ -10,6 +10,7 @@ from keras_bar.analysis.rules.attended import is_place_of_gate
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
+from keras_bar.analysis.rules.widths import any_alive
 
 
 class Einsum(Rule):
@@ -108,8 +109,11 @@ class Einsum(Rule):
             return [algebra.any(live)] * len(node.inputs)
         kept = self._with_channels(node, analysis)
         return [
-            live if kept.get(i) else algebra.any(live)
-            for i in range(len(node.inputs))
+            algebra.conjunction(
+                live if kept.get(i) else algebra.any(live),
+                any_alive(value, analysis),
+            )
+            for i, value in enumerate(node.inputs)
         ]
 
     def is_counted(self, node):
@@ -126,11 +130,18 @@ class Einsum(Rule):
         if not self.is_counted(node) or set(sizes) <= set(output):
             return []  # Nothing is summed.
         label, live = self._label(node, analysis), analysis.live(node.output)
-        others = [y for x, y in sizes.items() if x not in {label, *batch}]
         factor = (analysis.algebra.any(live), 1)
         if label is not None:
             factor = (live, sizes[label])
-        return [Term("flops", 2 * product(others), (factor,))]
+        widths = {
+            x[analysis.widths[value].axis]: analysis.widths[value]
+            for x, value in zip(operands, node.inputs, strict=True)
+            if value in analysis.widths
+        }
+        factors = [factor, *((x.alive, x.size) for x in widths.values())]
+        taken = {label, *batch, *widths}
+        others = [y for x, y in sizes.items() if x not in taken]
+        return [Term("flops", 2 * product(others), tuple(factors))]
 
     def order_ties(self, node, analysis):
         if self._label(node, analysis) is None:
@@ -151,6 +162,8 @@ class Einsum(Rule):
         tensors = {}
         if label is not None:
             wanted = builder.order[node.output]
+            if not all(len(builder.widths(x)) for x in node.inputs):
+                return [builder.zeros(node.output)]
             kept = self._with_channels(node, builder.analysis)
         for i, value in enumerate(node.inputs):
             if wanted is not None and i in kept:
