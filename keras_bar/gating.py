@@ -40,9 +40,11 @@ def gate(
     """Copies a model and puts a gate behind every prunable layer.
 
     Prunable are convolutions, hidden dense layers, on vectors and on tokens,
-    and the heads of attention. A dense layer is hidden if no output of the
-    model is made of its channels. Attention is unrolled, and one gate behind
-    its values closes whole heads, with their queries and keys. Elsewhere the
+    and the heads of attention and their features. A dense layer is hidden if
+    no output of the model is made of its channels. Attention is unrolled, and
+    one gate behind its values closes whole heads, with their queries and keys.
+    Two others close the features that all heads have in common: those of the
+    values, and those of the queries, with those of the keys. Elsewhere the
     gate multiplies the output of the layer's batch normalization where that
     is its only reader, and the layer's own output otherwise. Layers without a
     gate are listed, with the reason, by `keras_bar.explain`. The copy starts
@@ -130,7 +132,9 @@ class _Gates:
 
     def __init__(self, analysis, placements, groups, seed, make):
         self._analysis = analysis
-        self._names = {x.value: x.name for x in placements}
+        heads = [x for x in placements if x.axis is None]
+        self._names = {x.value: x.name for x in heads}
+        self._widths = {x.value: x for x in placements if x.axis is not None}
         self._groups = groups
         self._writers = collections.Counter(map(self._key, self._names))
         self._factors: dict = {}
@@ -142,10 +146,17 @@ class _Gates:
         """Whether a tensor gets a gate, or is the output of one."""
         made = value.producer is not None and value is value.producer.output
         kept = made and isinstance(value.producer.op, ChannelGate)
-        return kept or value in self._names
+        return kept or value in self._names or value in self._widths
 
     def apply(self, value, tensor):
-        """The tensor behind its gate."""
+        """The tensor behind its gates."""
+        tensor = self._behind_channels(value, tensor)
+        if value not in self._widths:
+            return tensor
+        place = self._widths[value]
+        return self._layer(place.name, value, place.axis)(tensor)
+
+    def _behind_channels(self, value, tensor):
         if value not in self._names:
             return tensor
         key = self._key(value)
@@ -157,11 +168,19 @@ class _Gates:
             )([tensor, self._factors[key]])
         axis = self._analysis.channels[value].axis
         shared = self._writers[key] > 1
+        layer = self._layer(self._names[value], value, axis, shared)
+        if not shared:
+            return layer(tensor)
+        output, self._factors[key] = layer(tensor)
+        return output
+
+    def _layer(self, name, value, axis, shared=False):
+        """A new gate along an axis of a tensor."""
         layer = self._make(
             axis=-1 if axis == len(value.shape) - 1 else axis,
             return_factors=shared,
             seed=self._next_seed(),
-            name=fresh_name(f"{self._names[value]}_gate"),
+            name=self._analysis.graph.fresh_name(f"{name}_gate"),
             dtype=value.dtype,
         )
         if not isinstance(layer, ChannelGate):
@@ -170,10 +189,7 @@ class _Gates:
                 "gates, or a function that returns one. "
                 f"Received: {layer!r} (of type {type(layer)})"
             )
-        if not shared:
-            return layer(tensor)
-        output, self._factors[key] = layer(tensor)
-        return output
+        return layer
 
     def _key(self, value):
         """The key under which tensors share a gate, whose factors must fit."""

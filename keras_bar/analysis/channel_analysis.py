@@ -56,6 +56,7 @@ class ChannelAnalysis:
             whether anything in it depends on an input of the model.
         needed: Dict from `Value` to an `Expression`, which of its channels
             anyone reads; tensors that nobody reads are missing.
+        widths: Dict from `Value` to the `Width` that gates leave of it.
     """
 
     def __init__(self, graph):
@@ -65,6 +66,7 @@ class ChannelAnalysis:
         self.channels = {}
         self.connected = {}
         self.needed = {}
+        self.widths = {}
         self._read_all = set()
         self._outputs = set(graph.outputs)
         for value in graph.inputs:

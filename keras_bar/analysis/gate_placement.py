@@ -8,7 +8,12 @@ import keras
 from keras_bar import keras_internals
 from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
+from keras_bar.analysis.rules.attended import is_attended_by
+from keras_bar.analysis.rules.attended import is_product
 from keras_bar.analysis.rules.kernels import following_norm
+from keras_bar.analysis.rules.width_zones import zone_at
+from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Placement:
         value: `Value` that the gate multiplies, or None.
         reason: Why there is no gate; empty if there is one.
         gated: Whether it has a gate already.
+        axis: Index of the axis of the gate, if this is not that of channels but
+            that of the widths of heads.
     """
 
     name: str
@@ -28,6 +35,7 @@ class Placement:
     value: trace.Value | None = None
     reason: str = ""
     gated: bool = False
+    axis: int | None = None
 
 
 def place_gates(analysis, skip=()):
@@ -54,7 +62,69 @@ def place_gates(analysis, skip=()):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
             placements.extend(_hidden(node))
+    return placements + _place_widths(analysis, skip)
+
+
+def _place_widths(analysis, skip):
+    """The placements of gates on the features that all heads of an attention
+    have in common: those of its values, and those of its queries, whose
+    products with the keys lose the same features."""
+    placements, seen = [], set()
+    for node in analysis.graph.nodes:
+        for value in node.inputs if is_product(node) else ():
+            if value in seen or is_attended_by(value, node) is None:
+                continue
+            zone = zone_at(node, value, analysis.graph.outputs)
+            seen.update(zone.axes if zone else ())
+            if zone and not _keep_all(zone, analysis):
+                placements += _place_width(zone, skip)
     return placements
+
+
+def _place_width(zone, skip):
+    """The placement of the gate of a `Zone`, in a list; empty if no gate closes
+    all of it."""
+    gates = {x: list(_gates_on(x, zone)) for x in zone.makers}
+    for value, found in gates.items():
+        rank, axis = len(value.shape), zone.axes[value]
+        if any(x.op.axis % rank == axis for x in found):
+            return [_named(value, gated=True, axis=axis)]
+    for value in gates:
+        if zone.is_closed_by(value):
+            node, axis = value.producer, zone.axes[value]
+            if node.name in skip or node.op.name in skip:
+                return [_named(value, reason="was skipped", axis=axis)]
+            return [_named(value, value=value, axis=axis)]
+    return []
+
+
+def _named(made, **options):
+    """The `Placement` of widths that a node makes."""
+    node = made.producer
+    return Placement(f"{node.name}_width", node, **options)
+
+
+def _gates_on(value, zone):
+    """The nodes of the gates that multiply a tensor, one behind the other."""
+    while len(value.consumers) == 1 and value in zone.axes:
+        (node,) = value.consumers
+        if not isinstance(node.op, ChannelGate | BudgetState):
+            return
+        if isinstance(node.op, ChannelGate):
+            yield node
+        value = node.output
+
+
+def _keep_all(zone, analysis):
+    """Whether some layer has another rule than those that know widths; or the
+    heads are unknown, or there is a single width."""
+    axes = analysis.channels
+    return (
+        any(analysis.rules[x].reason for x in zone.nodes)
+        or any(axes[x].axis in (None, axis) for x, axis in zone.axes.items())
+        or any(x.shape[axis] < 2 for x, axis in zone.axes.items())
+        or any(None in x.shape[1:] for x in zone.axes)
+    )
 
 
 def _gives_output(placement, analysis):
@@ -163,11 +233,15 @@ def whole_groups(analysis, placements):
         for node, rule in analysis.rules.items()
         if rule.moves_channels and not rule.unites_channels
     }
-    closed = {x.node for x in placements if x.value is not None or x.gated}
+    closed = {
+        x.node
+        for x in placements
+        if x.axis is None and (x.value is not None or x.gated)
+    }
     sources = groups.sources()
     checked = []
     for x in placements:
-        if x.value is not None:
+        if x.value is not None and x.axis is None:
             writers = sources[groups.of(x.value)]
             free = [x for x in writers if x not in closed | moving]
             if free:

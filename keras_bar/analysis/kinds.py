@@ -65,3 +65,20 @@ def check_is_network(model):
             "Expected a built model: begin it with `keras.Input`, or call it "
             f"once on a batch. Received: {model.name!r}"
         )
+
+
+def check_inputs(model, inputs):
+    """Raises a ValueError unless these are inputs for a subclassed model."""
+    if inputs is None:
+        return
+    if is_functional(model):
+        raise ValueError(
+            "The model has inputs already. Expected `inputs` for a subclassed "
+            f"model alone. Received: inputs={inputs!r} for {model.name!r}"
+        )
+    leaves = keras.tree.flatten(inputs)
+    if not leaves or not all(isinstance(x, keras.KerasTensor) for x in leaves):
+        raise ValueError(
+            "The inputs are no symbolic tensors. Expected `keras.Input(shape)` "
+            f"or a list or dict of such. Received: inputs={inputs!r}"
+        )

@@ -7,6 +7,7 @@ import math
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.layers import ChannelGate
 
 
 def full_shape_of(node):
@@ -20,14 +21,17 @@ def full_shape_of(node):
     )
 
 
-def rows(node, shape):
+def rows(node, shape, index=0):
     """Number of entries of the first axis of an output per sample. A reshape
     may put windows of an image beside the samples, and back.
 
     Args:
         node: `Node` with its inputs.
         shape: Shape of the output.
+        index: Its place among the outputs.
     """
+    if index and isinstance(node.op, ChannelGate):
+        return 1  # The factors, which are the same for all entries.
     count = max((x.rows for x in node.inputs), default=1)
     if type(node.op) is not _reshape_operation():
         return count
@@ -56,7 +60,7 @@ def keep_sizes(layers):
         return infer(operation, x)
 
     for x in changed:
-        x.compute_output_shape = functools.partial(_einsum_shape, x)
+        x.compute_output_shape = functools.partial(einsum_shape, x)
     reshape.compute_output_spec = infer_reshape
     try:
         yield
@@ -78,7 +82,7 @@ def _open_shape(target, shape):
     return tuple(-1 if x is None else rest if x == -1 else x for x in target)
 
 
-def _einsum_shape(layer, input_shape):
+def einsum_shape(layer, input_shape):
     """Sizes of an `EinsumDense`'s output, from its input and its kernel."""
     left, _, output = layer.equation.replace(" ", "").partition("->")
     read, _, kernel = left.partition(",")

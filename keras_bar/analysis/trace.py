@@ -195,7 +195,8 @@ class Graph:
             node.shared_calls.append(node)
             specs = _output_specs(node, keras_node)
             node.outputs = [
-                Value(x, node, static_shapes.rows(node, x.shape)) for x in specs
+                Value(x, node, static_shapes.rows(node, x.shape, i))
+                for i, x in enumerate(specs)
             ]
             self.nodes.append(node)
             outputs = node.outputs
@@ -264,7 +265,7 @@ def trace(model, inputs=None):
             show one.
     """
     kinds.check_is_network(model)
-    _check_inputs(model, inputs)
+    kinds.check_inputs(model, inputs)
     overridden = kinds.overridden_methods(model)
     if not kinds.is_functional(model):
         try:
@@ -280,23 +281,6 @@ def trace(model, inputs=None):
     graph = Graph(model)
     graph.overridden = overridden
     return graph
-
-
-def _check_inputs(model, inputs):
-    """Raises a ValueError unless these are inputs for a subclassed model."""
-    if inputs is None:
-        return
-    if kinds.is_functional(model):
-        raise ValueError(
-            "The model has inputs already. Expected `inputs` for a subclassed "
-            f"model alone. Received: inputs={inputs!r} for {model.name!r}"
-        )
-    leaves = tree.flatten(inputs)
-    if not leaves or not all(isinstance(x, keras.KerasTensor) for x in leaves):
-        raise ValueError(
-            "The inputs are no symbolic tensors. Expected `keras.Input(shape)` "
-            f"or a list or dict of such. Received: inputs={inputs!r}"
-        )
 
 
 def call(op, node, tensors, initialize=False):
@@ -331,8 +315,12 @@ def _output_specs(node, keras_node):
     """The outputs of a call, as tensors with a shape and a dtype.
 
     A nested model may have been built for inputs of any size and be called on
-    inputs of a known size.
+    inputs of a known size; and `EinsumDense` forgets sizes that its input has.
     """
+    if isinstance(node.op, keras.layers.EinsumDense):
+        (made,) = keras_node.outputs
+        shape = static_shapes.einsum_shape(node.op, node.inputs[0].shape)
+        return [keras.KerasTensor(shape, made.dtype)]
     called_on = tree.flatten(keras_node.input_tensors)
     known = [tuple(x.shape) for x in called_on]
     if [x.shape for x in node.inputs] == known[: len(node.inputs)]:

@@ -106,7 +106,9 @@ def _free_widths(graph):
     widths = {
         x.node: (analysis.rules[x.node], analysis.channels[x.value].size)
         for x in placements
-        if x.value is not None and analysis.rules[x.node].mixes_channels
+        if x.value is not None
+        and x.axis is None
+        and analysis.rules[x.node].mixes_channels
     }
     if not widths:
         raise ValueError(

@@ -51,6 +51,8 @@ class Neighbours:
             channels can stand in for others. The search does not follow a
             concatenation, an addition to the channels of other gates, or
             squeeze-and-excitation.
+        widths: Whether the channels are the features that all heads of
+            attention have in common. Their readers are not searched for.
     """
 
     writers: list
@@ -59,6 +61,7 @@ class Neighbours:
     unscaled: list
     readers: list
     complete: bool
+    widths: bool = False
 
 
 def find_neighbours(cost_model):
@@ -66,11 +69,17 @@ def find_neighbours(cost_model):
     analysis = cost_model.analysis
     gated: dict = {gate: [] for gate in cost_model.gates}
     for node, rule in analysis.rules.items():
-        if (gate := rule.gate(node)) is not None:
+        gate = rule.gate(node) or rule.width_gate(node)
+        if gate is not None:
             gated[gate].append(node)
     groups = ResidualGroups(analysis)
     search = _Search(analysis, groups, groups.sources())
-    return {gate: search.around(x) for gate, x in gated.items()}
+    return {
+        gate: search.around_widths(*nodes)
+        if analysis.rules[nodes[0]].width_gate(nodes[0])
+        else search.around(nodes)
+        for gate, nodes in gated.items()
+    }
 
 
 class _Search:
@@ -123,6 +132,20 @@ class _Search:
             unscaled=self._unscaled(nodes, behind, passed),
             readers=sorted(readers, key=lambda x: x.node.name),
             complete=bool(followed and readers),
+        )
+
+    def around_widths(self, node):
+        """Returns the `Neighbours` of the gate on the widths of heads that
+        multiplies at a node."""
+        writer, _ = self._written(node)
+        return Neighbours(
+            writers=[writer],
+            between=[],
+            norms={},
+            unscaled=list(node.output.consumers),
+            readers=[],
+            complete=False,
+            widths=True,
         )
 
     def _passes(self, node, rule, gate_nodes):

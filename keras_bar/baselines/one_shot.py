@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.trace import trace
 from keras_bar.baselines.criteria import ChannelGroup
 from keras_bar.baselines.criteria import random_scores
@@ -199,8 +200,11 @@ def _channel_groups(neighbours, analysis):
 
     return {
         key: ChannelGroup(
-            name=around.writers[0].name,
-            filters=[_filters(x, key, analysis) for x in around.writers],
+            name=around.writers[0].name + ("_width" if around.widths else ""),
+            filters=[
+                _filters(x, key, analysis, around.widths)
+                for x in around.writers
+            ],
             index=index,
             reader_count=len(around.readers) if around.complete else 0,
             activations=functools.partial(observe, key),
@@ -209,10 +213,13 @@ def _channel_groups(neighbours, analysis):
     }
 
 
-def _filters(node, gate, analysis):
+def _filters(node, gate, analysis, widths):
     """The filter of each channel of a gate behind a layer, array `(weights,
     channels)`; of all features of a head together, where the channels are the
-    heads that a reshape makes of them."""
+    heads that a reshape makes of them; of a feature of all heads, where they
+    are `widths`."""
+    if widths:
+        return to_numpy(node.op.kernel).reshape(-1, gate.channels)
     filters = analysis.rules[node].filters(node.op)
     if filters.shape[1] == gate.channels:
         return filters

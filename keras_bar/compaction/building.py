@@ -116,6 +116,15 @@ class Builder:
             axis += len(value.shape)
         return self.read(value, wanted, axis)
 
+    def widths(self, value):
+        """The widths that a tensor of heads stores, in order."""
+        return self.resolved.widths(value)
+
+    def zeros(self, value):
+        """A tensor of zeros that reads nothing, with the channels that `value`
+        stores."""
+        return self._constant(value, self.order[value])
+
     def restored(self, value):
         """A tensor with all of its channels; dead ones hold their constants."""
         size = self.analysis.channels[value].size
@@ -171,11 +180,13 @@ class Builder:
             tensor, [place[c] for c in wanted], axis, name
         )
 
-    def affine(self, tensor, like, name, scale=1.0, offset=0.0):
-        """A tensor times a factor, or one per channel, plus an offset."""
+    def affine(self, tensor, like, name, scale=1.0, offset=0.0, axis=None):
+        """A tensor times a factor, or one per channel, plus an offset; or one
+        per entry of another axis."""
         if np.all(np.equal(scale, 1.0)) and not np.any(offset):
             return tensor
-        rank, axis = len(like.shape), self._axis(like)
+        rank = len(like.shape)
+        axis = self._axis(like) if axis is None else axis
         name = self.analysis.graph.fresh_name(name + MARK)
         if rank == 2:
             # Keras reshapes factors of fewer than three dimensions if it is

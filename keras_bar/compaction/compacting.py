@@ -138,35 +138,36 @@ def _fold_gates(analysis, weights):
     Returns:
         Set of the nodes whose gate is folded.
     """
-    folded = set()
+    folded: set = set()
     for node, rule in analysis.rules.items():
-        gate = rule.gate(node)
-        if gate is None:
+        gate, widths = rule.gate(node), rule.width_gate(node)
+        if gate is None and widths is None:
             continue
-        factors, value = gate.fixed_factors(), rule.gated(node)
-        producer = value.producer
-        if not _is_scaled_by_producer(value, factors, analysis):
+        factors = (gate or widths).fixed_factors()
+        producer = _made_by(rule.gated(node), analysis, folded)
+        if producer is None:
             continue
-        layer = weights.own(producer)
-        for weight, scale in analysis.rules[producer].output_weights(
-            layer, factors
-        ):
+        made = analysis.rules[producer]
+        scaled = made.output_weights if gate else made.width_weights
+        if not scaled(producer.op, factors):
+            continue
+        for weight, scale in scaled(weights.own(producer), factors):
             weight.assign(to_numpy(weight) * scale)
         folded.add(node)
     return folded
 
 
-def _is_scaled_by_producer(value, factors, analysis):
-    """Whether weights of the layer that makes a tensor scale it by these
-    factors, for its only reader."""
-    producer = value.producer
-    read_once = (
-        len(value.consumers) == 1 and value not in analysis.graph.outputs
-    )
-    known = analysis.channels[value].axis is not None
-    return (
-        read_once
-        and known
-        and producer is not None
-        and bool(analysis.rules[producer].output_weights(producer.op, factors))
-    )
+def _made_by(value, analysis, folded):
+    """The node that makes a tensor, up to gates folded into its weights, for
+    its only reader; None if others read it."""
+    while True:
+        producer = value.producer
+        read_once = (
+            len(value.consumers) == 1 and value not in analysis.graph.outputs
+        )
+        known = analysis.channels[value].axis is not None
+        if not read_once or not known or producer is None:
+            return None
+        if producer not in folded:
+            return producer
+        value = analysis.rules[producer].gated(producer)

@@ -38,6 +38,13 @@ class ResolvedChannels:
         """Whether a single value is true."""
         return bool(evaluate([expression], self._masks)[expression] > 0.5)
 
+    def widths(self, value):
+        """The widths that a tensor of heads keeps, integers."""
+        if width := self.analysis.widths.get(value):
+            alive = evaluate([width.alive], self._masks)[width.alive]
+            return np.flatnonzero(np.broadcast_to(alive > 0.5, width.size))
+        return np.arange(value.shape[-1])
+
     def _mask(self, value, resolved):
         size = self.analysis.channels[value].size or 1
         return np.broadcast_to(resolved > 0.5, (size,))

@@ -339,3 +339,11 @@ def test_a_model_deeper_than_pythons_recursion():
     finally:
         sys.setrecursionlimit(before)
     assert len(gated.operations) == len(model.operations) + 2
+
+
+def test_sizes_that_einsum_dense_forgets():
+    inputs = keras.Input((9, 8))
+    x = layers.EinsumDense("abc,cde->abde", (None, 2, 3))(inputs)
+    assert x.shape[1] is None
+    graph = trace(keras.Model(inputs, x))
+    assert graph.outputs[0].shape == (None, 9, 2, 3)

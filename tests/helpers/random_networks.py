@@ -5,21 +5,17 @@ it.
 """
 
 import keras
-import numpy as np
 from keras import layers
 from keras import ops
 
+from tests.helpers.random_tokens import Tokens
 from tests.helpers.subclassed import Block
 
 SIZE = 6
-ACTIVATIONS = ("relu", "relu6", "silu", "gelu", "leaky_relu", "sigmoid", None)
 
 
-class Network:
+class Network(Tokens):
     """Draws a network from a seed."""
-
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
 
     def draw(self):
         """A Functional model of a random stem, up to four random blocks, and a
@@ -31,15 +27,6 @@ class Network:
             x = block(self, x)
         return keras.Model(inputs, self.head(x))
 
-    def one_of(self, choices):
-        return choices[self.rng.integers(len(choices))]
-
-    def maybe(self, probability=0.5):
-        return self.rng.random() < probability
-
-    def width(self):
-        return 2 * int(self.rng.integers(2, 6))
-
     def conv(self, x, filters, size=None, strides=1, groups=1):
         return layers.Conv2D(
             filters,
@@ -47,21 +34,33 @@ class Network:
             strides,
             padding="same",
             groups=groups,
-            use_bias=bool(self.maybe()),
+            use_bias=self.maybe(),
         )(x)
 
     def norm_activation(self, x):
-        if self.maybe(0.8):
-            x = layers.BatchNormalization(scale=bool(self.maybe(0.9)))(x)
+        if self.maybe(0.7):
+            x = layers.BatchNormalization(scale=self.maybe(0.9))(x)
+        else:
+            x = self.normalization(x)
         return self.activation(x)
 
-    def activation(self, x):
-        name = self.one_of(ACTIVATIONS)
-        return x if name is None else layers.Activation(name)(x)
+    def even(self, x):
+        """A tensor with an even number of channels."""
+        return self.conv(x, self.width()) if x.shape[-1] % 2 else x
 
     def plain(self, x):
-        strides = 2 if x.shape[1] > 3 and self.maybe(0.3) else 1
-        return self.norm_activation(self.conv(x, self.width(), strides=strides))
+        kind = self.one_of(("conv", "padded", "separable", "transposed"))
+        if kind == "separable":
+            y = layers.SeparableConv2D(self.width(), 3, padding="same")(x)
+        elif kind == "transposed" and x.shape[1] <= 6:
+            y = layers.Conv2DTranspose(self.width(), 2, 2)(x)
+            y = layers.AveragePooling2D(2)(y)
+        elif kind == "padded":
+            y = layers.Conv2D(self.width(), 3)(layers.ZeroPadding2D(1)(x))
+        else:
+            strides = 2 if x.shape[1] > 3 and self.maybe() else 1
+            y = self.conv(x, self.width(), strides=strides)
+        return self.norm_activation(y)
 
     def residual(self, x):
         width = x.shape[-1] if self.maybe() else self.width()
@@ -83,22 +82,35 @@ class Network:
         return layers.Add()([x, self.conv(y, x.shape[-1], 1)])
 
     def grouped(self, x):
-        if x.shape[-1] % 2:
-            x = self.conv(x, self.width())
+        x = self.even(x)
         groups = self.one_of((2, x.shape[-1] // 2, x.shape[-1]))
         filters = groups * int(self.rng.integers(1, 4))
-        return self.norm_activation(self.conv(x, filters, 3, groups=groups))
+        y = self.norm_activation(self.conv(x, filters, 3, groups=groups))
+        if self.maybe():
+            return y
+        return layers.Add()([x, self.conv(y, x.shape[-1], 1)])
 
     def concatenated(self, x):
         y = self.conv(self.norm_activation(x), self.width())
         return layers.Concatenate()([x, y] if self.maybe() else [y, x])
 
     def divided(self, x):
-        """Halves of the channels that go separate ways."""
-        if x.shape[-1] % 2:
-            x = self.conv(x, self.width())
-        a, b = ops.split(x, 2, axis=-1)
-        a = self.conv(a, a.shape[-1])
+        """Parts of the channels that go separate ways."""
+        x = self.even(x)
+        half = x.shape[-1] // 2
+        kind = self.one_of(("split", "slices", "uneven", "shuffled"))
+        if kind == "split":
+            a, b = ops.split(x, 2, axis=-1)
+        elif kind == "slices":
+            a, b = x[..., :half], x[..., half:]
+        elif kind == "uneven":
+            a, b = ops.split(x, [1], axis=-1)
+            return layers.Concatenate()([self.conv(a, half), b])
+        else:
+            y = layers.Reshape((*x.shape[1:3], 2, half))(x)
+            y = ops.transpose(y, (0, 1, 2, 4, 3))
+            return layers.Reshape(x.shape[1:])(y)
+        a = self.conv(a, half)
         if self.maybe():
             return layers.Concatenate()([a, b])
         return layers.Add()([a, b])
@@ -114,48 +126,11 @@ class Network:
         """A block of which only the call is known."""
         return Block(x.shape[-1])(x)
 
-    def perceptron(self, x):
+    def convolved_perceptron(self, x):
         """As in ConvNeXt."""
         y = layers.DepthwiseConv2D(3, padding="same")(x)
-        y = layers.LayerNormalization()(y) if self.maybe() else y
-        y = self.activation(layers.Dense(self.width())(y))
-        return layers.Add()([x, layers.Dense(x.shape[-1])(y)])
-
-    def attention(self, x):
-        height, width, channels = x.shape[1:]
-        y = layers.Reshape((height * width, channels))(x)
-        y = layers.LayerNormalization()(y) if self.maybe() else y
-        kind = self.one_of((self.multi_head, self.shared_keys, self.by_hand))
-        y = kind(y)
-        y = layers.Reshape((height, width, channels))(y)
+        y = self.perceptron(self.normalization(y))
         return layers.Add()([x, y])
-
-    def multi_head(self, x):
-        attention = layers.MultiHeadAttention(
-            self.one_of((1, 3, 4)),
-            2,
-            dropout=self.one_of((0.0, 0.1)),
-            use_bias=bool(self.maybe()),
-        )
-        return attention(x, x, use_causal_mask=bool(self.maybe(0.3)))
-
-    def shared_keys(self, x):
-        return layers.GroupQueryAttention(2, 4, self.one_of((1, 2)))(x, x)
-
-    def by_hand(self, x):
-        tokens, channels = x.shape[1:]
-        heads, size = self.one_of((2, 3)), 2
-
-        def project():
-            y = layers.Dense(heads * size)(x)
-            y = ops.reshape(y, (-1, tokens, heads, size))
-            return ops.transpose(y, (0, 2, 1, 3))
-
-        keys = ops.transpose(project(), (0, 1, 3, 2))
-        scores = layers.Softmax()(ops.matmul(project(), keys))
-        y = ops.transpose(ops.matmul(scores, project()), (0, 2, 1, 3))
-        y = ops.reshape(y, (-1, tokens, heads * size))
-        return layers.Dense(channels)(y)
 
     def head(self, x):
         if self.maybe():
@@ -178,6 +153,8 @@ BLOCKS = (
     Network.divided,
     Network.pooled,
     Network.subclassed,
-    Network.perceptron,
-    Network.attention,
+    Network.convolved_perceptron,
+    Network.windows,
+    Network.transformer,
+    Network.transformer,
 )

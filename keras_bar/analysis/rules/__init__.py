@@ -22,6 +22,7 @@ from keras_bar.analysis.rules import reshaping as reshaping
 from keras_bar.analysis.rules import selecting as selecting
 from keras_bar.analysis.rules import splitting as splitting
 from keras_bar.analysis.rules import weighted as weighted
+from keras_bar.analysis.rules import width_gates
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.restoring import Boundary
@@ -41,7 +42,9 @@ def rule_for(node, analysis):
         A `Rule`; a `Boundary` with its reason where none holds.
     """
     if isinstance(node.op, ChannelGate):
-        return _checked(gates.Gate(), node, analysis)
+        zone = width_gates.WidthGate.zone_at(node, analysis)
+        rule = width_gates.WidthGate(zone) if zone else gates.Gate()
+        return _checked(rule, node, analysis)
     rule = rule_registry.rule_of(node.op) or observed.Unknown()
     if not rule_registry.is_registered(node.op):
         return _holding(rule, node, analysis)

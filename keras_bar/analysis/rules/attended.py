@@ -36,17 +36,30 @@ def is_attended(value):
     while stack:
         tensor = stack.pop()
         for reader in tensor.consumers:
-            kind = type(reader.op).__name__
-            if kind == "DotProductAttention":
-                return tensor is reader.inputs[2]
-            if kind in _PRODUCTS and is_weighted(tensor, reader):
-                return True
-            if kind in _PRODUCTS and leads_to_softmax(reader.output):
-                return False
+            attended = is_attended_by(tensor, reader)
+            if attended is not None:
+                return attended
             if passes_heads(reader.op):
                 stack += [x for x in reader.outputs if x not in seen]
                 seen.update(reader.outputs)
     return None
+
+
+def is_product(node):
+    """Whether a node may multiply queries by keys, or weights by values."""
+    return type(node.op).__name__ in (*_PRODUCTS, "DotProductAttention")
+
+
+def is_attended_by(value, node):
+    """Whether a node attends to a tensor as to values; False for queries and
+    keys, None if the node is no attention."""
+    if not is_product(node):
+        return None
+    if type(node.op).__name__ == "DotProductAttention":
+        return value is node.inputs[2] if value in node.inputs[:3] else None
+    if is_weighted(value, node):
+        return True
+    return False if leads_to_softmax(node.output) else None
 
 
 def is_place_of_gate(node):

@@ -18,6 +18,10 @@ from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.analysis.rules.selecting import Beside
+from keras_bar.analysis.rules.unfused_attention import scale_of
+from keras_bar.analysis.rules.unfused_attention import unfused
+from keras_bar.analysis.rules.widths import any_alive
+from keras_bar.analysis.rules.widths import factors as factors_of_widths
 
 # The axis of the heads in the operation `dot_product_attention`.
 HEADS = 2
@@ -69,16 +73,23 @@ class DotProductAttention(Rule):
     def propagate_needed(self, node, analysis):
         live, algebra = analysis.live(node.output), analysis.algebra
         return [
-            algebra.any(live) if self._axis(node, i) is None else live
-            for i in range(len(node.inputs))
+            algebra.conjunction(
+                algebra.any(live) if self._axis(node, i) is None else live,
+                any_alive(value, analysis),
+            )
+            for i, value in enumerate(node.inputs)
         ]
 
     def terms(self, node, analysis):
         query, key, value = node.inputs[:3]
         places = product((query.shape[1], key.shape[1]))
         factor = (analysis.live(node.output), value.shape[HEADS])
-        weights = key.shape[-1] + value.shape[-1]
-        return [Term("flops", 2 * places * weights, (factor,))]
+        terms = []
+        for summed in (key, value):
+            size, widths = factors_of_widths(summed, analysis)
+            coefficient = 2 * places * size
+            terms.append(Term("flops", coefficient, (factor, *widths)))
+        return terms
 
     def order_ties(self, node, analysis):
         everything = np.arange(analysis.channels[node.output].size)
@@ -93,13 +104,21 @@ class DotProductAttention(Rule):
 
     def rebuild(self, node, builder):
         wanted, tensors = builder.order[node.output], {}
+        summed, given = (len(builder.widths(x)) for x in node.inputs[1:3])
         for i, value in enumerate(node.inputs):
             axis = self._axis(node, i)
+            if i < 2 and not summed:
+                continue
             if axis is None:
                 tensors[value] = builder.restored(value)
             else:
                 tensors[value] = builder.read(value, wanted, axis)
-        return trace.call(builder.clone(node), node, tensors)
+        # Without a scale of its own, the operation divides by the root of the
+        # number of features that it gets.
+        full = summed == node.inputs[1].shape[-1]
+        if summed == given and (full or scale_of(node) is not None):
+            return trace.call(builder.clone(node), node, tensors)
+        return [unfused(node, tensors, builder)]
 
 
 class Repeat(Rule):

@@ -139,6 +139,11 @@ class Rule:
         """The gate that multiplies a tensor at this node, or None."""
         return None
 
+    def width_gate(self, node):
+        """The gate that multiplies the widths of heads at this node, or
+        None."""
+        return None
+
     def only_scales(self, value, node):
         """Whether an input scales the channels of another and has none of its
         own to keep."""
@@ -185,6 +190,11 @@ class Rule:
         """Pairs of a weight and what to multiply it by, an array that is
         broadcast, to multiply the output channels by `factors`, `(channels,)`.
         Empty if no weights do that."""
+        return []
+
+    def width_weights(self, layer, factors):
+        """Like `output_weights`, to multiply the features that all heads have
+        in common by `factors`, `(widths,)`."""
         return []
 
     def order_ties(self, node, analysis):

@@ -10,6 +10,7 @@ from keras_bar.analysis.rules.attended import is_place_of_gate
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
+from keras_bar.analysis.rules.widths import any_alive
 
 
 class Einsum(Rule):
@@ -33,20 +34,24 @@ class Einsum(Rule):
     def only_scales(self, value, node):
         return comes_from_softmax(value)
 
-    def _labels(self, node):
+    def labels(self, node):
         """The labels of every operand, and of the output; None if they are not
-        spelled out."""
+        spelled out, up to an ellipsis."""
         equation = self.equation(node)
         left, arrow, output = equation.replace(" ", "").partition("->")
         operands = left.split(",")
-        known = arrow and "." not in left and len(operands) == len(node.inputs)
-        if not known or any(len(set(x)) < len(x) for x in operands):
+        if not arrow or len(operands) != len(node.inputs):
+            return None
+        if "." in equation:
+            operands, output = _without_ellipsis(node, operands, output)
+        spelled = "." not in "".join([*operands, output])
+        if not spelled or any(len(set(x)) < len(x) for x in operands):
             return None
         return operands, output
 
     def _label(self, node, analysis):
         """The label of the channels, or None."""
-        operands, output = self._labels(node) or ([], "")
+        operands, output = self.labels(node) or ([], "")
         pairs = zip(operands, analysis.inputs(node), strict=False)
         kept = [x[c.axis] for x, c in pairs if c.axis is not None]
         return next((x for x in kept if x in output), None)
@@ -55,7 +60,7 @@ class Einsum(Rule):
         """Indices of the operands that have the channels, and whether their
         channel axis is that."""
         label = self._label(node, analysis)
-        operands, _ = self._labels(node)
+        operands, _ = self.labels(node)
         return {
             i: c.axis is not None and x[c.axis] == label
             for i, (x, c) in enumerate(
@@ -65,10 +70,10 @@ class Einsum(Rule):
         }
 
     def refuse(self, node, analysis):
-        if self._labels(node) is None:
+        if self.labels(node) is None:
             return f"no rule knows the equation {self.equation(node)!r}"
         labels: dict = {}
-        for value, x in zip(node.inputs, self._labels(node)[0], strict=True):
+        for value, x in zip(node.inputs, self.labels(node)[0], strict=True):
             if labels.setdefault(value, x) != x:
                 return "it reads a tensor in two ways"
         known = any(c.axis is not None for c in analysis.inputs(node))
@@ -95,7 +100,7 @@ class Einsum(Rule):
         nonzero = analysis.algebra.conjunction(
             *(inputs[i].nonzero for i, known in kept.items() if known)
         )
-        axis = self._labels(node)[1].index(label)
+        axis = self.labels(node)[1].index(label)
         return [analysis.carries(node.output, axis, nonzero, nonzero)]
 
     def propagate_needed(self, node, analysis):
@@ -104,15 +109,18 @@ class Einsum(Rule):
             return [algebra.any(live)] * len(node.inputs)
         kept = self._with_channels(node, analysis)
         return [
-            live if kept.get(i) else algebra.any(live)
-            for i in range(len(node.inputs))
+            algebra.conjunction(
+                live if kept.get(i) else algebra.any(live),
+                any_alive(value, analysis),
+            )
+            for i, value in enumerate(node.inputs)
         ]
 
     def is_counted(self, node):
-        return len(node.inputs) <= 2 and self._labels(node) is not None
+        return len(node.inputs) <= 2 and self.labels(node) is not None
 
     def terms(self, node, analysis):
-        operands, output = self._labels(node) or ([], "")
+        operands, output = self.labels(node) or ([], "")
         sizes = {
             label: size
             for x, value in zip(operands, node.inputs, strict=False)
@@ -122,11 +130,18 @@ class Einsum(Rule):
         if not self.is_counted(node) or set(sizes) <= set(output):
             return []  # Nothing is summed.
         label, live = self._label(node, analysis), analysis.live(node.output)
-        others = [y for x, y in sizes.items() if x not in {label, *batch}]
         factor = (analysis.algebra.any(live), 1)
         if label is not None:
             factor = (live, sizes[label])
-        return [Term("flops", 2 * product(others), (factor,))]
+        widths = {
+            x[analysis.widths[value].axis]: analysis.widths[value]
+            for x, value in zip(operands, node.inputs, strict=True)
+            if value in analysis.widths
+        }
+        factors = [factor, *((x.alive, x.size) for x in widths.values())]
+        taken = {label, *batch, *widths}
+        others = [y for x, y in sizes.items() if x not in taken]
+        return [Term("flops", 2 * product(others), tuple(factors))]
 
     def order_ties(self, node, analysis):
         if self._label(node, analysis) is None:
@@ -147,14 +162,39 @@ class Einsum(Rule):
         tensors = {}
         if label is not None:
             wanted = builder.order[node.output]
+            if not all(len(builder.widths(x)) for x in node.inputs):
+                return [builder.zeros(node.output)]
             kept = self._with_channels(node, builder.analysis)
         for i, value in enumerate(node.inputs):
             if wanted is not None and i in kept:
-                axis = self._labels(node)[0][i].index(label)
+                axis = self.labels(node)[0][i].index(label)
                 tensors[value] = builder.read(value, wanted, axis)
             else:
                 tensors[value] = builder.restored(value)
         return trace.call(builder.clone(node), node, tensors)
+
+
+def _without_ellipsis(node, operands, output):
+    """Labels with letters in the place of an ellipsis that stands for the same
+    axes of all operands that have one; the given ones otherwise."""
+    used = {*"".join(operands), *output}
+    free = [x for x in string.ascii_letters if x not in used]
+    pairs = list(zip(operands, node.inputs, strict=True))
+    shapes = {
+        tuple(_under_ellipsis(x, value)) for x, value in pairs if "..." in x
+    }
+    if len(shapes) != 1 or len(*shapes) > len(free):
+        return operands, output
+    letters = "".join(free[: len(*shapes)])
+    spelled = [x.replace("...", letters) for x in (*operands, output)]
+    return spelled[:-1], spelled[-1]
+
+
+def _under_ellipsis(labels, value):
+    """The sizes of the axes for which an ellipsis stands."""
+    first = labels.index("...")
+    behind = len(labels) - first - 3
+    return value.shape[first : len(value.shape) - behind]
 
 
 class Matmul(Einsum):

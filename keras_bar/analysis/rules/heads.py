@@ -10,6 +10,7 @@ from keras_bar.analysis.rules.base import members
 from keras_bar.analysis.rules.base import once
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import reshaped
+from keras_bar.analysis.rules.widths import WHOLE
 
 
 class SplitHeads(Rule):
@@ -29,23 +30,21 @@ class SplitHeads(Rule):
     @staticmethod
     def holds(node, analysis):
         """Whether a reshape splits the channels and nothing else."""
-        old, new = node.inputs[0].shape, node.output.shape
-        rank, made = len(old), len(new) - len(old) + 1
-        return (
-            analysis.inputs(node)[0].axis in (None, rank - 1)
-            and rank >= 2
-            and (made == 2 or made == 3 and are_parts_taken(node, rank - 1))
-            and None not in (old[-1], *new[-made:])
-            and product(new[-made:]) == old[-1]
-            and _same_places(old[:-1], new[:-made])
+        rank = len(node.inputs[0].shape)
+        axis = analysis.inputs(node)[0].axis
+        return axis in (None, rank - 1) and (
+            splits_heads(node)
+            or splits_heads(node, parts=2)
+            and are_parts_taken(node, rank - 1)
         )
 
-    def _features(self, node, heads):
+    def _features(self, node, heads, widths=WHOLE):
         """The features of some heads: in the order in which they are stored,
         and by heads."""
         old, new = node.inputs[0].shape, node.output.shape
         sizes = new[len(old) - 1 :]
         features = np.arange(old[-1]).reshape(-1, *sizes[-2:])[:, heads]
+        features = features[..., widths]
         return features.reshape(-1), np.swapaxes(features, 0, 1).reshape(-1)
 
     def members_of_groups(self, node):
@@ -64,19 +63,23 @@ class SplitHeads(Rule):
         return [analysis.carries(node.output, axis, alive, alive)]
 
     def propagate_needed(self, node, analysis):
-        heads, size = node.output.shape[-2:]
-        index = np.arange(node.inputs[0].shape[-1]) // size % heads
-        live = analysis.live(node.output)
-        return [analysis.algebra.take(live, index)]
+        (heads, size), algebra = node.output.shape[-2:], analysis.algebra
+        index = np.arange(node.inputs[0].shape[-1])
+        need = algebra.take(analysis.live(node.output), index // size % heads)
+        if width := analysis.widths.get(node.output):
+            kept = algebra.take(width.alive, index % size)
+            need = algebra.conjunction(need, kept)
+        return [need]
 
     def constants(self, node, resolved):
         return np.zeros(node.output.shape[-2])
 
     def rebuild(self, node, builder):
         value, heads = node.inputs[0], builder.order[node.output]
-        features, _ = self._features(node, heads)
+        widths = builder.widths(node.output)
+        features, _ = self._features(node, heads, widths)
         tensor = builder.read(value, features, len(value.shape) - 1)
-        shape = (*node.output.shape[:-2], len(heads), node.output.shape[-1])
+        shape = (*node.output.shape[:-2], len(heads), len(widths))
         layer = builder.clone(node, **reshaped(node, shape))
         return trace.call(layer, node, {value: tensor})
 
@@ -90,16 +93,8 @@ class MergeHeads(Rule):
     @staticmethod
     def holds(node, analysis):
         """Whether a reshape joins the channels with the axis behind them."""
-        old, new = node.inputs[0].shape, node.output.shape
-        rank = len(old)
-        return (
-            analysis.inputs(node)[0].axis == rank - 2
-            and rank >= 3
-            and len(new) == rank - 1
-            and None not in (new[-1], *old[-2:])
-            and old[-2] * old[-1] == new[-1]
-            and _same_places(old[:-2], new[:-1])
-        )
+        axis = analysis.inputs(node)[0].axis
+        return axis == len(node.inputs[0].shape) - 2 and merges_heads(node)
 
     def _of_features(self, heads, node, analysis):
         """A vector over heads, for each of their features."""
@@ -113,6 +108,10 @@ class MergeHeads(Rule):
             self._of_features(x, node, analysis)
             for x in (channels.alive, channels.nonzero)
         )
+        if width := analysis.widths.get(node.inputs[0]):
+            index = np.arange(node.output.shape[-1]) % width.size
+            kept = analysis.algebra.take(width.alive, index)
+            alive = nonzero = analysis.algebra.conjunction(nonzero, kept)
         axis = len(node.output.shape) - 1
         return [analysis.carries(node.output, axis, alive, nonzero)]
 
@@ -134,14 +133,40 @@ class MergeHeads(Rule):
 
     def rebuild(self, node, builder):
         value, kept = node.inputs[0], builder.order[node.output]
-        size = value.shape[-1]
+        size, widths = value.shape[-1], builder.widths(value)
         heads = once(kept // size)
         tensor = builder.read(value, heads, len(value.shape) - 2)
-        shape = (*node.output.shape[:-1], len(heads) * size)
+        shape = (*node.output.shape[:-1], len(heads) * len(widths))
         layer = builder.clone(node, **reshaped(node, shape))
         (output,) = trace.call(layer, node, {value: tensor})
-        made = members(heads, size)
+        made = members(heads, size).reshape(-1, size)[:, widths].reshape(-1)
         return [builder.select(output, made, kept, len(shape) - 1)]
+
+
+def splits_heads(node, parts=1):
+    """Whether a reshape splits the last axis into heads and their features, or
+    into so many parts of such."""
+    old, new = node.inputs[0].shape, node.output.shape
+    made = parts + 1
+    return (
+        len(old) >= 2
+        and len(new) - len(old) + 1 == made
+        and None not in (old[-1], *new[-made:])
+        and product(new[-made:]) == old[-1]
+        and _same_places(old[:-1], new[:-made])
+    )
+
+
+def merges_heads(node):
+    """Whether a reshape joins the last two axes."""
+    old, new = node.inputs[0].shape, node.output.shape
+    return (
+        len(old) >= 3
+        and len(new) == len(old) - 1
+        and None not in (new[-1], *old[-2:])
+        and old[-2] * old[-1] == new[-1]
+        and _same_places(old[:-2], new[:-1])
+    )
 
 
 def _same_places(old, new):

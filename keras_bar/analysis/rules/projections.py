@@ -3,6 +3,8 @@ features to the heads of attention, or back: then the heads are the channels."""
 
 import dataclasses
 
+import numpy as np
+
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.attended import is_attended
@@ -10,6 +12,8 @@ from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import Dense
+from keras_bar.analysis.rules.widths import WHOLE
+from keras_bar.analysis.rules.widths import factors as factors_of_widths
 
 
 class EinsumDense(Dense):
@@ -87,16 +91,16 @@ class ToHeads(EinsumDense):
     def terms(self, node, analysis):
         output = node.output
         reads, writes = self.factors(node, analysis)
-        size = output.shape[-1]
+        size, widths = factors_of_widths(output, analysis)
         places = product(output.shape[1:-2])
         terms = [
-            Term("flops", 2 * places * size, (reads, writes)),
-            Term("params", size, (reads, writes)),
+            Term("flops", 2 * places * size, (reads, writes, *widths)),
+            Term("params", size, (reads, writes, *widths)),
         ]
         if self.has_bias(node.op):
-            terms.append(Term("params", size, (writes,)))
+            terms.append(Term("params", size, (writes, *widths)))
         if not analysis.becomes_output(output):
-            terms.append(Term("volume", places * size, (writes,)))
+            terms.append(Term("volume", places * size, (writes, *widths)))
         return terms
 
     def size_config(self, node, writes):
@@ -105,12 +109,17 @@ class ToHeads(EinsumDense):
 
     def rebuild(self, node, builder):
         writes = builder.order[node.output]
-        new = builder.clone(node, **self.size_config(node, writes))
+        widths = builder.widths(node.output)
+        front = static_shapes.full_shape_of(node)[:-2]
+        new = builder.clone(
+            node, output_shape=(*front, len(writes), len(widths))
+        )
         tensors = {node.inputs[0]: builder.restored(node.inputs[0])}
         outputs = trace.call(new, node, tensors)
-        new.kernel.assign(to_numpy(node.op.kernel)[:, writes])
+        kernel = to_numpy(node.op.kernel)[:, writes]
+        new.kernel.assign(kernel[..., widths])
         if self.has_bias(node.op):
-            new.bias.assign(to_numpy(node.op.bias)[writes])
+            new.bias.assign(to_numpy(node.op.bias)[writes][:, widths])
         return outputs
 
     def output_weights(self, layer, factors):
@@ -122,6 +131,14 @@ class ToHeads(EinsumDense):
 
     def operand(self, node, index, writer):
         return writer.whole(node, node.inputs[index])
+
+    def width_weights(self, layer, factors):
+        """Like `output_weights`, to multiply the features of all heads by
+        factors `(widths,)`."""
+        if super().output_weights(layer, factors):
+            bias = [(layer.bias, factors)] if self.has_bias(layer) else []
+            return [(layer.kernel, factors), *bias]
+        return []
 
 
 class FromHeads(EinsumDense):
@@ -140,9 +157,13 @@ class FromHeads(EinsumDense):
         return [d or 1 for d in (*sizes[1:-2], sizes[-1])]
 
     def terms(self, node, analysis):
-        size = node.inputs[0].shape[-1]
+        size, widths = factors_of_widths(node.inputs[0], analysis)
         return [
-            dataclasses.replace(x, coefficient=x.coefficient * size)
+            dataclasses.replace(
+                x,
+                coefficient=x.coefficient * size,
+                factors=(*x.factors, *widths),
+            )
             if len(x.factors) == 2
             else x
             for x in super().terms(node, analysis)
@@ -159,8 +180,19 @@ class FromHeads(EinsumDense):
         kernel[dead] = 0.0
         layer.kernel.assign(kernel)
 
-    def assign(self, old, new, reads, writes):
-        new.kernel.assign(to_numpy(old.kernel)[reads][..., writes])
+    def rebuild(self, node, builder):
+        value, writes = node.inputs[0], builder.order[node.output]
+        heads, widths = builder.order[value], builder.widths(value)
+        if heads is None:
+            heads = np.arange(value.shape[-2])
+        new = builder.clone(node, **self.size_config(node, writes))
+        outputs = trace.call(new, node, {value: builder.tensors[value]})
+        self.assign(node.op, new, heads, writes, widths)
+        return outputs
+
+    def assign(self, old, new, reads, writes, widths=WHOLE):
+        kernel = to_numpy(old.kernel)[reads][:, widths]
+        new.kernel.assign(kernel[..., writes])
         if self.has_bias(old):
             new.bias.assign(to_numpy(old.bias)[writes])
 

@@ -91,11 +91,11 @@ class Transpose(Channelwise):
 
     def refuse(self, node, analysis):
         channels = analysis.inputs(node)[0]
-        if channels.axis is None or _permutation(node)[0] == 0:
+        if channels.axis is None or permutation(node)[0] == 0:
             return None
         # Queries, keys and values that one layer makes are often put in front
         # of the batch, and then taken apart.
-        batch = _permutation(node).index(0)
+        batch = permutation(node).index(0)
         if batch == 1 and all(map(_takes_first, node.output.consumers)):
             return None
         return "it moves the batch along another axis"
@@ -104,11 +104,11 @@ class Transpose(Channelwise):
         channels = analysis.inputs(node)[0]
         if channels.axis is None:
             return None
-        return _permutation(node).index(channels.axis)
+        return permutation(node).index(channels.axis)
 
     def rebuild(self, node, builder):
         tensor = builder.read_for(node, 0)
-        source = untransposed(tensor, _permutation(node))
+        source = untransposed(tensor, permutation(node))
         if source is not None:
             return [source]
         return trace.call(builder.clone(node), node, {node.inputs[0]: tensor})
@@ -223,7 +223,7 @@ def untransposed(tensor, axes):
     return keras_internals.read_by_maker(tensor)[0]
 
 
-def _permutation(node):
+def permutation(node):
     """Per axis of the output, the corresponding axis of the input."""
     rank, op = len(node.inputs[0].shape), node.op
     axes = np.arange(rank)

@@ -28,7 +28,19 @@ def turned(x):
     return ops.transpose(ops.einsum("bhwc->bchw", x), (0, 2, 3, 1))
 
 
-EQUATIONS = {"pooled": pooled, "product": product, "turned": turned}
+def elided(x):
+    """Channels under an ellipsis, and axes under one."""
+    mask = layers.Conv2D(CHANNELS, 1, activation="sigmoid", name="mask")(x)
+    x = ops.einsum("bh...,bh...->b...h", x, mask)
+    return ops.einsum("...ch->...hc", x)
+
+
+EQUATIONS = {
+    "pooled": pooled,
+    "product": product,
+    "turned": turned,
+    "elided": elided,
+}
 
 
 @pytest.mark.parametrize("zero", (False, True))
