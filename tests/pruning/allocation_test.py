@@ -67,7 +67,7 @@ def test_channels_by_hand(target, kept):
     assert [x.sum() for x in masks.values()] == kept
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", ["volume", "flops", "params"])
 @pytest.mark.parametrize("factor", [2, 5, 20])
 def test_losses_and_costs_balance(metric, factor):
     """`w / sqrt(k)` over `k dC/dk` is the same for all gates between their
@@ -134,7 +134,7 @@ def test_the_best_channels_of_each_layer_stay():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factor", [1, 2, 5, 20])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_the_budget_is_spent(metric, factor):
     """No gate has room for another channel."""
     model = keras_bar.models.WideResNet(10, 1, (8, 8, 3))
@@ -150,7 +150,7 @@ def test_the_budget_is_spent(metric, factor):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("factor", [2, 5, 20])
+@pytest.mark.parametrize("factor", [2, 4, 8])
 def test_no_layer_has_less_than_its_share_by_more_than_a_channel(
     metric, factor
 ):
