@@ -175,7 +175,7 @@ class CostModel:
         return ops.sum(product * coefficients, axis=-1)
 
     def marginal_costs(self, metric, keep_probability):
-        """The cost of one channel per gate in a uniformly narrowed network.
+        """The cost of one channel per gate in a narrowed network.
 
         FLOPs and parameters are products: a channel that is read and written
         with fewer others costs less, and the factor differs between gates.
@@ -183,10 +183,10 @@ class CostModel:
         Args:
             metric: One of `METRICS`.
             keep_probability: Float in (0, 1], the keep probability of all
-                channels; for memory the part of the full peak. The first
-                channel of each gate is certain, so that the
-                result is the cost of one channel among others, not that of a
-                whole branch.
+                channels, or a dict of one per gate, by default 1; for memory
+                the part of the full peak. The first channel of each gate is
+                certain, so that the result is the cost of one channel among
+                others, not that of a whole branch.
 
         Returns:
             The cost of this network, and a dict from gate to the cost of one
@@ -195,13 +195,16 @@ class CostModel:
         """
         if metric == "memory":
             return self.memory.marginal_costs(keep_probability)
+        each = keep_probability
+        if not isinstance(each, dict):
+            each = dict.fromkeys(self.gates, each)
         # All costs are computed at once. Each row has one gate slightly less
         # open; the last row has none.
         vectors, closed = {}, {}
         part = getattr(metric, "closed", CLOSED)
         for i, gate in enumerate(self.gates):
             x = np.full(
-                (len(self.gates) + 1, gate.channels), float(keep_probability)
+                (len(self.gates) + 1, gate.channels), float(each.get(gate, 1))
             )
             x[:, 0] = 1.0
             # A single-channel gate costs what closing it saves.

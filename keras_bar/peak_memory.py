@@ -106,7 +106,7 @@ class PeakMemory:
             The budget in bytes, and a dict from gate to the cost of a channel.
         """
         budget = share * self._full_peak
-        kept = self._narrowed(AHEAD * budget)
+        kept = self.narrowed(AHEAD * budget)
         costs = {
             x: max((1.0 - k) / k, LEAST_ODDS) ** ODDS_EXPONENT
             for x, k in kept.items()
@@ -114,9 +114,9 @@ class PeakMemory:
         total = sum(y * kept[x] * x.channels for x, y in costs.items())
         return budget, {x: y * budget / total for x, y in costs.items()}
 
-    def _narrowed(self, budget):
+    def narrowed(self, budget):
         """Dict from gate to the part of its channels that it may keep, if the
-        moments above a budget are narrowed evenly."""
+        moments above a budget in bytes are narrowed evenly."""
         kept = dict.fromkeys(self.gates, 1.0)
         for _ in range(ITERATIONS):
             excess = np.maximum(self._moments_at(kept) / budget, 1e-3)

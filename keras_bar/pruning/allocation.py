@@ -4,16 +4,20 @@ import numpy as np
 
 from keras_bar.budget import selection
 
-# Halvings of the interval in which the common share is searched.
+# A layer that keeps the share k adds a loss proportional to k ** -EXPONENT.
+EXPONENT = 0.5
+# Steps of `balanced_shares`. A step leaves two thirds of the distance, or less.
+STEPS = 40
+# Halvings of the interval in which the common factor of all shares is searched.
 BISECTIONS = 40
 
 
-def even(cost_model, metric, target, scores):
-    """Keeps the same share of the channels of every gate, the best of each.
+def allocate(cost_model, metric, target, scores):
+    """Keeps the best channels of every gate, in balanced shares.
 
-    Channels are whole, so that the largest share within the budget leaves a
-    part of it. That is spent on single channels, first of the gates which
-    rounding left farthest below the share.
+    Channels are whole, so that the largest shares within the budget leave a
+    part of it. That is spent on single channels, first of the gates that
+    rounding left with the smallest part of their share.
 
     Args:
         cost_model: `CostModel`.
@@ -28,34 +32,95 @@ def even(cost_model, metric, target, scores):
         budget.
     """
     ranks = {gate: _ranks(x) for gate, x in scores.items()}
+    shares = balanced_shares(cost_model, metric, target, list(scores))
 
-    def share_of(share):
+    def scaled(factor):
         return {
-            x: rank < max(share * len(rank), 1) for x, rank in ranks.items()
+            gate: rank < max(factor * shares[gate] * len(rank), 1)
+            for gate, rank in ranks.items()
         }
 
     def fits(masks):
         return cost_model.hard(masks)[metric] <= target
 
-    low, high = 0.0, 1.0
+    low, high = 0.0, 1 / min(shares.values(), default=1)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if fits(share_of(middle)) else (low, middle)
-    masks = share_of(high if fits(share_of(high)) else low)
+        low, high = (middle, high) if fits(scaled(middle)) else (low, middle)
+    masks = scaled(high if fits(scaled(high)) else low)
     if not fits(masks):  # One channel in every gate is too much already.
         masks = selection.smallest(cost_model, metric)
-    return _fill(masks, ranks, low, fits)
+    wanted = {x: share * x.channels for x, share in shares.items()}
+    return _fill(masks, ranks, wanted, fits)
 
 
-def _fill(masks, ranks, share, fits):
-    """Adds channels while the budget allows, at most one above the share."""
+def balanced_shares(cost_model, metric, target, gates):
+    """The shares of the channels that balance what layers lose and cost.
+
+    A gate that keeps the share k of its channels is assumed to add w / sqrt(k)
+    to the loss, where w are the FLOPs of the full network that its channels
+    take part in: whoever designed the network gave FLOPs to the layers where
+    they pay. The shares minimise the sum of this within the budget, so that
+
+        w / sqrt(k)  is proportional to  k dC/dk
+
+    for the gates that are neither whole nor down to a channel. The FLOPs of
+    convolutions are products of two shares, and equal shares solve this. For
+    volume the channels of large images, which cost most of it, have smaller
+    shares than the others; for parameters they have larger ones. For memory,
+    the moments above the budget are narrowed evenly.
+
+    Args:
+        cost_model: `CostModel`.
+        metric: The metric of the cost C.
+        target: The budget, in units of the metric.
+        gates: List of gates. All others keep all channels.
+
+    Returns:
+        Dict from gate to a float in (0, 1].
+    """
+    if not gates:
+        return {}
+    if metric == "memory":  # A maximum over moments, which has no slopes.
+        narrowed = cost_model.memory.narrowed(target)
+        return {gate: narrowed[gate] for gate in gates}
+    sizes = np.array([gate.channels for gate in gates])
+    logs = np.zeros(len(gates))
+
+    def costs(metric):
+        """The cost of these shares, and its derivatives by their logarithms."""
+        kept = np.exp(logs) * sizes
+        # The first channel is certain, and all others are equally likely.
+        others = np.clip((kept - 1) / np.maximum(sizes - 1, 1), 1e-6, 1.0)
+        cost, marginal = cost_model.marginal_costs(
+            metric, dict(zip(gates, others, strict=True))
+        )
+        return cost, kept * np.array([marginal[gate] for gate in gates])
+
+    weights = costs("flops")[1]
+    for _ in range(STEPS):
+        cost, slopes = costs(metric)
+        free = (logs < 0) & (np.exp(logs) * sizes > 1)
+        if not free.any():
+            free[:] = True
+        steps = np.log(weights / slopes) - EXPONENT * logs
+        steps /= 1 + EXPONENT
+        # To the first order the cost stays, and then it becomes the target.
+        steps -= np.average(steps[free], weights=slopes[free])
+        steps += np.log(target / cost) * cost / slopes[free].sum()
+        logs = np.clip(logs + steps, -np.log(sizes), 0.0)
+    return dict(zip(gates, np.exp(logs), strict=True))
+
+
+def _fill(masks, ranks, wanted, fits):
+    """Adds channels while the budget allows, first of the gates that have the
+    smallest part of what they want."""
     while True:
-        below = [
-            (mask.sum() - share * mask.size, index, gate)
-            for index, (gate, mask) in enumerate(masks.items())
-            if not mask.all() and mask.sum() <= share * mask.size
-        ]
-        for _, _, gate in sorted(below, key=lambda x: x[:2]):
+        growing = sorted(
+            (gate for gate, mask in masks.items() if not mask.all()),
+            key=lambda gate: masks[gate].sum() / wanted[gate],
+        )
+        for gate in growing:
             grown = {**masks, gate: ranks[gate] <= masks[gate].sum()}
             if fits(grown):
                 masks = grown

@@ -28,8 +28,9 @@ def prune(
 ) -> keras.Model:
     """Cuts a trained model down to a budget, once, without training.
 
-    Every gated layer keeps the same share of its channels, those with the
-    largest filters. With `data`, the rest is refitted to the full model: from
+    Every gated layer keeps the channels with the largest filters: under a
+    budget of FLOPs about the same share of each layer, under one of volume or
+    parameters larger shares of the layers where these cost less. With `data`, the rest is refitted to the full model: from
     the inputs to the outputs, each kernel is solved by least squares for the
     response that the full model has to the same samples, and the statistics of
     each batch normalization change with those of what it reads. That needs no
@@ -96,7 +97,7 @@ def prune(
     )
     feasibility.warn_uncounted(cost_model, metric, model.name)
     scores = {key: weight_magnitude(x) for key, x in groups.items()}
-    masks = allocation.even(cost_model, metric, target, scores)
+    masks = allocation.allocate(cost_model, metric, target, scores)
     if taken is None:
         for key, mask in masks.items():
             key.set_alive(mask)
