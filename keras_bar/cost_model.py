@@ -69,8 +69,7 @@ class CostModel:
     Attributes:
         gates: List of the gates, each once.
         full: Dict from metric to the cost of the unpruned network.
-        uncounted: Dict from name to type of the layers whose multiply-adds
-            no cost counts.
+        uncounted: Dict from name to type of the layers that no cost counts.
         memory: `PeakMemory` of the network.
     """
 
@@ -219,9 +218,8 @@ class CostModel:
 
     def savings(self, metric):
         """Dict from gate to the cost saved by closing one of its channels in
-        the full network, in units of the metric; see `marginal_costs`. The peak
-        memory of the full network depends on few channels; its savings are the
-        marginal costs at half of it."""
+        the full network, in units of the metric; see `marginal_costs`. Those of
+        memory are at half of its peak, which few channels determine alone."""
         if metric == "memory":
             return self.marginal_costs(metric, 0.5)[1]
         savings, everything = {}, self._everything()
@@ -248,7 +246,6 @@ class CostModel:
         """List of `LayerCost`, for the arguments of `hard`, and with the cost
         of each layer in a metric that is an object."""
         counts = self._hard_counts(masks, own)
-        moments = self.memory.by_node(masks)
         rows: dict = {}
         for node, term in self._terms:
             row = rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
@@ -259,8 +256,8 @@ class CostModel:
             other = formula.by_node(self.counts(formula.factors, masks))
             for node in other:
                 rows.setdefault(node, dict.fromkeys(METRICS, 0.0))
-        for node, row in rows.items():
-            row["memory"] = moments.get(node, 0.0)
+        for node, size in self.memory.by_node(masks).items():
+            rows.get(node, {})["memory"] = size
         channels = self._channels(rows, masks)
         return [
             LayerCost(
