@@ -21,12 +21,11 @@ from keras_bar.metrics import is_object as is_object
 from keras_bar.peak_memory import PeakMemory
 
 METRICS = ("volume", "flops", "params", "memory")
-
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
 
-# The least cost of a channel of a metric with steps, as a share of the mean of
-# all channels: one in an incomplete block of a kernel costs nothing itself.
+# The least cost of a channel of a metric with steps, as a share of the mean:
+# one in an incomplete block of a kernel costs nothing itself.
 LEAST_SHARE = 0.02
 
 

@@ -139,6 +139,8 @@ def test_the_budget_is_spent(metric, factor):
     """No gate has room for another channel."""
     model = keras_bar.models.WideResNet(10, 1, (8, 8, 3))
     full = getattr(keras_bar.measure_cost(model), metric)
+    if metric == "memory":  # The input alone takes 1/16.
+        factor = min(factor, 10)
     masks, _, cost_model = allocate(model, metric, full / factor)
     assert cost_model.hard(masks)[metric] <= full / factor
     for gate, mask in masks.items():
