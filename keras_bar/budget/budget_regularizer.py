@@ -147,7 +147,8 @@ class BudgetRegularizer(GateRegularizer):
         """Prunes with the paper's control, a barrier penalty in the loss.
 
         Args:
-            budget, metric: See the class.
+            budget: See the class.
+            metric: See the class.
             strength: Float, the factor lambda.
             **kwargs: Settings that the paper leaves open, the arguments of
                 `keras_bar.callbacks.PaperSettings`; and further arguments of

@@ -48,8 +48,9 @@ class LogitsDistillation(keras.distillation.LogitsDistillation):
         """Computes the scalar loss of logits.
 
         Args:
-            teacher_outputs, student_outputs: Tensors `(..., classes)`, or
-                lists or dicts of them; one loss serves all outputs.
+            teacher_outputs: Tensor `(..., classes)`, or a list or dict of
+                tensors; one loss serves all outputs.
+            student_outputs: The same of the student.
             sample_weight: None, a tensor of weights as in Keras, or a structure
                 of weights like that of the outputs.
             **kwargs: Ignored.

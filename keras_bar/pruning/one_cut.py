@@ -30,17 +30,17 @@ def prune(
 
     Every gated layer keeps the channels with the largest filters: under a
     budget of FLOPs about the same share of each layer, under one of volume or
-    parameters larger shares of the layers where these cost less. With `data`, the rest is refitted to the full model: from
-    the inputs to the outputs, each kernel is solved by least squares for the
-    response that the full model has to the same samples, and the statistics of
-    each batch normalization change with those of what it reads. That needs no
-    labels. It takes as long as some inferences of the full model on these
-    samples, whose activations are held in memory. Then train the result with a
-    plain `fit`, or a `keras_bar.distillation.Distiller` whose teacher is
-    `model`.
+    parameters larger shares of the layers where these cost less. With `data`,
+    the rest is refitted to the full model: from the inputs to the outputs, each
+    kernel is solved by least squares for the response that the full model has
+    to the same samples, and the statistics of each batch normalization change
+    with those of what it reads. That needs no labels. It takes as long as some
+    inferences of the full model on these samples, whose activations are held in
+    memory. Then train the result with a plain `fit`, or a
+    `keras_bar.distillation.Distiller` whose teacher is `model`.
 
-    `keras_bar.callbacks.BudgetRegularizer` prunes while it trains, and also
-    chooses between the layers.
+    `keras_bar.callbacks.BudgetRegularizer` prunes while it trains, and lets the
+    loss choose between the layers.
 
     Args:
         model: Built `keras.Model`, trained. It stays unchanged.
