@@ -69,7 +69,8 @@ def _place_widths(analysis, skip):
     """The placements of gates on the features that all heads of an attention
     have in common: those of its values, and those of its queries, whose
     products with the keys lose the same features."""
-    placements, seen = [], set()
+    placements: list[Placement] = []
+    seen: set = set()
     for node in analysis.graph.nodes:
         for value in node.inputs if is_product(node) else ():
             if value in seen or is_attended_by(value, node) is None:

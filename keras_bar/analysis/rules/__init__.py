@@ -43,8 +43,8 @@ def rule_for(node, analysis):
     """
     if isinstance(node.op, ChannelGate):
         zone = width_gates.WidthGate.zone_at(node, analysis)
-        rule = width_gates.WidthGate(zone) if zone else gates.Gate()
-        return _checked(rule, node, analysis)
+        gate = width_gates.WidthGate(zone) if zone else gates.Gate()
+        return _checked(gate, node, analysis)
     rule = rule_registry.rule_of(node.op) or observed.Unknown()
     if not rule_registry.is_registered(node.op):
         return _holding(rule, node, analysis)

@@ -157,6 +157,15 @@ class Rescaling(Channelwise):
     def _arrays(self, node):
         return {x: np.asarray(getattr(node.op, x)) for x in ("scale", "offset")}
 
+    def specialized(self, node, analysis):
+        axis, arrays = analysis.inputs(node)[0].axis, self._arrays(node)
+        scale, rank = arrays["scale"], len(node.inputs[0].shape)
+        if axis is None or scale.ndim != rank or np.any(arrays["offset"]):
+            return self
+        # Factors along another axis, as of the features of heads.
+        beside = scale.size > 1 and scale.shape[axis] == 1
+        return Localized() if beside else self
+
     def refuse(self, node, analysis):
         axis, shape = analysis.inputs(node)[0].axis, node.inputs[0].shape
         if axis is None:

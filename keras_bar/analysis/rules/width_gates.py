@@ -43,7 +43,7 @@ class WidthGate(Gate):
             kept = algebra.conjunction(alive, known.alive) if known else alive
             size = value.shape[axis]
             analysis.widths[value] = Width(axis, size, kept)
-        heads = channels.alive, channels.nonzero
+        heads = [channels.alive, channels.nonzero]
         if self.zone.gives:  # A head without values gives 0.
             rest = algebra.any(alive)
             heads = [algebra.conjunction(x, rest) for x in heads]
