@@ -61,10 +61,12 @@ class PeakMemory:
     def _program(self, masks):
         if not self.gates:  # Everything is computed.
             live = {x: np.ones(1, bool) for x in self._live}
-        else:
-            values = evaluate(self._live.values(), masks)
-            live = {x: values[e] > 0.5 for x, e in self._live.items()}
-        return arena_program.write(self.analysis, live)
+            return arena_program.write(self.analysis, live, {})
+        widths = {x: y.alive for x, y in self.analysis.widths.items()}
+        values = evaluate([*self._live.values(), *widths.values()], masks)
+        live = {x: values[e] > 0.5 for x, e in self._live.items()}
+        left = {x: np.mean(values[e]) for x, e in widths.items()}
+        return arena_program.write(self.analysis, live, left)
 
     def soft(self, probabilities, xp=ops):
         """The expected peak, a tensor `(...)`, for a control to follow.
@@ -159,9 +161,12 @@ class PeakMemory:
         values = evaluate({x for y in terms for x in y}, probabilities, xp)
         counts = [
             xp.broadcast_to(
-                xp.sum(values[live], axis=-1) * values[exists][..., 0], front
+                xp.sum(values[live], axis=-1)
+                * xp.mean(values[width], axis=-1)
+                * values[exists][..., 0],
+                front,
             )
-            for live, exists in terms
+            for live, width, exists in terms
         ]
         counts = xp.stack(counts, axis=-1)
         return [xp.matmul(counts, matrix) for matrix in matrices]
@@ -171,10 +176,10 @@ class PeakMemory:
         """The moments as linear functions of numbers of channels.
 
         Returns:
-            List of pairs of `Expression`: the channels of a tensor, and whether
-            it exists, a single value; and two arrays of bytes
-            `(pairs, moments)`, for the tensors that last and the temporary
-            ones.
+            List of triples of `Expression`: the channels of a tensor, its
+            widths, and whether it exists, a single value; and two arrays of
+            bytes `(triples, moments)`, for the tensors that last and the
+            temporary ones.
         """
         program = self._program(self._almost_open())
         rows = [
@@ -198,7 +203,7 @@ class PeakMemory:
         return masks
 
     def _moment(self, i, step, tensors, program):
-        """For the step `i`, dicts from pairs of `Expression` to bytes: one for
+        """For the step `i`, dicts from triples of `Expression` to bytes: one for
         the tensors that last, and one for the temporary ones."""
         algebra = self.analysis.algebra
         lasting: dict = {}
@@ -229,7 +234,12 @@ class PeakMemory:
         size = arena_program.bytes_per_channel(value, self.analysis)
         if live.size == 1:
             size *= self.analysis.channels[value].size or 1
-        key = (live, exists)
+        width = self.analysis.widths.get(value)
+        key = (
+            live,
+            width.alive if width else self.analysis.algebra.full,
+            exists,
+        )
         row[key] = row.get(key, 0.0) + size
 
     def _any(self, nodes):

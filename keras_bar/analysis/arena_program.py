@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_bar.analysis.arena import Program
-from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
 from keras_bar.layers import ChannelGate
 
@@ -37,8 +36,8 @@ _MOVES = {
     *("GetItem", "Moveaxis", "Pad", "Permute", "Swapaxes", "Take"),
     "Transpose",
 }
-# Operations whose result has the shape of their input, but none of its data.
-_CONSTANTS = {"OnesLike", "ZerosLike"}
+# Operations whose result has a size of their input, but none of its data.
+_CONSTANTS = {"OnesLike", "Parameter", "ZerosLike"}
 
 
 def item_size(dtype):
@@ -52,22 +51,26 @@ def item_size(dtype):
 def bytes_per_channel(value, analysis):
     """Bytes of a channel of a tensor for one sample; of the whole tensor, if
     its channel axis is unknown. NaN if a size is unknown."""
-    axis = analysis.channels[value].axis
-    places = product(value.shape[1:])
-    if axis is not None:
-        places = positions(value, axis)
+    axis, shape = analysis.channels[value].axis, value.shape
+    batch = 0
+    if shape and shape[0] is not None and shape.count(None) == 1:
+        batch = shape.index(None)  # A transposition moved the samples.
+    places = product(
+        size for i, size in enumerate(shape) if i not in (batch, axis)
+    )
     return places * value.rows * item_size(value.dtype)
 
 
-def write(analysis, live):
+def write(analysis, live, widths):
     """The `Program` of a network.
 
     Args:
         analysis: `ChannelAnalysis`.
         live: Dict from every `Value` that is needed to booleans, the channels
             of it that are computed.
+        widths: Dict from values with a `Width` to the part of it that is left.
     """
-    return ProgramWriter(analysis, live).write()
+    return ProgramWriter(analysis, live, widths).write()
 
 
 class ProgramWriter:
@@ -77,12 +80,14 @@ class ProgramWriter:
         program: The `Program`.
         has_gates: Whether the program is that of a compact network.
         live: Dict from every `Value` that is needed to booleans `(channels,)`.
+        widths: Dict from values with a `Width` to the part of it that is left.
         tensors: Dict from `Value` to its tensor in the program; None if it is
             constant, or not computed.
     """
 
-    def __init__(self, analysis, live):
+    def __init__(self, analysis, live, widths):
         self.analysis = analysis
+        self.widths = widths
         self.live = {
             x: np.broadcast_to(mask, (self.channels(x),))
             for x, mask in live.items()
@@ -248,7 +253,8 @@ class ProgramWriter:
     def _sized(self, value, count=None):
         """A tensor and its bytes."""
         count = self.count(value) if count is None else count
-        return value, bytes_per_channel(value, self.analysis) * count
+        size = bytes_per_channel(value, self.analysis) * count
+        return value, size * self.widths.get(value, 1.0)
 
     def count(self, value):
         """Number of channels of a tensor that are computed."""

@@ -26,7 +26,7 @@ FUSED = (
 )
 FUSED_OPERATIONS = (
     *("Add", "Divide", "Gelu", "Multiply", "Relu", "Relu6", "Sigmoid"),
-    *("LeakyRelu", "Silu", "Subtract", "TrueDivide"),
+    *("LeakyRelu", "Silu", "Softmax", "Subtract", "TrueDivide"),
 )
 MOVES = ("GetItem", "Pad", "Take", "Transpose")
 
