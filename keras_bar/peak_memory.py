@@ -203,8 +203,8 @@ class PeakMemory:
         return masks
 
     def _moment(self, i, step, tensors, program):
-        """For the step `i`, dicts from triples of `Expression` to bytes: one for
-        the tensors that last, and one for the temporary ones."""
+        """For the step `i`, two dicts from triples of `Expression` to bytes:
+        those of the tensors that last, and those of the temporary ones."""
         algebra = self.analysis.algebra
         lasting: dict = {}
         temporary: dict = {}
@@ -228,6 +228,12 @@ class PeakMemory:
         if step.kind == "add":
             value, exists = step.node.output, self._is_moved(step)
             self._count(temporary, value, self._live[value], exists)
+        elif step.temporary:
+            heads = self._live[step.node.output]
+            key = (heads, algebra.full, algebra.full)
+            lasting[key] = lasting.get(key, 0.0) + (
+                self.analysis.rules[step.node].temporary(step.node)
+            )
         return lasting, temporary
 
     def _count(self, row, value, live, exists):

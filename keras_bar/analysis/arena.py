@@ -17,6 +17,9 @@ to the last one that reads it. The model of this file follows LiteRT's arena:
   makes an operand of an addition, it runs when the addition needs it, into a
   temporary tensor as large as the sum. However many operands of the addition
   have to be moved, it needs one temporary tensor.
+- Attention that is one operation has the products of all queries and keys in a
+  temporary tensor. Compaction writes its steps where features of the heads are
+  pruned; together they take no more.
 
 The compact model of a gated network can be run through the same rules without
 building it: they say which tensors it has, which ones it moves, and how many

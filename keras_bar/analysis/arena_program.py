@@ -146,6 +146,8 @@ class ProgramWriter:
             if between:
                 tensors = [self.run(node, "other", tensors, output, between)]
             self.make(node, "other", tensors)
+            step = self.program.operations[-1]
+            step.temporary = rule.temporary(node) * self.count(output)
 
     def run_sum(self, node, places):
         """Adds a sum: operands that store other channels are moved.

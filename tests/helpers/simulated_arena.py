@@ -145,6 +145,11 @@ class _Simulation:
             if not (kind == "fused" and not moved and here[0] not in needed):
                 working |= written
             temporary = written[first] if moved and kind == "add" else 0
+            if type(node.operation).__name__ == "DotProductAttention":
+                query, key = (
+                    self.tensors[id(x)] for x in node.input_tensors[:2]
+                )
+                temporary = 4 * query.shape[1] * query.shape[2] * key.shape[1]
             peak = max(peak, sum(working.values()) + temporary)
             stored = {
                 x: y for x, y in (stored | written).items() if x in needed

@@ -40,6 +40,11 @@ class DotProductAttention(Rule):
     def only_scales(self, value, node):
         return value is not node.inputs[2]
 
+    def temporary(self, node):
+        """The products of all queries and keys, in float32."""
+        query, key = node.inputs[:2]
+        return 4 * product([query.shape[1], key.shape[1]]) * query.rows
+
     def refuse(self, node, analysis):
         known = analysis.inputs(node)[:3]
         if known[2].axis is None:

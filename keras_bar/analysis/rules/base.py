@@ -262,6 +262,11 @@ class Rule:
         an input of `count` channels to its output; 0 if it makes none."""
         return 0
 
+    def temporary(self, node):
+        """Bytes per channel of the output, of a tensor that exists while the
+        layer runs."""
+        return 0
+
     def run(self, node, writer):
         """Adds what the compact layer does to the program that is written."""
         writer.run_layer(node)
