@@ -1,4 +1,4 @@
-"""One cut: the same share of every layer, refitted to the full network."""
+"""One cut: balanced shares of the layers, refitted to the full network."""
 
 import keras_bar
 
