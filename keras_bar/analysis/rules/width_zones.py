@@ -192,7 +192,7 @@ def _passes(node, kind, axis):
         return along is not None and along % len(node.output.shape) != axis
     if kind in _SCALES:
         return all(
-            not getattr(x, "shape", ())
+            not len(getattr(x, "shape", ()))
             for x in keras.tree.flatten((node.args, node.kwargs))
             if x is not node.inputs[0]
         ) and (kind == "Multiply" or node.args[0] is node.inputs[0])
