@@ -224,16 +224,14 @@ class PeakMemory:
             live = self._live.get(stored, algebra.full)
             if x in program.whole:
                 live = algebra.full
-            self._count(row, value, live, exists)
+            if x in program.products:
+                key = (live, algebra.full, exists)
+                row[key] = row.get(key, 0.0) + program.products[x]
+            else:
+                self._count(row, value, live, exists)
         if step.kind == "add":
             value, exists = step.node.output, self._is_moved(step)
             self._count(temporary, value, self._live[value], exists)
-        elif step.temporary:
-            heads = self._live[step.node.output]
-            key = (heads, algebra.full, algebra.full)
-            lasting[key] = lasting.get(key, 0.0) + (
-                self.analysis.rules[step.node].temporary(step.node)
-            )
         return lasting, temporary
 
     def _count(self, row, value, live, exists):

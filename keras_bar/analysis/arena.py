@@ -17,9 +17,9 @@ to the last one that reads it. The model of this file follows LiteRT's arena:
   makes an operand of an addition, it runs when the addition needs it, into a
   temporary tensor as large as the sum. However many operands of the addition
   have to be moved, it needs one temporary tensor.
-- Attention that is one operation has the products of all queries and keys in a
-  temporary tensor. Compaction writes its steps where features of the heads are
-  pruned; together they take no more.
+- Attention that is one operation runs step by step, as compaction writes it
+  where features of the heads are pruned: the products of queries and keys,
+  their masks, and the sum of the values.
 
 The compact model of a gated network can be run through the same rules without
 building it: they say which tensors it has, which ones it moves, and how many
@@ -62,6 +62,9 @@ class Program:
         whole: Set of the tensors that store all channels, dead ones too.
         channels: Dict from tensors to the `Value` whose channels they store, if
             it is not their own.
+        products: Dict from tensors that hold the products of queries and keys
+            to their bytes per channel of their `Value`, which is the output of
+            the attention.
     """
 
     def __init__(self):
@@ -72,6 +75,7 @@ class Program:
         self.operations = []
         self.whole = set()
         self.channels = {}
+        self.products = {}
 
     def tensor(self, value, size):
         """Adds a tensor and returns its number."""

@@ -141,13 +141,48 @@ class ProgramWriter:
             self.make(node, "move", tensors)
         elif is_alike and name in _IN_PLACE:
             self.make(node, "in place", tensors)
+        elif rule.products(node):
+            read = dict(zip(data, tensors, strict=True))
+            self._run_attention(node, rule.products(node), read)
         else:
             between = rule.channels_between(node, self.count(node.inputs[0]))
             if between:
                 tensors = [self.run(node, "other", tensors, output, between)]
             self.make(node, "other", tensors)
-            step = self.program.operations[-1]
-            step.temporary = rule.temporary(node) * self.count(output)
+
+    def _run_attention(self, node, size, read):
+        """Adds the steps of `dot_product_attention`. Softmax, and constant
+        factors and masks, work in place.
+
+        Args:
+            node: `Node`.
+            size: Number of the products of queries and keys.
+            read: Dict from the inputs that are no constants to the tensors that
+                hold what is read of them.
+        """
+        query, key, value, *masks = node.inputs
+        output, dtype = node.output, query.dtype
+        size = size / self.channels(output)
+
+        def products(kind, tensors, dtype):
+            tensors = [x for x in tensors if x is not None]
+            if not tensors:
+                return None  # Constant: without queries and keys, 0.
+            each = size * item_size(dtype)
+            sized = output, each * self.count(output)
+            (made,) = self.program.run(node, kind, tensors, sized)
+            self.program.products[made] = each
+            return made
+
+        scores = products("other", [read.get(query), read.get(key)], dtype)
+        if item_size(dtype) < 4:
+            scores = products("other", [scores], "float32")
+        for mask in masks:
+            scores = products("other", [scores, read.get(mask)], "float32")
+        if item_size(dtype) < 4:
+            scores = products("in place", [scores], dtype)
+        last = [x for x in (scores, read.get(value)) if x is not None]
+        self.make(node, "other", last)
 
     def run_sum(self, node, places):
         """Adds a sum: operands that store other channels are moved.

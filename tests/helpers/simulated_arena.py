@@ -43,6 +43,8 @@ class _Simulation:
         self.constant = set()
         for node in keras_internals.nodes_in_order(model):
             self._execute(node)
+            if type(node.operation).__name__ == "DotProductAttention":
+                self._split(node)
         self.inputs = [id(x) for x in model.inputs]
         self.outputs = [self._storage(id(x)) for x in model.outputs]
         self.order = []
@@ -62,6 +64,19 @@ class _Simulation:
             self.made[id(x)] = node
             if held or all(y in self.constant for y in inputs):
                 self.constant.add(id(x))
+
+    def _split(self, node):
+        """Replaces attention by its steps."""
+        query, key, value = node.input_tensors
+        products = keras.ops.einsum(
+            "btnh,bsnh->bnts", self.tensors[id(query)], self.tensors[id(key)]
+        )
+        self.tensors[id(products)] = products
+        self.made[id(products)] = _Step([query, key], [products])
+        (output,) = node.outputs
+        self.made[id(output)] = _Step([products, value], [output])
+        if {id(query), id(key)} <= self.constant:
+            self.constant.add(id(products))
 
     def _data(self, x):
         """The tensors of which a tensor is made, without constants."""
@@ -145,11 +160,6 @@ class _Simulation:
             if not (kind == "fused" and not moved and here[0] not in needed):
                 working |= written
             temporary = written[first] if moved and kind == "add" else 0
-            if type(node.operation).__name__ == "DotProductAttention":
-                query, key = (
-                    self.tensors[id(x)] for x in node.input_tensors[:2]
-                )
-                temporary = 4 * query.shape[1] * query.shape[2] * key.shape[1]
             peak = max(peak, sum(working.values()) + temporary)
             stored = {
                 x: y for x, y in (stored | written).items() if x in needed
@@ -158,6 +168,16 @@ class _Simulation:
 
     def _bytes(self, x):
         return keras.ops.convert_to_numpy(self.tensors[x]).nbytes
+
+
+class _Step:
+    """A step of attention."""
+
+    operation = None
+
+    def __init__(self, input_tensors, outputs):
+        self.input_tensors = input_tensors
+        self.outputs = outputs
 
 
 def _example(x):

@@ -40,10 +40,10 @@ class DotProductAttention(Rule):
     def only_scales(self, value, node):
         return value is not node.inputs[2]
 
-    def temporary(self, node):
-        """The products of all queries and keys, in float32."""
+    def products(self, node):
         query, key = node.inputs[:2]
-        return 4 * product([query.shape[1], key.shape[1]]) * query.rows
+        heads = query.shape[HEADS] * query.rows
+        return heads * product([query.shape[1], key.shape[1]])
 
     def refuse(self, node, analysis):
         known = analysis.inputs(node)[:3]

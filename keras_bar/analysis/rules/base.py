@@ -262,9 +262,9 @@ class Rule:
         an input of `count` channels to its output; 0 if it makes none."""
         return 0
 
-    def temporary(self, node):
-        """Bytes per channel of the output, of a tensor that exists while the
-        layer runs."""
+    def products(self, node):
+        """Number of the products of queries and keys that attention makes, all
+        heads together; 0 if the layer is no attention."""
         return 0
 
     def run(self, node, writer):

@@ -64,6 +64,9 @@ class Boundary(Rule):
     def channels_between(self, node, count):
         return self.rule.channels_between(node, count) if self.rule else 0
 
+    def products(self, node):
+        return self.rule.products(node) if self.rule else 0
+
 
 class Restoring(Rule):
     """A layer that needs every channel of its input, and makes as many. What
