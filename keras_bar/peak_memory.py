@@ -224,9 +224,9 @@ class PeakMemory:
             live = self._live.get(stored, algebra.full)
             if x in program.whole:
                 live = algebra.full
-            if x in program.products:
+            if x in program.per_channel:
                 key = (live, algebra.full, exists)
-                row[key] = row.get(key, 0.0) + program.products[x]
+                row[key] = row.get(key, 0.0) + program.per_channel[x]
             else:
                 self._count(row, value, live, exists)
         if step.kind == "add":

@@ -62,9 +62,8 @@ class Program:
         whole: Set of the tensors that store all channels, dead ones too.
         channels: Dict from tensors to the `Value` whose channels they store, if
             it is not their own.
-        products: Dict from tensors that hold the products of queries and keys
-            to their bytes per channel of their `Value`, which is the output of
-            the attention.
+        per_channel: Dict from tensors to the bytes of each of these channels,
+            if they are not those of the `Value`.
     """
 
     def __init__(self):
@@ -75,7 +74,7 @@ class Program:
         self.operations = []
         self.whole = set()
         self.channels = {}
-        self.products = {}
+        self.per_channel = {}
 
     def tensor(self, value, size):
         """Adds a tensor and returns its number."""

@@ -168,11 +168,7 @@ class ProgramWriter:
             tensors = [x for x in tensors if x is not None]
             if not tensors:
                 return None  # Constant: without queries and keys, 0.
-            each = size * item_size(dtype)
-            sized = output, each * self.count(output)
-            (made,) = self.program.run(node, kind, tensors, sized)
-            self.program.products[made] = each
-            return made
+            return self._like(node, kind, tensors, size * item_size(dtype))
 
         scores = products("other", [read.get(query), read.get(key)], dtype)
         if item_size(dtype) < 4:
@@ -234,6 +230,24 @@ class ProgramWriter:
         if tensor != self.tensors[value]:
             self.program.channels[tensor] = output
         return tensor
+
+    def taken(self, node, value):
+        """The heads of the output, taken out of an input that has all of them
+        along an axis that is not known as that of its channels."""
+        tensor, output = self.tensors[value], node.output
+        if not self.is_built(output) or self.live[output].all():
+            return tensor
+        each = bytes_per_channel(value, self.analysis) / self.channels(output)
+        return self._like(node, "move", [tensor], each)
+
+    def _like(self, node, kind, tensors, each):
+        """Adds an operation that makes one tensor with the channels of a node's
+        output, of `each` bytes, and returns that."""
+        sized = node.output, each * self.count(node.output)
+        (made,) = self.program.run(node, kind, tensors, sized)
+        self.program.channels[made] = node.output
+        self.program.per_channel[made] = each
+        return made
 
     def whole(self, node, value):
         """A tensor with all of its channels."""

@@ -40,6 +40,12 @@ class DotProductAttention(Rule):
     def only_scales(self, value, node):
         return value is not node.inputs[2]
 
+    def operand(self, node, index, writer):
+        value = node.inputs[index]
+        if self._axis(node, index) is None or writer.knows(value):
+            return super().operand(node, index, writer)
+        return writer.taken(node, value)
+
     def products(self, node):
         query, key = node.inputs[:2]
         heads = query.shape[HEADS] * query.rows

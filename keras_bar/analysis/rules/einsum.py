@@ -154,6 +154,13 @@ class Einsum(Rule):
             if known
         ]
 
+    def operand(self, node, index, writer):
+        value, label = node.inputs[index], self._label(node, writer.analysis)
+        operands, _ = self.labels(node) or ([""] * len(node.inputs), "")
+        if label and label in operands[index] and not writer.knows(value):
+            return writer.taken(node, value)
+        return super().operand(node, index, writer)
+
     def constants(self, node, resolved):
         return np.zeros(resolved.analysis.channels[node.output].size)
 
