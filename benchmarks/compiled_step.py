@@ -33,6 +33,7 @@ PLAIN, GATED, BUDGET = "without gates", "gates", "gates and budget"
 NETWORKS = {
     "wide_resnet": lambda: keras_bar.models.WideResNet(16, 4),
     "resnet50": lambda: keras_bar.models.ResNet50((64, 64, 3), 200),
+    "resnet50_224": lambda: keras_bar.models.ResNet50((224, 224, 3), 1000),
 }
 
 
@@ -46,16 +47,18 @@ class Capture(keras.callbacks.Callback):
     Args:
         batch: Pair of arrays, images and classes.
         absent_gpu: Boolean, whether to compile for a GPU that is not there.
+        devices: Integer, the number of devices that share the batch.
 
     Attributes:
         compiled: The step, a function of the state and a batch.
         state: Its arrays.
     """
 
-    def __init__(self, batch, absent_gpu=False):
+    def __init__(self, batch, absent_gpu=False, devices=1):
         super().__init__()
         self.batch = batch
         self.absent_gpu = absent_gpu
+        self.devices = devices
         self.compiled = self.state = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -76,9 +79,23 @@ class Capture(keras.callbacks.Callback):
                 model.train_step, self.state, self.batch
             )
         else:
-            step = jax.jit(model.train_step, donate_argnums=0)
-            self.compiled = step.lower(self.state, self.batch).compile()
+            self.compiled = self._compile(model.train_step)
         raise CompiledError
+
+    def _compile(self, step):
+        mesh = jax.make_mesh(
+            (self.devices,),
+            ("batch",),
+            (jax.sharding.AxisType.Auto,),
+            devices=jax.devices()[: self.devices],
+        )
+        axes = jax.sharding.PartitionSpec
+        copies = jax.sharding.NamedSharding(mesh, axes())
+        parts = jax.sharding.NamedSharding(mesh, axes("batch"))
+        self.state = jax.device_put(self.state, copies)
+        self.batch = jax.device_put(self.batch, parts)
+        step = jax.jit(step, donate_argnums=0, out_shardings=(None, copies))
+        return step.lower(self.state, self.batch).compile()
 
     def run(self, steps):
         """Takes steps, and waits for them."""
@@ -90,7 +107,8 @@ class Capture(keras.callbacks.Callback):
 def main(arguments=None):
     settings = parse(arguments)
     measuring.set_threads(settings.threads)
-    steps = {x: capture(x, settings) for x in (PLAIN, GATED, BUDGET)}
+    make = NETWORKS[settings.network]
+    steps = {x: capture(x, make, settings) for x in (PLAIN, GATED, BUDGET)}
     if settings.absent_gpu:
         rows = [{"candidate": x} for x in steps]
         device = "H100_absent"
@@ -114,13 +132,13 @@ def main(arguments=None):
     measuring.report(name, vars(settings), rows)
 
 
-def capture(label, settings):
-    """Compiles the step of a network."""
+def capture(label, make, settings, devices=1):
+    """Compiles the step of the network that `make` makes."""
     keras.utils.set_random_seed(0)
     before = keras.config.dtype_policy()
     if settings.mixed_precision:
         keras.config.set_dtype_policy(f"mixed_{settings.mixed_precision}")
-    model = NETWORKS[settings.network]()
+    model = make()
     if label != PLAIN:
         model = keras_bar.gate(model, seed=0)
     keras.config.set_dtype_policy(before)
@@ -133,7 +151,7 @@ def capture(label, settings):
     x = rng.random(shape, "float32")
     y = rng.integers(0, 10, settings.batch_size)
     batch = jax.numpy.asarray(x), jax.numpy.asarray(y)
-    result = Capture(batch, settings.absent_gpu)
+    result = Capture(batch, settings.absent_gpu, devices)
     callbacks = [result]
     if label == BUDGET:
         regularizer = keras_bar.callbacks.BudgetRegularizer(

@@ -6,6 +6,7 @@ of the process is given beside the wall-clock time: it does not grow when other
 processes take their share, and is the steadier of the two on a busy machine.
 """
 
+import csv
 import importlib.metadata
 import json
 import os
@@ -181,6 +182,24 @@ def report(name, settings, rows, **more):
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(document, indent=2) + "\n")
     print(f"written to {os.path.relpath(path)}")
+
+
+def read(path):
+    """The rows of a table."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path, rows):
+    """Adds rows to a table."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def environment():

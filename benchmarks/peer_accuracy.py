@@ -54,7 +54,7 @@ class Batches(keras.utils.PyDataset):
 
 def run(settings):
     """Adds the rows that the table lacks."""
-    rows = peers.read(RESULTS)
+    rows = measuring.read(RESULTS)
     done = {(x["seed"], x["share"], x["method"]) for x in rows}
     data = in_memory.load_digits()
     for seed in settings.seeds:
@@ -79,7 +79,7 @@ def run(settings):
                 "params": weights,
                 "epochs": settings.epochs,
             }
-            peers.append(RESULTS, [row])
+            measuring.append(RESULTS, [row])
             print(row, flush=True)
 
 

@@ -24,7 +24,6 @@ so that they can be stopped and started again.
 """
 
 import argparse
-import csv
 import itertools
 import os
 import pathlib
@@ -165,7 +164,7 @@ def time_networks(settings):
     """Times all files, case by case, and appends rows to the table."""
     done = {
         (x["network"], x["runtime"], x["batch"], x["threads"])
-        for x in read(LATENCY)
+        for x in measuring.read(LATENCY)
     }
     for name, runtime, batch, threads in itertools.product(
         settings.networks, RUNTIMES, settings.batch_sizes, settings.threads
@@ -173,7 +172,7 @@ def time_networks(settings):
         if (name, runtime, str(batch), str(threads)) in done:
             continue
         rows = _time(settings, name, runtime, batch, threads)
-        append(LATENCY, rows)
+        measuring.append(LATENCY, rows)
         print(measuring.table(rows), flush=True)
         if time.monotonic() - settings.began > settings.stop_after:
             print("stopped; start again for the rest")
@@ -235,24 +234,6 @@ def _runner(path, shape, batch, threads, channels_last):
     if not channels_last:
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     return lambda: run(x)
-
-
-def read(path):
-    """The rows of a table."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path, rows):
-    """Adds rows to a table."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 def train_networks(settings):
