@@ -16,47 +16,19 @@ from keras_bar.analysis.counting import uncounted
 from keras_bar.analysis.evaluation import evaluate
 from keras_bar.layers import ChannelGate
 from keras_bar.metrics import Costs
+from keras_bar.metrics import LayerCost as LayerCost
 from keras_bar.metrics import Limits as Limits
 from keras_bar.metrics import is_object as is_object
 from keras_bar.peak_memory import PeakMemory
 
-METRICS = ("volume", "flops", "params", "memory")
+SUMS = ("volume", "flops", "params")
+METRICS = (*SUMS, "memory")
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
 
 # The least cost of a channel of a metric with steps, as a share of the mean:
 # one in an incomplete block of a kernel costs nothing itself.
 LEAST_SHARE = 0.02
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerCost:
-    """The cost of one layer.
-
-    Attributes:
-        name, kind: Name and type of the layer.
-        channels: Output channels computed, and those of the full network.
-        volume: Activations per sample.
-        flops: 2 x multiply-adds per sample.
-        params: Number of weights.
-        other: Cost in a metric that is an object, such as
-            `keras_bar.Latency`, in its unit; 0 without one.
-        memory: Bytes of all tensors that exist while the layer runs.
-    """
-
-    name: str
-    kind: str
-    channels: tuple
-    volume: int = 0
-    flops: int = 0
-    params: int = 0
-    memory: int = 0
-    other: float = 0.0
-
-    def cost(self, metric):
-        """Its cost in a metric; `CostModel.layers` knows that of an object
-        only if it was asked for it."""
-        return self.other if is_object(metric) else getattr(self, metric)
 
 
 class CostModel:
@@ -108,17 +80,20 @@ class CostModel:
             `Costs`, a dict from metric to cost.
         """
         totals = self._totals(masks, own)
-        totals["memory"] = self.memory.hard(masks)
         return Costs(
             {x: _whole(total) for x, total in totals.items()},
-            lambda metric: float(totals[metric]),
+            lambda metric: (
+                _whole(self.memory.hard(masks))
+                if metric == "memory"
+                else float(totals[metric])
+            ),
         )
 
     def _totals(self, masks, own=None):
         """Like `hard`, but not rounded, for vectors `(..., channels)` in
         [0, 1]."""
         counts = self._hard_counts(masks, own)
-        totals = dict.fromkeys(METRICS, 0.0)
+        totals = dict.fromkeys(SUMS, 0.0)
         for _, term in self._terms:
             totals[term.metric] = totals[term.metric] + _value(term, counts)
         return Costs(totals, lambda metric: self._measured(metric, masks))

@@ -10,6 +10,7 @@ from keras_bar.analysis.counting import listed
 from keras_bar.analysis.residual_groups import unite
 from keras_bar.analysis.trace import trace
 from keras_bar.cost_model import METRICS as METRICS
+from keras_bar.cost_model import SUMS as SUMS
 from keras_bar.cost_model import CostModel as CostModel
 from keras_bar.cost_model import LayerCost as LayerCost
 from keras_bar.cost_model import Limits as Limits
@@ -143,7 +144,7 @@ def measure_cost(model: keras.Model, latency: Latency | None = None) -> Cost:
 def _cost(cost_model, masks, own, latency):
     costs = cost_model.hard(masks, own)
     return Cost(
-        **costs,
+        **{metric: costs[metric] for metric in METRICS},
         layers=cost_model.layers(masks, own, latency),
         uncounted=cost_model.uncounted,
         latency=None if latency is None else costs[latency],

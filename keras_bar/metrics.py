@@ -17,13 +17,44 @@ class Limits:
     targets: tuple
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """The cost of one layer.
+
+    Attributes:
+        name, kind: Name and type of the layer.
+        channels: Output channels computed, and those of the full network.
+        volume: Activations per sample.
+        flops: 2 x multiply-adds per sample.
+        params: Number of weights.
+        other: Cost in a metric that is an object, such as
+            `keras_bar.Latency`, in its unit; 0 without one.
+        memory: Bytes of all tensors that exist while the layer runs.
+    """
+
+    name: str
+    kind: str
+    channels: tuple
+    volume: int = 0
+    flops: int = 0
+    params: int = 0
+    memory: int = 0
+    other: float = 0.0
+
+    def cost(self, metric):
+        """Its cost in a metric; `CostModel.layers` knows that of an object
+        only if it was asked for it."""
+        return self.other if is_object(metric) else getattr(self, metric)
+
+
 class Costs(dict):
     """Dict from metric to cost, in which `Limits`, and metrics that are
     objects, are metrics, too.
 
     Args:
         costs: Dict from the name of a metric to its cost.
-        measure: Function from a metric that is an object to its cost.
+        measure: Function from another metric, `"memory"` or an object, to its
+            cost. It is called when this metric is asked for.
     """
 
     def __init__(self, costs, measure):
@@ -33,9 +64,10 @@ class Costs(dict):
     def __missing__(self, metric):
         if isinstance(metric, Limits):
             return np.max([self[x] / most for x, most in metric.targets])
-        if not is_object(metric):
+        if metric != "memory" and not is_object(metric):
             raise KeyError(metric)
-        return self._measure(metric)
+        self[metric] = self._measure(metric)
+        return self[metric]
 
 
 def is_object(metric):

@@ -74,7 +74,7 @@ class PeakMemory:
         Where the first channel of a residual stream closes, its additions are
         mixed and need a temporary tensor: the peak rises before it falls. A
         budget that falls could only jump over that, so the temporary tensors
-        count by and by, `1 - r^2` of them in a network with the part `r` of the
+        count gradually, `1 - r^2` of them in a network with the part `r` of the
         full one's peak. Little is left to correct when `hard` chooses the
         channels that stay.
 

@@ -88,11 +88,12 @@ class Program:
         Args:
             node: `Node`.
             kind: See `Operation`.
-            inputs: List of tensors.
+            inputs: List of tensors; None is a constant.
             *sizes: Pairs of a `Value` and its bytes.
         """
         outputs = [self.tensor(value, size) for value, size in sizes]
-        step = Operation(node.name, kind, list(inputs), outputs, node)
+        read = [x for x in inputs if x is not None]
+        step = Operation(node.name, kind, read, outputs, node)
         self.operations.append(step)
         return outputs
 
@@ -163,7 +164,9 @@ class Program:
         """Pairs of every step and the tensors that are stored during it."""
         last, alive = self.lifetimes(), list(dict.fromkeys(self.inputs))
         for i, step in enumerate(self.operations):
-            reused = step.kind == "in place" and last[step.inputs[0]] == i
+            reused = step.kind == "in place" and i in [
+                last[x] for x in step.inputs[:1]
+            ]
             yield step, alive + ([] if reused else step.outputs)
             alive = [x for x in [*alive, *step.outputs] if last[x] > i]
 

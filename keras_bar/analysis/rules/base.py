@@ -301,11 +301,6 @@ def reshaped(node, shape):
     return {"newshape": [-1 if x is None else int(x) for x in shape]}
 
 
-def positions(value, axis):
-    """Number of positions per channel and sample."""
-    return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
-
-
 def channel_axis(data_format, rank):
     """Index of the channel axis of a tensor of `rank` dimensions."""
     return rank - 1 if data_format == "channels_last" else 1

@@ -6,7 +6,6 @@ from keras_bar.analysis import patches
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
 from keras_bar.analysis.rules.base import Term
-from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.grouped import GroupedConvolution
@@ -39,7 +38,9 @@ class Convolution(Mixing):
 
     def applications(self, node):
         """Number of applications of the kernel per sample."""
-        return positions(node.output, self.axis(node, node.output))
+        omitted = 0, self.axis(node, node.output)
+        shape = node.output.shape
+        return product(d for i, d in enumerate(shape) if i not in omitted)
 
     def terms(self, node, analysis):
         factors = self.factors(node, analysis)
