@@ -33,7 +33,6 @@ PLAIN, GATED, BUDGET = "without gates", "gates", "gates and budget"
 NETWORKS = {
     "wide_resnet": lambda: keras_bar.models.WideResNet(16, 4),
     "resnet50": lambda: keras_bar.models.ResNet50((64, 64, 3), 200),
-    "resnet50_224": lambda: keras_bar.models.ResNet50((224, 224, 3), 1000),
 }
 
 

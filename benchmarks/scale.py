@@ -274,10 +274,11 @@ def draw(settings):
                 ha="center",
                 fontsize="x-small",
             )
-        axes.set(xscale="log", yscale="log", xlabel=factor)
+        axes.set(xscale="log", xlabel=factor)
         axes.set_xticks(values, values)
         axes.minorticks_off()
         axes.margins(0.15)
+        axes.set_ylim(bottom=0)
         axes.grid(**plotting.GRID)
     panels[0].legend(fontsize="x-small")
     figure.supylabel("processor time per image (ms)", fontsize="small")
