@@ -13,6 +13,11 @@ from keras_bar.analysis.rules.kernels import Kernel
 from keras_bar.analysis.rules.kernels import Mixing
 
 
+def positions(value, axis):
+    """Number of positions per channel and sample."""
+    return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
+
+
 class Convolution(Mixing):
     """Conv1D, Conv2D, Conv3D."""
 
@@ -38,9 +43,7 @@ class Convolution(Mixing):
 
     def applications(self, node):
         """Number of applications of the kernel per sample."""
-        omitted = 0, self.axis(node, node.output)
-        shape = node.output.shape
-        return product(d for i, d in enumerate(shape) if i not in omitted)
+        return positions(node.output, self.axis(node, node.output))
 
     def terms(self, node, analysis):
         factors = self.factors(node, analysis)
