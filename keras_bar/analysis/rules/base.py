@@ -248,13 +248,8 @@ class Rule:
         raise NotImplementedError
 
     def operand(self, node, index, writer):
-        """The tensor that the compact layer reads.
-
-        Args:
-            node: `Node`.
-            index: Index of the input.
-            writer: `keras_bar.analysis.arena_program.ProgramWriter`.
-        """
+        """The tensor that the compact layer reads, of the input `index`; with
+        a `keras_bar.analysis.arena_program.ProgramWriter`."""
         return writer.like_output(node, index)
 
     def channels_between(self, node, count):
@@ -299,6 +294,11 @@ def reshaped(node, shape):
     if isinstance(node.op, keras.layers.Layer):
         return {"target_shape": [-1 if x is None else x for x in shape[1:]]}
     return {"newshape": [-1 if x is None else int(x) for x in shape]}
+
+
+def positions(value, axis):
+    """Number of positions per channel and sample."""
+    return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
 
 
 def channel_axis(data_format, rank):

@@ -6,16 +6,12 @@ from keras_bar.analysis import patches
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules import activations
 from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.grouped import GroupedConvolution
 from keras_bar.analysis.rules.kernels import Kernel
 from keras_bar.analysis.rules.kernels import Mixing
-
-
-def positions(value, axis):
-    """Number of positions per channel and sample."""
-    return product(d for i, d in enumerate(value.shape) if i not in (0, axis))
 
 
 class Convolution(Mixing):
