@@ -8,6 +8,7 @@ behave the same on every replica, and resume with the weights.
 import functools
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -155,8 +156,10 @@ class ThresholdControl:
 
     def begin(self, optimizer, resumes):
         """Lets the gates observe a part of large batches."""
+        # The parts of devices that share a batch would be exchanged.
+        shared = keras.distribution.distribution() is not None
         for gate in self.gates:
-            gate.observed_samples = self.OBSERVED_SAMPLES
+            gate.observed_samples = None if shared else self.OBSERVED_SAMPLES
 
     def __call__(self, state, is_new=True):
         step = state.steps_done()
