@@ -16,6 +16,7 @@ from keras_bar.deployment.requirements import require
 from keras_bar.deployment.running import load
 from keras_bar.deployment.writing import export
 from keras_bar.deployment.writing import write_onnx
+from keras_bar.latency.table import LEAST_TIME
 
 # Rounds in which the models take turns, and runs of one turn.
 ROUNDS = 15
@@ -120,7 +121,7 @@ class LiteRT:
             self._idle = self._invoke(idle, 1)
         calls = [self._invoke(x, batch_size) for x in models]
         idle, *times = take_turns([self._idle, *calls])
-        return [max(x - idle, 0.0) for x in times]
+        return [max(x - idle, LEAST_TIME) for x in times]
 
     def _invoke(self, model, batch_size):
         import tensorflow as tf
@@ -202,10 +203,11 @@ class Onnx:
             if event["args"]["op_name"] not in self.MOVES:
                 times.setdefault(event["name"], []).append(event["dur"])
         # Whole microseconds: a mean, without the runs that were disturbed.
-        return sum(
+        total = sum(
             float(np.mean(np.sort(x)[: max(1, len(x) // 2)]))
             for x in times.values()
         )
+        return max(total, LEAST_TIME)
 
     def network(self, model, batch_size, folder):
         """See `LiteRT.network`."""
@@ -225,7 +227,7 @@ class Keras:
         times = take_turns([*calls, *idle])
         half = len(models)
         return [
-            max(x - y, 0.0) / COPIES
+            max((x - y) / COPIES, LEAST_TIME)
             for x, y in zip(times[:half], times[half:], strict=True)
         ]
 

@@ -11,6 +11,9 @@ PERIOD = 32
 # may have a kernel for multiples of 4 and another one for all other widths.
 PLACES = (1, 4, 7, 8, 9, 12, 15, 16, 17, 20, 23, 24, 25, 28, 31, 32)
 _BLOCK = 4
+# Least time of a layer, microseconds: the difference of two measurements may
+# be 0, but times are divided by each other.
+LEAST_TIME = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Table:
     @property
     def grid(self):
         """Times `(reads + 1, writes + 1)`, with those of width 0."""
-        return np.pad(np.array(self.times, float), ((1, 0), (1, 0)))
+        times = np.maximum(np.array(self.times, float), LEAST_TIME)
+        return np.pad(times, ((1, 0), (1, 0)))
 
     def axes(self):
         """The two `Axis`, of the widths read and written."""
@@ -108,7 +112,7 @@ class Axis:
         every = np.arange(self.size)
         self.places = np.interp(every, grid, np.arange(len(grid)))
         self.factors = np.ones(self.size)
-        known = np.interp(every, grid, [0.0, *times])
+        known = np.interp(every, grid, [0.0, *np.maximum(times, LEAST_TIME)])
         if not steps:
             return
         ratios = {0: 1.0} | dict.fromkeys(map(int, widths), 1.0)

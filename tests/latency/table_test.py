@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from keras_bar.latency.table import Axis
 from keras_bar.latency.table import Table
 from keras_bar.latency.table import grid_widths
 from keras_bar.latency.table import step_widths
@@ -73,6 +75,15 @@ def test_runtime_that_prefers_multiples_of_4():
     assert table.time(31, 8) == pytest.approx(62)
     assert table.time(50, 8) == pytest.approx(100, rel=0.05)
     assert table.time(52, 8) == pytest.approx(52, rel=0.05)
+
+
+def test_times_of_0_divide_nothing():
+    """A layer may seem to take no longer than an empty network."""
+    axis = Axis((1, 8, 16), [0.0, 0.0, 2.0], {4: 1.0, 9: 1.0})
+    assert np.all(np.isfinite(axis.factors)) and np.all(axis.factors > 0)
+    table = Table((3,), (1, 8, 16), ((0.0, 0.0, 2.0),), {}, {4: 1.0, 9: 1.0})
+    assert table.time(3, 4) == pytest.approx(1.0)
+    assert table.time(3, 8) > 0 and table.time(3, 0) == 0
 
 
 def test_json():
