@@ -68,7 +68,9 @@ def measure_latency(
     Raises:
         ImportError: If a package of the runtime is not installed.
         ValueError: If the runtime is unknown, nothing in the model can be
-            pruned, or the file was measured otherwise.
+            pruned, an input is of unknown size, LiteRT or ONNX Runtime would
+            run a model with several outputs, or the file was measured
+            otherwise.
 
     Example:
 
@@ -78,6 +80,7 @@ def measure_latency(
     >>> keras_bar.measure_cost(model, latency).latency > 0  # microseconds
     True
     """
+    _check(model, runtime)
     engine = layer_times.runtime(runtime, threads)
     settings = {
         "runtime": runtime,
@@ -104,6 +107,23 @@ def measure_latency(
         latency.networks[name] = _calibrate(gated, latency, engine, batch_size)
         _save(latency, path)
     return latency
+
+
+def _check(model, runtime):
+    """Raises a ValueError for what cannot be measured, before anything is."""
+    shapes = [tuple(x.shape) for x in model.inputs]
+    if any(None in x[1:] for x in shapes):
+        raise ValueError(
+            "The latency depends on the size of the input. Expected a model "
+            "whose inputs have a known size, such as (32, 32, 3). Received: "
+            f"inputs of shape {shapes}"
+        )
+    if runtime in ("litert", "onnx") and len(model.outputs) != 1:
+        raise ValueError(
+            "The network cannot be run in this runtime. Expected a model with "
+            "one output, or the runtime 'keras'. Received: "
+            f"{len(model.outputs)} outputs and runtime={runtime!r}"
+        )
 
 
 def _known(path, settings):

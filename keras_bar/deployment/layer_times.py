@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from keras_bar.deployment.requirements import require
-from keras_bar.deployment.running import load
 from keras_bar.deployment.writing import export
 from keras_bar.deployment.writing import write_onnx
 from keras_bar.latency.table import LEAST_TIME
@@ -149,15 +148,35 @@ class LiteRT:
             model_content=content, num_threads=self.threads
         )
         interpreter.allocate_tensors()
-        rng = np.random.default_rng(0)
         for x in interpreter.get_input_details():
-            array = rng.random(x["shape"]).astype(x["dtype"])
+            array = _random(x["shape"], x["dtype"], batch_size)
             interpreter.set_tensor(x["index"], array)
         return interpreter.invoke
 
     def network(self, model, batch_size, folder):
         """Function that runs a whole network on a batch."""
-        return _run_file(model, batch_size, folder, "litert", self.threads)
+        from ai_edge_litert.interpreter import Interpreter
+
+        path = export(model, folder, "litert")["litert"]
+        interpreter = Interpreter(str(path), num_threads=self.threads)
+        sources = interpreter.get_input_details()
+        for x in sources:
+            shape = (batch_size, *x["shape"][1:])
+            interpreter.resize_tensor_input(x["index"], shape)
+        interpreter.allocate_tensors()
+        (target,) = interpreter.get_output_details()
+        feeds = {
+            x["index"]: _random(x["shape"], x["dtype"], batch_size)
+            for x in sources
+        }
+
+        def run():
+            for index, array in feeds.items():
+                interpreter.set_tensor(index, array)
+            interpreter.invoke()
+            return interpreter.get_tensor(target["index"])
+
+        return run
 
 
 class Onnx:
@@ -178,21 +197,13 @@ class Onnx:
             return [self._profiled(path, batch_size, folder) for path in paths]
 
     def _profiled(self, path, batch_size, folder):
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options = self._options()
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(path, options)
-        rng = np.random.default_rng(0)
-        feeds = {
-            x.name: rng.random((batch_size, *x.shape[1:])).astype("float32")
-            for x in session.get_inputs()
-        }
+        session, run = self._session(path, options, batch_size)
         for _ in range(self.RUNS):
-            session.run(None, feeds)
+            run()
         profile = pathlib.Path(session.end_profiling())
         events = json.loads(profile.read_text())
         profile.unlink()
@@ -211,7 +222,35 @@ class Onnx:
 
     def network(self, model, batch_size, folder):
         """See `LiteRT.network`."""
-        return _run_file(model, batch_size, folder, "onnx", self.threads)
+        path = export(model, folder, "onnx")["onnx"]
+        return self._session(path, self._options(), batch_size)[1]
+
+    def _options(self):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        return options
+
+    def _session(self, path, options, batch_size):
+        """A session, and a function that runs it on a batch."""
+        import onnx
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, options)
+        kinds = {
+            f"tensor({x.name.lower()})": x.number
+            for x in onnx.TensorProto.DataType.DESCRIPTOR.values
+        }
+        feeds = {
+            x.name: _random(
+                x.shape,
+                onnx.helper.tensor_dtype_to_np_dtype(kinds[x.type]),
+                batch_size,
+            )
+            for x in session.get_inputs()
+        }
+        return session, lambda: session.run(None, feeds)
 
 
 class Keras:
@@ -259,21 +298,15 @@ def _corner(x):
 
 
 def _predict(model, batch_size):
-    rng = np.random.default_rng(0)
-    batch = [
-        rng.random((batch_size, *x.shape[1:])).astype("float32")
-        for x in model.inputs
-    ]
+    batch = [_random(x.shape, x.dtype, batch_size) for x in model.inputs]
     given = batch if len(batch) > 1 else batch[0]
     return lambda: model.predict_on_batch(given)
 
 
-def _run_file(model, batch_size, folder, format_, threads):
-    path = export(model, folder, format_)[format_]
-    run = load(path, threads)
+def _random(shape, dtype, batch_size):
+    """A batch for an input; 0 of integers, which any embedding knows."""
     rng = np.random.default_rng(0)
-    batch = rng.random((batch_size, *model.input_shape[1:]), "float32")
-    return lambda: run(batch)
+    return rng.random((batch_size, *shape[1:])).astype(dtype)
 
 
 def _split_onnx(models, folder):

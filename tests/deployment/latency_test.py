@@ -85,6 +85,35 @@ def test_measured_once(runtime, tmp_path):
     assert path.read_text() == before
 
 
+@pytest.mark.parametrize("runtime", ["litert", "onnx", "keras"])
+def test_inputs_of_several_dtypes(runtime):
+    words = keras.Input((6,), dtype="int32")
+    numbers = keras.Input((6, 2))
+    x = layers.Conv1D(4, 1)(layers.Embedding(5, 4)(words))
+    x = layers.Concatenate()([x, numbers])
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(4, 3)(x))
+    model = keras.Model([words, numbers], layers.Dense(2)(x))
+    latency = deployment.measure_latency(model, runtime, verbose=False)
+    (network,) = latency.networks.values()
+    assert min(network["measured"]) > 0
+    assert keras_bar.measure_cost(model, latency).latency > 0
+
+
+def test_what_cannot_be_run_is_refused_first(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
+    path = tmp_path / "latency.json"
+    with pytest.raises(ValueError, match="known size, .* Received: inputs of"):
+        deployment.measure_latency(keras.Model(inputs, outputs), path=path)
+    inputs = keras.Input((6,))
+    x = layers.Dense(4)(inputs)
+    several = keras.Model(inputs, [layers.Dense(2)(x), layers.Dense(3)(x)])
+    with pytest.raises(ValueError, match="one output, .* Received: 2 outputs"):
+        deployment.measure_latency(several, "onnx", path)
+    assert not path.exists()
+
+
 def test_wrong_arguments(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="Unknown runtime. Expected one of"):
         deployment.measure_latency(tiny.network(), "tflite")
