@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 
+from keras_bar.analysis import static_shapes
 from keras_bar.analysis import trace
 from keras_bar.compaction.moving import ZERO
 from keras_bar.compaction.moving import Mover
@@ -63,8 +64,9 @@ def _input(unit, node, value, reads, writes):
     shape = list(value.shape[1:])
     if not unit.is_scalable:
         return keras.Input(shape, dtype=value.dtype)
-    layout = getattr(node.op, "data_format", None)
-    axis = 0 if layout == "channels_first" else len(shape) - 1
+    if value not in unit.axes:
+        return keras.Input(shape, dtype=value.dtype)
+    axis = unit.axes[value] - 1
     full = unit.writes[1]
     if unit.reads is not None:
         shape[axis] = reads
@@ -82,6 +84,10 @@ def _config(unit, node, writes):
     """Configuration entries of a layer with some widths."""
     if node is not unit.head or not unit.is_scalable:
         return {}
+    if type(node.op).__name__ == "EinsumDense":
+        shape = list(static_shapes.full_shape_of(node))
+        shape[unit.axes[node.output] - len(node.output.shape)] = writes
+        return {"output_shape": tuple(shape)}
     if unit.reads is not None:
         name = "units" if type(node.op).__name__ == "Dense" else "filters"
         return {name: writes}

@@ -24,7 +24,10 @@ class LatencyFormula:
         self.overhead = overhead
         self.scale = scale
         pairs = [
-            x for u in units for x in (u.reads, u.writes, u.condition) if x
+            x
+            for u in units
+            for x in (u.reads, u.writes, u.condition, *u.parts)
+            if x
         ]
         self.factors = list(dict.fromkeys(pairs))
         index = {x: i + 1 for i, x in enumerate(self.factors)}
@@ -34,6 +37,13 @@ class LatencyFormula:
             np.array([index[u.writes] for u in units], "int32"),
             np.array([index.get(u.condition, 0) for u in units], "int32"),
         ]
+        self._parts = np.zeros((1 + len(index), len(units)))
+        for i, unit in enumerate(units):
+            full = sum(size for _, size in unit.parts)
+            for pair in unit.parts:
+                self._parts[index[pair], i] = 1 / full
+            if not unit.parts:
+                self._parts[0, i] = 1.0
         self._axes = [_Axes([x.axes()[i] for x in tables]) for i in range(2)]
         grids = [x.grid for x in tables]
         self._values = np.concatenate([x.ravel() for x in grids])
@@ -74,6 +84,9 @@ class LatencyFormula:
         )
         rows = (1 - a) * near + a * below, (1 - a) * right + a * far
         scale = self.scale * xp.take(vector, self._columns[2], axis=-1)
+        # Most networks have no heads of attention.
+        if np.any(self._parts[0] == 0):
+            scale = scale * xp.matmul(vector, _real(self._parts, xp))
         return scale * p * q * ((1 - b) * rows[0] + b * rows[1])
 
     def by_node(self, counts):

@@ -20,8 +20,8 @@ from keras_bar.analysis.algebra import Expression
 _IRRELEVANT = (
     "activity_regularizer autocast build_config data_format dtype epsilon "
     "filters lora_alpha lora_rank momentum name output_shape "
-    "quantization_config renorm renorm_momentum seed synchronized trainable "
-    "units"
+    "quantization_config renorm renorm_momentum scale seed synchronized "
+    "trainable units"
 )
 _IRRELEVANT_ENDS = ("_initializer", "_regularizer", "_constraint")
 
@@ -38,7 +38,7 @@ MOST_PADS = 3
 # Layers with a kernel between all channels that they read and write.
 _MIXING = (
     "Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
-    "Dense SeparableConv1D SeparableConv2D"
+    "Dense EinsumDense SeparableConv1D SeparableConv2D"
 )
 
 
@@ -57,6 +57,11 @@ class Unit:
         moves: `"pad"` or `"gather"` for the move of the channels of a branch
             to their places in a mixed addition; empty for layers.
         condition: Pair `(Expression, 1)`, whether the unit exists; or None.
+        axes: Dict from inputs and output of its first `Node` and its head to
+            the axis of their channels, where it is known.
+        parts: Tuple of pairs `(Expression, features)`, the features of heads
+            of attention over which it computes. Its time is in proportion to
+            the number that is left.
     """
 
     key: str
@@ -67,6 +72,8 @@ class Unit:
     is_scalable: bool = True
     moves: str = ""
     condition: tuple[Expression, int] | None = None
+    axes: dict[Any, int] = dataclasses.field(default_factory=dict)
+    parts: tuple[tuple[Expression, int], ...] = ()
 
     @property
     def widths(self):
@@ -173,7 +180,7 @@ def _sums(value, analysis):
 
 
 def _is_free(node, rule):
-    if rule.gate(node) is not None:
+    if rule.gate(node) is not None or rule.width_gate(node) is not None:
         return True
     return type(node.op).__name__ in _FREE.split()
 
@@ -218,7 +225,8 @@ def _unit(chain, analysis):
         writes = (analysis.algebra.any(live), 1)
     kind = type(head.op).__name__
     if scalable and rules[head].has_kernel:
-        if kind in _MIXING.split() and getattr(head.op, "groups", 1) == 1:
+        mixes = kind in _MIXING.split() and rules[head].is_counted(head)
+        if mixes and getattr(head.op, "groups", 1) == 1:
             value = head.inputs[0]
             reads = (
                 analysis.read(head, 0),
@@ -233,23 +241,48 @@ def _unit(chain, analysis):
             rules[head].subtracts_mean
         )
     key = " + ".join(_describe(x, rules[x]) for x in chain)
-    shapes = [_shape(chain[0], x, scalable) for x in chain[0].inputs]
+    axes = _axes(chain[0], analysis) | ({} if axis is None else {output: axis})
+    known = axes if scalable else {}
+    shapes = [_shape(x, known.get(x)) for x in chain[0].inputs]
     key = f"{key} on {', '.join(shapes)}"
-    if not scalable:
-        key += f" to {'x'.join(map(str, output.shape[1:]))}"
-    return Unit(key, chain, head, reads, writes, scalable)
+    if not scalable or kind == "EinsumDense":
+        key += f" to {_shape(output, known.get(output))}"
+    found = [analysis.widths.get(x) for x in (*head.inputs, output)]
+    parts = tuple(dict.fromkeys((x.alive, x.size) for x in found if x))
+    return Unit(
+        key, chain, head, reads, writes, scalable, axes=axes, parts=parts
+    )
 
 
-def _shape(node, value, scalable):
-    """The shape of an input in a key; its channels are a width."""
-    sizes = list(value.shape[1:])
-    if scalable:
-        last = len(sizes) - 1
-        layout = getattr(node.op, "data_format", None)
-        axis = 0 if layout == "channels_first" else last
-        if sizes[axis] != 1 or len(node.inputs) == 1:
-            sizes[axis] = "*"
-    return "x".join(map(str, sizes))
+def _axes(node, analysis):
+    """Dict from the inputs of a node to the axis of their channels. Those of
+    the model itself, which no analysis knows, are where the output's are."""
+    layout = getattr(node.op, "data_format", None)
+    target = analysis.channels[node.output].axis
+    found = {}
+    for value in node.inputs:
+        rank = len(value.shape)
+        axis = analysis.channels[value].axis
+        if axis is None and len(node.inputs) == 1:
+            axis = 1 if layout == "channels_first" else rank - 1
+        elif axis is None and target is not None:
+            # Smaller tensors are broadcast; a mask of attention has no heads.
+            axis = rank - len(node.output.shape) + target
+            if value.shape[axis] not in (1, node.output.shape[target]) and (
+                type(node.op).__name__ != "Concatenate"
+            ):
+                axis = None
+        if axis is not None and 0 < axis < rank:
+            found[value] = axis
+    return found
+
+
+def _shape(value, axis):
+    """The shape of a tensor in a key; its channels are a width."""
+    sizes = list(value.shape)
+    if axis is not None:
+        sizes[axis] = "*"
+    return "x".join(map(str, sizes[1:]))
 
 
 def _describe(node, rule):

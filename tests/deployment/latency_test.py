@@ -42,6 +42,29 @@ def units_of(model):
     return find_units(ChannelAnalysis(trace(model)))
 
 
+def test_units_of_attention_are_built_with_any_widths():
+    inputs = keras.Input((6, 12))
+    x = layers.Dense(16)(inputs)
+    x = layers.MultiHeadAttention(4, 3)(x, x)
+    x = layers.Dense(2)(layers.GlobalAveragePooling1D()(x))
+    units = units_of(keras_bar.gate(keras.Model(inputs, x)))
+    to, attends, back = (
+        next(x for x in units if text in x.key)
+        for text in ("cde->abde", "DotProduct", "abcd,cde->abe")
+    )
+    model = build(to, 5, 2)
+    assert (model.input_shape, model.output_shape[1:]) == (
+        (None, 6, 5),
+        (6, 2, 3),
+    )
+    assert build(attends, 1, 2).output_shape[1:] == (6, 2, 3)
+    model = build(back, 2, 7)
+    assert (model.input_shape[1:], model.output_shape[1:]) == (
+        (6, 2, 3),
+        (6, 7),
+    )
+
+
 def test_units_are_built_with_any_widths():
     for unit in units_of(keras_bar.gate(various())):
         full = build(unit, *unit.widths)

@@ -181,6 +181,75 @@ def test_marginal_costs_do_not_see_single_steps():
     assert marginal[second] == pytest.approx(savings[second], rel=0.5)
 
 
+def joined(channels):
+    """Two branches that are added, and concatenated."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(channels, 3, padding="same")(inputs)
+    y = layers.Conv2D(channels, 3, padding="same")(layers.ReLU()(x))
+    x = layers.Concatenate()([layers.Add()([x, y]), layers.ReLU()(y)])
+    return keras.Model(inputs, layers.Conv2D(2, 1)(x))
+
+
+def test_a_single_channel_is_a_width_too():
+    latency = latencies.latency_of(joined(8))
+    assert "Add() on 8x8x*, 8x8x*" in latency.tables
+    assert keras_bar.measure_cost(joined(1), latency).latency > 0
+
+
+def attention(heads, size=8):
+    inputs = keras.Input((16, 12))
+    x = layers.Dense(32)(inputs)
+    x = layers.MultiHeadAttention(heads, size, name="mha")(x, x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def test_fewer_heads_have_the_same_tables():
+    latency = latencies.latency_of(keras_bar.gate(attention(4)))
+    for model in (attention(2), attention(1)):
+        assert keras_bar.measure_cost(model, latency).latency > 0
+    gated = keras_bar.gate(attention(4))
+    gated.get_layer("mha_value_gate").set_alive(np.arange(4) < 2)
+    whole = keras_bar.measure_cost(gated, latency).latency
+    small = keras_bar.compact(gated, allow_unfinished=True)
+    found = keras_bar.measure_cost(small, latency).latency
+    assert found == pytest.approx(whole)
+    expected = keras_bar.measure_cost(attention(2), latency).latency
+    assert found == pytest.approx(expected)
+
+
+def test_features_of_heads_are_a_part_of_the_time():
+    gated = keras_bar.gate(attention(4))
+    model, latency = cost_model(gated), latencies.latency_of(gated)
+    formula = model.formula(latency)
+    masks = {x: np.ones(x.channels, bool) for x in model.gates}
+
+    def times():
+        counts = model.counts(formula.factors, masks)
+        found = formula.times(counts)
+        return [
+            x
+            for x, unit in zip(found, formula.units, strict=True)
+            if unit.parts
+        ]
+
+    full = times()
+    query = next(x for x in model.gates if "query_width" in x.name)
+    masks[query] = np.arange(query.channels) < 2
+    # Of values, queries and keys; attention has the products of both; output.
+    parts = np.array([1, 0.25, 0.25, (2 + 8) / 16, 1])
+    order = np.argsort([x / y for x, y in zip(times(), full, strict=True)])
+    assert np.array(times())[order] == pytest.approx(
+        np.array(full)[order] * np.sort(parts)
+    )
+    tensors = {
+        gate: ops.convert_to_tensor(mask.astype("float32"))
+        for gate, mask in masks.items()
+    }
+    soft = float(ops.convert_to_numpy(model.soft(latency, tensors)))
+    assert soft == pytest.approx(model.hard(masks)[latency], rel=1e-4)
+
+
 def test_what_was_not_measured_is_refused():
     latency = latencies.latency_of(tiny.chain(8))
     with pytest.raises(ValueError, match=r"unknown. Expected .* Received: no"):
