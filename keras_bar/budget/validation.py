@@ -41,6 +41,14 @@ def budgets_by_metric(budget, metric):
         )
     for name, value in budget.items():
         selection.check_budget_argument(value, name)
+    names = [str(x) for x in budget]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "Several budgets have the same name, which logs could not tell "
+            "apart. Expected latencies with names of their own, such as "
+            "`keras_bar.Latency(path, name='phone')`. "
+            f"Received: budgets of {', '.join(names)}"
+        )
     return dict(budget)
 
 

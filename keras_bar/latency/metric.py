@@ -15,6 +15,8 @@ from keras_bar.latency.units import find_units
 
 # Maximum number of layers that an error names.
 MOST_NAMED = 3
+# Names of other metrics, and of logs.
+_TAKEN = ("volume", "flops", "params", "memory", "loss", "budget", "expected")
 
 
 @keras.saving.register_keras_serializable("keras_bar")
@@ -36,6 +38,8 @@ class Latency:
     Args:
         measured: Path of the JSON file that was measured; or its content, a
             dict.
+        name: String, its name in logs and messages, by default `"latency"`;
+            several latencies need several ones.
 
     Attributes:
         runtime: `"keras"`, `"litert"` or `"onnx"`.
@@ -67,7 +71,17 @@ class Latency:
     6.0
     """
 
-    def __init__(self, measured: str | os.PathLike[str] | dict[str, Any]):
+    def __init__(
+        self,
+        measured: str | os.PathLike[str] | dict[str, Any],
+        name: str = "latency",
+    ):
+        if not isinstance(name, str) or not name or name in _TAKEN:
+            raise ValueError(
+                "Invalid name of a latency. Expected a string that is not the "
+                f"name of another metric. Received: name={name!r}"
+            )
+        self.name = name
         found = measured if isinstance(measured, dict) else _read(measured)
         if not isinstance(found.get("tables"), dict):
             raise ValueError(
@@ -89,7 +103,7 @@ class Latency:
     closed = 0.5
 
     def __str__(self):
-        return "latency"
+        return self.name
 
     def __repr__(self):
         return f"<Latency of {self.runtime}, {len(self.tables)} tables>"
@@ -97,11 +111,15 @@ class Latency:
     def __eq__(self, other):
         if self is other:
             return True
-        return isinstance(other, Latency) and self.to_json() == other.to_json()
+        return (
+            isinstance(other, Latency)
+            and self.name == other.name
+            and self.to_json() == other.to_json()
+        )
 
     def __hash__(self):
         # Tables may be added while they are measured.
-        return hash((self.runtime, self.batch_size, self.threads))
+        return hash((self.name, self.runtime, self.batch_size, self.threads))
 
     def to_json(self) -> dict[str, Any]:
         """The content of its file, a dict."""
@@ -123,7 +141,7 @@ class Latency:
         files.write_json(path, self.to_json())
 
     def get_config(self):
-        return {"measured": self.to_json()}
+        return {"measured": self.to_json(), "name": self.name}
 
     @classmethod
     def from_config(cls, config):

@@ -105,6 +105,25 @@ def test_several_budgets_with_latency(latency):
     assert logs["budget_latency"][-1] == pytest.approx(0.6, abs=1e-3)
 
 
+def test_several_latencies_have_names(latency):
+    other = keras_bar.Latency({**latency.to_json(), "batch_size": 8})
+    with pytest.raises(ValueError, match="same name, .* latency, latency"):
+        BudgetRegularizer({latency: 0.5, other: 0.6})
+    phone = keras_bar.Latency(latency.to_json(), name="phone")
+    assert str(phone) == "phone" and phone != latency
+    copy = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(phone)
+    )
+    assert copy == phone
+    model = tiny.student()
+    regularizer = BudgetRegularizer({latency: 0.7, phone: 0.6})
+    logs = tiny.fit(model, regularizer, epochs=EPOCHS)
+    assert {"latency", "phone", "budget", "budget_phone"} <= set(logs)
+    assert logs["phone"][-1] <= 0.6
+    with pytest.raises(ValueError, match="name of a latency. Expected"):
+        keras_bar.Latency(latency.to_json(), name="flops")
+
+
 def test_one_cut_to_microseconds(latency):
     full = keras_bar.measure_cost(tiny.network(), latency).latency
     assert full > 2
