@@ -109,7 +109,8 @@ def measure_cost(model: keras.Model, latency: Latency | None = None) -> Cost:
 
     Raises:
         ValueError: If the model has no graph of layers, an input of unknown
-            size, or layers whose latency was not measured.
+            size, or layers whose latency was not measured; or if `latency` is
+            something else.
 
     Example:
 
@@ -123,6 +124,12 @@ def measure_cost(model: keras.Model, latency: Latency | None = None) -> Cost:
     >>> keras_bar.measure_cost(model).flops
     5216
     """
+    if latency is not None and not is_object(latency):
+        raise ValueError(
+            "These are no measured latencies. Expected a `keras_bar.Latency`, "
+            "such as `keras_bar.Latency('latency.json')`; all other metrics "
+            f"are measured anyway. Received: latency={latency!r}"
+        )
     cost_model = CostModel(ChannelAnalysis(trace(model)))
     if math.isnan(cost_model.full["volume"] + cost_model.full["flops"]):
         shapes = [tuple(x.shape) for x in model.inputs]

@@ -76,4 +76,5 @@ def is_object(metric):
     `LatencyFormula`; the attribute `closed`, the part of the channels of a
     gate that `marginal_costs` closes, because of the steps of the formula; and
     `str` gives its name."""
-    return hasattr(metric, "formula")
+    # A class is no metric, but it has the methods of its objects.
+    return hasattr(metric, "formula") and not isinstance(metric, type)

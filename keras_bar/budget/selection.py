@@ -11,24 +11,37 @@ WELL_USED = 0.95
 
 def check_metric(metric):
     """Raises a ValueError for an unknown metric."""
-    if metric not in METRICS and not is_object(metric):
+    known = isinstance(metric, str) and metric in METRICS
+    if not known and not is_object(metric):
         raise ValueError(
             "Unknown metric. Expected one of "
             f"{', '.join(map(repr, METRICS))}, or a `keras_bar.Latency`. "
-            f"Received: metric={metric!r}"
+            f"Received: metric={_shortened(metric)}"
         )
 
 
 def check_budget_argument(budget, metric):
     """Raises a ValueError for a budget that is wrong for any model."""
+    if isinstance(budget, dict):
+        raise _invalid(budget, metric)
     check_metric(metric)
     if not is_number(budget) or not budget > 0:
-        raise ValueError(
-            "Invalid budget. Expected a fraction of the full cost in "
-            "(0, 1], or a number above 1 in units of the metric; only "
-            "`BudgetRegularizer` takes a dict of several. "
-            f"Received: budget={budget!r}, metric={metric!r}"
-        )
+        raise _invalid(budget, metric)
+
+
+def _invalid(budget, metric):
+    return ValueError(
+        "Invalid budget. Expected a fraction of the full cost in (0, 1], or a "
+        "number above 1 in units of the metric; only `BudgetRegularizer` takes "
+        "a dict of several. "
+        f"Received: budget={budget!r}, metric={_shortened(metric)}"
+    )
+
+
+def _shortened(metric):
+    """A metric in a message; someone may have passed data instead."""
+    is_array = hasattr(metric, "shape")
+    return f"array of shape {metric.shape}" if is_array else repr(metric)
 
 
 def check_known_size(cost_model, metric, name):

@@ -89,14 +89,21 @@ class Latency:
                 "file that `keras-bar measure` wrote. Received: a dict with "
                 f"the keys {sorted(found)}"
             )
+        try:
+            self.tables = {
+                key: Table.from_json(x) for key, x in found["tables"].items()
+            }
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                "These are no measured latencies. Expected tables with "
+                "`reads`, `writes` and `times`, as `keras-bar measure` writes "
+                f"them. Received: {type(error).__name__}: {error}"
+            ) from error
         self.runtime = found.get("runtime", "")
         self.device = found.get("device", {})
         self.batch_size = found.get("batch_size", 1)
         self.threads = found.get("threads", 1)
         self.networks = found.get("networks", {})
-        self.tables = {
-            key: Table.from_json(x) for key, x in found["tables"].items()
-        }
 
     # A kernel may compute 32 channels at once, so that a single one saves
     # nothing or much: the part of a layer that is closed to find its savings.

@@ -155,6 +155,23 @@ def test_the_papers_control_and_penalties(latency):
     tiny.fit(tiny.student(), penalty, epochs=1)
 
 
+def test_what_is_no_latency_is_refused(latency):
+    model = tiny.network()
+    gated = keras_bar.gate(tiny.network())
+    data = np.zeros((4, 6, 6, 2), "float32")
+    for wrong in ("memory", "latency.json", keras_bar.Latency):
+        with pytest.raises(ValueError, match="no measured latencies. Expected"):
+            keras_bar.measure_cost(model, wrong)
+    for wrong in (keras_bar.Latency, data, None, ["flops"]):
+        with pytest.raises(ValueError, match=r"Unknown metric. .* Received: m"):
+            keras_bar.check_budget(gated, 0.5, wrong)
+    with pytest.raises(ValueError, match="Invalid budget.*metric=array of sh"):
+        keras_bar.prune(model, {latency: 0.5}, data)
+    for tables in ({"a": 3}, {"a": {"reads": [1]}}, {"a": {"reads": 1}}):
+        with pytest.raises(ValueError, match="no measured latencies. Expected"):
+            keras_bar.Latency({"tables": tables})
+
+
 def test_files(latency, tmp_path):
     latency.save(tmp_path / "latency.json")
     loaded = keras_bar.Latency(tmp_path / "latency.json")
