@@ -18,7 +18,7 @@ ORANGE, PURPLE = "#E69F00", "#CC79A7"
 # Colour of the full network.
 FULL = "#cccccc"
 GRID = {"color": "#dddddd", "linewidth": 0.6}
-_NAMES = {"volume": "volume", "flops": "FLOPs", "params": "params"}
+_NAMES = {"flops": "FLOPs", "memory": "peak memory"}
 
 
 def plot_budget(
@@ -34,7 +34,8 @@ def plot_budget(
             `metric` and `"budget"`; `"expected"` is optional.
         path: Path of the image file; its suffix (`.png`, `.svg`, `.pdf`)
             determines the format.
-        metric: `"volume"`, `"flops"` or `"params"`, the metric of the budget.
+        metric: `"volume"`, `"flops"`, `"params"`, `"memory"`, or the name of a
+            `keras_bar.Latency`: the metric of the budget.
 
     Example:
 
@@ -73,7 +74,7 @@ def plot_budget(
     axes.minorticks_off()
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch of pruning")
-    axes.set_ylabel(f"{_NAMES[metric]}, fraction of the full network")
+    axes.set_ylabel(f"{_NAMES.get(metric, metric)}, fraction of the full network")
     axes.grid(axis="y", **GRID)
     axes.legend(frameon=False)
     save(figure, path)

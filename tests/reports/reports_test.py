@@ -96,6 +96,16 @@ def test_budget_figure(drawn, tmp_path, ending):
     assert axes.get_ylim()[0] == 0.125
 
 
+@pytest.mark.parametrize(
+    "metric,label", [("memory", "peak memory"), ("latency", "latency")]
+)
+def test_budget_figures_of_other_metrics(drawn, tmp_path, metric, label):
+    history = {metric: [1.0, 0.4], "budget": [1.01, 0.5]}
+    reports.plot_budget(history, tmp_path / "budget.png", metric=metric)
+    assert drawn[0].get_ylabel() == f"{label}, fraction of the full network"
+    assert len(drawn[0].lines) == 2
+
+
 def test_channels_figure_shows_removed_blocks(drawn, tmp_path, gated):
     path = tmp_path / "channels.png"
     reports.plot_channels({"1/2": keras_bar.measure_cost(gated)}, path)
