@@ -70,7 +70,8 @@ def measure_latency(
         ValueError: If the runtime is unknown, nothing in the model can be
             pruned, an input is of unknown size, LiteRT or ONNX Runtime would
             run a model with several outputs, or the file was measured
-            otherwise.
+            otherwise, on another device or with another version of the
+            runtime.
 
     Example:
 
@@ -87,7 +88,7 @@ def measure_latency(
         "batch_size": batch_size,
         "threads": threads,
     }
-    latency = _known(path, settings)
+    latency = _known(path, settings, engine.version())
     has_gates = any(isinstance(x, ChannelGate) for x in model.layers)
     gated = model if has_gates else gate(model)
     analysis = ChannelAnalysis(trace(gated))
@@ -126,15 +127,16 @@ def _check(model, runtime):
         )
 
 
-def _known(path, settings):
+def _known(path, settings, version):
     """The latencies of a file, or none yet."""
+    device = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "backend": keras.backend.backend(),
+        "version": version,
+    }
     if path is None or not pathlib.Path(path).exists():
-        device = {
-            "machine": platform.machine(),
-            "system": platform.system(),
-            "processor": _processor(),
-            "backend": keras.backend.backend(),
-        }
         return Latency({**settings, "device": device, "tables": {}})
     latency = Latency(path)
     found = {x: getattr(latency, x) for x in settings}
@@ -142,6 +144,19 @@ def _known(path, settings):
         raise ValueError(
             "The file holds other latencies. Expected another path, or the "
             f"settings {found}. Received: {settings} for {path}"
+        )
+    # Files of earlier versions of this package tell less.
+    other = {
+        x: y
+        for x, y in latency.device.items()
+        if x in device and y != device[x]
+    }
+    if other:
+        raise ValueError(
+            "The file holds the latencies of another device. Expected another "
+            "path, or `keras_bar.Latency(path)`, which measures nothing; it "
+            f"was measured with {other}. "
+            f"Received: {({x: device[x] for x in other})} for {path}"
         )
     return latency
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import gc
+import importlib
 import itertools
 import json
 import logging
 import pathlib
 import tempfile
 import time
+from importlib import metadata
 
 import keras
 import numpy as np
@@ -104,6 +106,10 @@ class LiteRT:
         self.threads = threads
         self._idle = None
 
+    def version(self):
+        """Version of the runtime, a string."""
+        return metadata.version("ai-edge-litert")
+
     def layers(self, models, batch_size):
         """Times of models of one layer.
 
@@ -190,6 +196,12 @@ class Onnx:
         require("onnx", "onnxruntime")
         self.threads = threads
 
+    def version(self):
+        """See `LiteRT.version`."""
+        import onnxruntime
+
+        return onnxruntime.__version__
+
     def layers(self, models, batch_size):
         """See `LiteRT.layers`."""
         with tempfile.TemporaryDirectory() as folder:
@@ -258,6 +270,11 @@ class Keras:
 
     def __init__(self, threads):
         self._idle = None
+
+    def version(self):
+        """See `LiteRT.version`."""
+        backend = importlib.import_module(keras.backend.backend())
+        return f"{keras.__version__} on {backend.__version__}"
 
     def layers(self, models, batch_size):
         """See `LiteRT.layers`."""

@@ -12,7 +12,9 @@ from keras_bar import __main__ as command_line
 from keras_bar import deployment
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.trace import trace
+from keras_bar.deployment import layer_times
 from keras_bar.deployment.latency import _fit
+from keras_bar.deployment.latency import _known
 from keras_bar.deployment.unit_models import build
 from keras_bar.latency.units import find_units
 from tests.helpers import tiny
@@ -147,6 +149,27 @@ def test_wrong_arguments(tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ValueError, match="Expected `KERAS_BACKEND=tensorflow`"):
         deployment.measure_latency(tiny.network(), "litert")
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnx", "keras"])
+def test_files_of_other_devices_are_refused(runtime, tmp_path):
+    settings = {"runtime": runtime, "batch_size": 1, "threads": 1}
+    version = layer_times.runtime(runtime).version()
+    assert version[0].isdigit()
+    made = _known(None, settings, version)
+    path = tmp_path / "latency.json"
+    made.save(path)
+    assert _known(path, settings, version) == made
+    for name in ("processor", "backend", "version"):
+        content = made.to_json()
+        content["device"] = {**content["device"], name: "another"}
+        keras_bar.Latency(content).save(path)
+        message = f"another device. Expected .*{name}.* Received: .*{name}"
+        with pytest.raises(ValueError, match=message):
+            deployment.measure_latency(tiny.network(), runtime, path)
+    # A file of an earlier version of this package.
+    keras_bar.Latency({**settings, "tables": {}}).save(path)
+    assert _known(path, settings, version).device == {}
 
 
 def test_command(tmp_path, capsys):
