@@ -156,7 +156,7 @@ def _known(path, settings, version):
             "The file holds the latencies of another device. Expected another "
             "path, or `keras_bar.Latency(path)`, which measures nothing; it "
             f"was measured with {other}. "
-            f"Received: {({x: device[x] for x in other})} for {path}"
+            f"Received: { ({x: device[x] for x in other}) } for {path}"
         )
     return latency
 

@@ -250,18 +250,13 @@ class Onnx:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, options)
-        kinds = {
-            f"tensor({x.name.lower()})": x.number
-            for x in onnx.TensorProto.DataType.DESCRIPTOR.values
-        }
-        feeds = {
-            x.name: _random(
-                x.shape,
-                onnx.helper.tensor_dtype_to_np_dtype(kinds[x.type]),
-                batch_size,
+        feeds = {}
+        for x in session.get_inputs():
+            kind = x.type.removeprefix("tensor(").removesuffix(")").upper()
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(
+                getattr(onnx.TensorProto, kind)
             )
-            for x in session.get_inputs()
-        }
+            feeds[x.name] = _random(x.shape, dtype, batch_size)
         return session, lambda: session.run(None, feeds)
 
 

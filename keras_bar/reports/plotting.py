@@ -74,7 +74,9 @@ def plot_budget(
     axes.minorticks_off()
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch of pruning")
-    axes.set_ylabel(f"{_NAMES.get(metric, metric)}, fraction of the full network")
+    axes.set_ylabel(
+        f"{_NAMES.get(metric, metric)}, fraction of the full network"
+    )
     axes.grid(axis="y", **GRID)
     axes.legend(frameon=False)
     save(figure, path)
