@@ -20,13 +20,13 @@ import torch
 from torch.nn import functional
 
 import keras_bar
+from benchmarks import equal_flops
 from benchmarks import measuring
 from benchmarks import peer_networks
-from benchmarks import peers
 from keras_bar import in_memory
 
 RESULTS = measuring.RESULTS / "peers_accuracy.csv"
-METHODS = ("mixed", "regular", "one cut", "narrowed", *peers.PEERS)
+METHODS = ("mixed", "regular", "one cut", "narrowed", *equal_flops.PEERS)
 BATCH, HIGH, LOW = 32, 1e-3, 1e-4
 ALPHA, TEMPERATURE = 0.9, 4.0
 SHAPE = (1, 8, 8)
@@ -75,7 +75,7 @@ def run(settings):
                 "accuracy": f"{accuracy:.4f}",
                 "teacher": f"{accuracy_of(teacher, data):.4f}",
                 "flops": cost,
-                "flops_share": f"{cost / peers.keras_flops(teacher):.4f}",
+                "flops_share": f"{cost / equal_flops.keras_flops(teacher):.4f}",
                 "params": weights,
                 "epochs": settings.epochs,
             }
@@ -118,12 +118,12 @@ class Trial:
         self.data, self.teacher, self.seed = data, teacher, seed
         self.epochs, self.share = epochs, share
         self.high = round(2 / 3 * epochs)
-        self.target = share * peers.keras_flops(teacher)
+        self.target = share * equal_flops.keras_flops(teacher)
 
     def run(self, method):
         """The accuracy, the FLOPs and the number of weights."""
         keras.utils.set_random_seed(self.seed)
-        if method in peers.PEERS:
+        if method in equal_flops.PEERS:
             return self._torch(method)
         if method in ("mixed", "regular"):
             small = self._pruned(method)
@@ -134,7 +134,11 @@ class Trial:
             first = self.high
         self.distill(small, first, self.epochs - first, LOW)
         weights = small.count_params()
-        return accuracy_of(small, self.data), peers.keras_flops(small), weights
+        return (
+            accuracy_of(small, self.data),
+            equal_flops.keras_flops(small),
+            weights,
+        )
 
     def _pruned(self, connectivity):
         student = keras_bar.gate(
@@ -146,8 +150,8 @@ class Trial:
 
     def _smaller(self, method):
         if method == "narrowed":
-            return peers.nearest(
-                build, peers.keras_flops, self.target, 1.0, 16.0
+            return equal_flops.nearest(
+                build, equal_flops.keras_flops, self.target, 1.0, 16.0
             )
         return keras_bar.prune(
             self.teacher, self.share, "flops", self.data.x[:512]

@@ -39,14 +39,14 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import keras_bar
+from benchmarks import equal_flops
 from benchmarks import masks
 from benchmarks import measuring
 
 # Dict from network to the shape of an image.
 SHAPES = {"WideResNet-16-4": (32, 32, 3), "ResNet-50": (128, 128, 3)}
-PEERS = ("magnitude", "taylor", "group norm")
 OURS = ("narrowed", "mixed", "mixed, multiples of 8", "regular")
-METHODS = (*OURS, "narrowed (torch)", *PEERS)
+METHODS = (*OURS, "narrowed (torch)", *equal_flops.PEERS)
 RUNTIMES = {"onnxruntime": "onnx", "LiteRT": "tflite"}
 # Least number of turns of a case, of which the first is not timed.
 LEAST_TURNS = 4
@@ -61,7 +61,7 @@ def main(arguments=None):
 def write_networks(settings):
     """Writes the files of all networks, if they are not there."""
     for name in settings.networks:
-        target = settings.share * keras_flops(full(name))
+        target = settings.share * equal_flops.keras_flops(full(name))
         for method in METHODS:
             folder = _folder(settings, name, method)
             if not (folder / "flops.txt").exists():
@@ -82,7 +82,7 @@ def _write(name, method, target, folder):
 
         model = keras_network(name, method, target)
         deployment.export(model, folder, ["onnx", "litert"])
-        return keras_flops(model)
+        return equal_flops.keras_flops(model)
     from benchmarks import peer_networks
 
     network = torch_network(name, method, target)
@@ -99,15 +99,13 @@ def full(name, narrow=1.0):
     return keras_bar.models.WideResNet(16, 4, SHAPES[name], narrow=narrow)
 
 
-def keras_flops(model):
-    return keras_bar.measure_cost(model).flops
-
-
 def keras_network(name, method, target):
     """A network of Keras whose FLOPs are nearest to `target`."""
     keras.utils.set_random_seed(0)
     if method == "narrowed":
-        return nearest(lambda x: full(name, x), keras_flops, target, 1.0, 64.0)
+        return equal_flops.nearest(
+            lambda x: full(name, x), equal_flops.keras_flops, target, 1.0, 64.0
+        )
     connectivity, *aligned = method.split(", ")
     gated = keras_bar.gate(full(name), connectivity=connectivity)
 
@@ -116,7 +114,7 @@ def keras_network(name, method, target):
         masks.close_at_random(gated, 1 / part, exactly=False, align=align)
         return gated
 
-    nearest(closed, keras_flops, target, 1.0, 64.0)
+    equal_flops.nearest(closed, equal_flops.keras_flops, target, 1.0, 64.0)
     return keras_bar.compact(gated, connectivity=connectivity)
 
 
@@ -139,25 +137,13 @@ def torch_network(name, method, target):
         return peer_networks.flops(network, shape)
 
     if method == "narrowed (torch)":
-        return nearest(build, cost, target, 1.0, 64.0)
+        return equal_flops.nearest(build, cost, target, 1.0, 64.0)
     network = build()
     x = torch.randn(8, *shape)
     y = torch.arange(8) % 10
     loss = torch.nn.functional.cross_entropy(network(x), y)
     pruning = peer_networks.pruner(method, network, shape)
     return peer_networks.prune(pruning, network, shape, target, loss)
-
-
-def nearest(build, cost, target, low, high):
-    """What `build` makes of the number in an interval for which the cost, which
-    falls with it, is nearest to `target`."""
-    tried = []
-    for _ in range(14):
-        x = (low * high) ** 0.5
-        found = cost(build(x))
-        tried.append((abs(found - target), x))
-        low, high = (x, high) if found > target else (low, x)
-    return build(min(tried)[1])
 
 
 def time_networks(settings):

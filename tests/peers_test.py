@@ -9,8 +9,8 @@ import keras_bar
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_pruning")
 
+from benchmarks import equal_flops  # noqa: E402
 from benchmarks import peer_networks  # noqa: E402
-from benchmarks import peers  # noqa: E402
 
 
 @pytest.mark.parametrize("narrow", [1.0, 3.0])
@@ -29,16 +29,20 @@ def test_torch_computes_the_same(narrow):
         model.predict_on_batch(x),
         atol=1e-4,
     )
-    assert peer_networks.flops(network, (1, 8, 8)) == peers.keras_flops(model)
+    assert peer_networks.flops(network, (1, 8, 8)) == equal_flops.keras_flops(
+        model
+    )
 
 
 def test_resnet_has_the_same_flops():
     model = keras_bar.models.ResNet50((64, 64, 3), narrow=4)
     network = peer_networks.ResNet50(narrow=4)
-    assert peer_networks.flops(network, (3, 64, 64)) == peers.keras_flops(model)
+    assert peer_networks.flops(network, (3, 64, 64)) == equal_flops.keras_flops(
+        model
+    )
 
 
-@pytest.mark.parametrize("method", peers.PEERS)
+@pytest.mark.parametrize("method", equal_flops.PEERS)
 def test_pruning_reaches_the_flops(method):
     torch.manual_seed(0)
     network, shape = peer_networks.WideResNet(10, 2, 1), (1, 8, 8)
