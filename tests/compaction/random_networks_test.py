@@ -20,7 +20,7 @@ from tests.helpers.random_networks import Network
 BACKEND = keras.backend.backend()
 # The networks of the suite, by seed. PyTorch takes 0.7 s for one, TensorFlow
 # three times as long, and JAX compiles every operation of every shape.
-SUITE = {"torch": 300, "tensorflow": 48}.get(BACKEND, 4)
+SUITE = {"torch": 300, "tensorflow": 24}.get(BACKEND, 4)
 # Those of a slow run, by their number, or by the first and the one behind the
 # last: KERAS_BAR_NETWORKS=2500:5000 pytest -m slow <this file>
 FIRST, END = map(
