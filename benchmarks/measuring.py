@@ -17,6 +17,8 @@ import time
 
 import keras
 
+from keras_bar.deployment.latency import processor_name
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "jax", "torch", "numpy")
 
@@ -211,7 +213,7 @@ def environment():
         },
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         # Other processes were running if this exceeds the number of cores.
         "load": round(os.getloadavg()[0], 1),
@@ -231,12 +233,3 @@ def _version(name):
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu():
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -144,11 +144,6 @@ def compact(settings):
             "The output file exists and is not overwritten. Expected "
             f"another --output. Received: {output}"
         )
-    if not output.parent.is_dir():
-        raise UserError(
-            "The output has no such folder. Expected one that exists. "
-            f"Received: {output.parent}"
-        )
     check_writable(output)
     model = load(settings)
     try:
@@ -177,11 +172,6 @@ def compact(settings):
 
 def measure_latency(settings):
     output = settings.output
-    if not output.parent.is_dir():
-        raise UserError(
-            "The output has no such folder. Expected one that exists. "
-            f"Received: {output.parent}"
-        )
     check_writable(output)
     model = load(settings)
     try:
@@ -201,6 +191,11 @@ def measure_latency(settings):
 
 def check_writable(output):
     """Fails early if the output cannot be written."""
+    if not output.parent.is_dir():
+        raise UserError(
+            "The output has no such folder. Expected one that exists. "
+            f"Received: {output.parent}"
+        )
     try:
         files.check_writable(output)
     except ValueError as error:

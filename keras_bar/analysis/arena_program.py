@@ -14,7 +14,7 @@ from keras_bar.analysis.rules.base import product
 from keras_bar.layers import ChannelGate
 
 # Layers that return their input in inference, or another shape of it.
-_VIEWS = {
+VIEWS = {
     *("ActivityRegularization", "AlphaDropout", "BudgetState", "Dropout"),
     *("ExpandDims", "Flatten", "GaussianDropout", "GaussianNoise"),
     *("Identity", "Reshape", "SpatialDropout1D", "SpatialDropout2D"),
@@ -135,7 +135,7 @@ class ProgramWriter:
             data[0].shape[1:] == output.shape[1:]
             and item_size(data[0].dtype) >= item_size(output.dtype)
         )
-        if alone and name in _VIEWS:
+        if alone and name in VIEWS:
             self.tensors[output] = tensors[0]
         elif alone and name in _MOVES:
             self.make(node, "move", tensors)

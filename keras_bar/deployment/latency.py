@@ -93,7 +93,8 @@ def measure_latency(
     gated = model if has_gates else gate(model)
     analysis = ChannelAnalysis(trace(gated))
     groups: dict = {}
-    for unit in find_units(analysis):
+    found = find_units(analysis)
+    for unit in found:
         groups.setdefault(unit.key, []).append(unit)
     for i, (key, units) in enumerate(groups.items()):
         if not all(map(latency._knows, units)):
@@ -103,7 +104,7 @@ def measure_latency(
             _save(latency, path)
             if verbose:
                 print(f"{i + 1} of {len(groups)}: {key}", flush=True)
-    name = signature(find_units(analysis))
+    name = signature(found)
     if name not in latency.networks:
         latency.networks[name] = _calibrate(gated, latency, engine, batch_size)
         _save(latency, path)
@@ -132,7 +133,7 @@ def _known(path, settings, version):
     device = {
         "machine": platform.machine(),
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "backend": keras.backend.backend(),
         "version": version,
     }
@@ -166,7 +167,8 @@ def _save(latency, path):
         latency.save(path)
 
 
-def _processor():
+def processor_name():
+    """The name of this machine's processor, a string."""
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

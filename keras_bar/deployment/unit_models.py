@@ -62,9 +62,7 @@ def _build_move(unit, writes):
 def _input(unit, node, value, reads, writes):
     """A symbolic input of a unit with some widths."""
     shape = list(value.shape[1:])
-    if not unit.is_scalable:
-        return keras.Input(shape, dtype=value.dtype)
-    if value not in unit.axes:
+    if not unit.is_scalable or value not in unit.axes:
         return keras.Input(shape, dtype=value.dtype)
     axis = unit.axes[value] - 1
     full = unit.writes[1]

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_bar.analysis.algebra import Expression
+from keras_bar.analysis.arena_program import VIEWS
 
 # Entries of a configuration that do not change how long a layer takes, or that
 # follow from its widths.
@@ -26,11 +27,7 @@ _IRRELEVANT = (
 _IRRELEVANT_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 # Layers that a runtime drops, or that only give a tensor another shape.
-_FREE = (
-    "ActivityRegularization AlphaDropout BudgetState Dropout ExpandDims "
-    "Flatten GaussianDropout GaussianNoise Identity InputLayer Reshape "
-    "SpatialDropout1D SpatialDropout2D SpatialDropout3D Squeeze StopGradient"
-)
+_FREE = {*VIEWS, "InputLayer"}
 
 # Maximum number of runs of channels that compaction pads one by one.
 MOST_PADS = 3
@@ -182,7 +179,7 @@ def _sums(value, analysis):
 def _is_free(node, rule):
     if rule.gate(node) is not None or rule.width_gate(node) is not None:
         return True
-    return type(node.op).__name__ in _FREE.split()
+    return type(node.op).__name__ in _FREE
 
 
 def _readers(value, analysis):

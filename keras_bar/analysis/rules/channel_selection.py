@@ -84,11 +84,22 @@ class Mixed(Rule):
         writer.run_sum(node, self.places(node))
 
 
-class ChannelPad(Rule):
-    """keras.ops.pad with channels of zeros. The compact model does not store
-    them: an addition that reads the tensor places its channels itself."""
+class OneInput(Rule):
+    """Takes channels of one tensor, or puts them beside zeros."""
 
     moves_channels = True
+
+    def run(self, node, writer):
+        value = node.inputs[0]
+        if not writer.knows(node.output):
+            return super().run(node, writer)
+        tensor, stored = writer.tensors[value], writer.count(value)
+        writer.select(node, tensor, stored, node.output)
+
+
+class ChannelPad(OneInput):
+    """keras.ops.pad with channels of zeros. The compact model does not store
+    them: an addition that reads the tensor places its channels itself."""
 
     def holds(self, node, analysis):
         """Whether a padding adds channels."""
@@ -136,18 +147,9 @@ class ChannelPad(Rule):
         wanted = builder.order[node.output] - self.places(node, channels)[0]
         return [builder.read(value, wanted, channels.axis)]
 
-    def run(self, node, writer):
-        value = node.inputs[0]
-        if not writer.knows(node.output):
-            return super().run(node, writer)
-        tensor, stored = writer.tensors[value], writer.count(value)
-        writer.select(node, tensor, stored, node.output)
 
-
-class Selection(Rule):
+class Selection(OneInput):
     """keras.ops.take and slices along the channels."""
-
-    moves_channels = True
 
     def refuse(self, node, analysis):
         axis = analysis.inputs(node)[0].axis
@@ -211,13 +213,6 @@ class Selection(Rule):
             return trace.call(builder.clone(node), node, tensors)
         axis = builder.analysis.channels[value].axis
         return [builder.read(value, self.chosen(node, axis)[kept], axis)]
-
-    def run(self, node, writer):
-        value = node.inputs[0]
-        if not writer.knows(node.output):
-            return super().run(node, writer)
-        tensor, stored = writer.tensors[value], writer.count(value)
-        writer.select(node, tensor, stored, node.output)
 
 
 NO_ZEROS = "it pads with values other than zeros"

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_bar.analysis import trace
 
-# What a mask hides: as in Keras, a part of the smallest number.
+# The score of what a mask hides: as in Keras, a part of the smallest number.
 HIDDEN = -0.7 * float(np.finfo("float32").max)
 
 
