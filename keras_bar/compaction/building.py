@@ -1,6 +1,7 @@
 """The builder of the compact network: tensors that store fewer channels."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -254,7 +255,10 @@ class Builder:
         """Adds tensors, and a constant, that store the same channels."""
         like, name = node.output, node.name
         output = tensors[0]
-        if len(tensors) > 1:
+        if len({x.shape[0] for x in tensors}) > 1:
+            # The layer would take the 1 of a weight for the size of the batch.
+            output = self.named(functools.reduce(ops.add, tensors), name)
+        elif len(tensors) > 1:
             output = keras.layers.Add(name=name, dtype=like.dtype)(tensors)
         return self.affine(output, like, f"{name}_constant", offset=constant)
 

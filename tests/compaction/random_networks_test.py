@@ -26,9 +26,6 @@ SUITE = {"torch": 300, "tensorflow": 24}.get(BACKEND, 4)
 FIRST, END = map(
     int, f"{SUITE}:{os.environ.get('KERAS_BAR_NETWORKS', 1000)}".split(":")[-2:]
 )
-# Seeds of networks whose windows hold a constant after compaction. There
-# `measure_cost` counts one window per sample of the compact network: too few.
-COUNTED_ONCE = {239, 274}
 
 pytestmark = pytest.mark.core
 
@@ -65,7 +62,7 @@ def close(gated, seed, share):
 def failures(seeds):
     """Dict from the seed of every network that fails to its error."""
     failed = {}
-    for seed in sorted({*seeds} - COUNTED_ONCE):
+    for seed in seeds:
         try:
             check(seed)
         except Exception as error:
