@@ -11,10 +11,14 @@ from keras_bar.layers import ChannelGate
 
 
 def full_shape_of(node):
-    """The shape of an `EinsumDense`'s output, without the batch, in which
-    `None` is a size that the layer has to find out: one that is unknown, or not
-    the same in all of its calls."""
-    shapes = [x.output.shape[1:] for x in node.shared_calls]
+    """The `output_shape` of an `EinsumDense`: the sizes that its equation
+    names, without the batch. `None` is a size that the layer has to find out:
+    one that is unknown, or not the same in all of its calls."""
+    labels = node.op.equation.replace(" ", "").partition("->")[2]
+    count = len(labels.replace("...", ""))
+    behind = slice(-count, None) if labels.startswith(".") else slice(1, count)
+    named = behind if "." in labels else slice(1, None)
+    shapes = [x.output.shape[named] for x in node.shared_calls]
     return tuple(
         sizes[0] if len(set(sizes)) == 1 else None
         for sizes in zip(*shapes, strict=True)

@@ -30,9 +30,16 @@ def einsums(x):
     """Attention by equations, which Keras's own layer would not write."""
     q, k, v = (
         layers.EinsumDense(
-            "abc,cde->abde", (TOKENS, HEADS, SIZE), bias_axes="de", name=name
+            f"{front}c,cde->{front}de",
+            (*sizes, HEADS, SIZE),
+            bias_axes="de",
+            name=name,
         )(x)
-        for name in ("query", "key", "value")
+        for name, front, sizes in (
+            ("query", "ab", [TOKENS]),
+            ("key", "...", []),
+            ("value", "...b", [TOKENS]),
+        )
     )
     scores = ops.einsum("bqhd,bkhd->bhqk", q * SIZE**-0.5, k)
     x = ops.einsum("bhqk,bkhd->bqhd", ops.softmax(scores), v)

@@ -127,11 +127,11 @@ class Tokens(Draws):
         heads, channels = self.one_of((2, 3)), x.shape[-1]
         projections = [
             layers.EinsumDense(
-                "abc,cde->abde",
-                (None, heads, SIZE),
+                f"{front}c,cde->{front}de",
+                (*sizes, heads, SIZE),
                 bias_axes=self.one_of(("de", None)),
             )(x)
-            for _ in range(3)
+            for front, sizes in (("ab", [None]), ("ab", [None]), ("...", []))
         ]
         q, k, v = projections
         if self.maybe():

@@ -18,8 +18,8 @@ from keras_bar.analysis.rules.widths import factors as factors_of_widths
 
 class EinsumDense(Dense):
     """EinsumDense that mixes the last axis as `Dense` does, such as
-    `"abc,cd->abd"`; from features to heads, `"abc,cde->abde"`; or from heads to
-    features, `"abcd,cde->abe"`."""
+    `"abc,cd->abd"` or `"...x,xy->...y"`; from features to heads,
+    `"abc,cde->abde"`; or from heads to features, `"abcd,cde->abe"`."""
 
     layers = "EinsumDense"
 
@@ -200,7 +200,8 @@ class FromHeads(EinsumDense):
 def mixed_axes(layer):
     """How many of the last axes an `EinsumDense` sums over, and how many it
     makes of them: (1, 1) as `Dense`, (1, 2) or (2, 1); None for others."""
-    left, _, output = layer.equation.replace(" ", "").partition("->")
+    equation = layer.equation.replace(" ", "").replace("...", ".")
+    left, _, output = equation.partition("->")
     front, _, kernel = left.partition(",")
     for read, written in ((1, 1), (1, 2), (2, 1)):
         reads, writes = kernel[:read], kernel[read:]

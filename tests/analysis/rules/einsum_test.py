@@ -78,11 +78,19 @@ def test_a_sum_over_channels_is_a_boundary(equation, why):
 
 @pytest.mark.parametrize("zero", (False, True))
 @pytest.mark.parametrize("bias", (None, "d"))
-def test_einsum_as_a_dense_layer(zero, bias, tmp_path):
+@pytest.mark.parametrize(
+    ("equation", "front"),
+    [
+        ("abxc,cd->abxd", (6, 6)),
+        ("...c,cd->...d", ()),
+        ("...xc,cd->...xd", (6,)),
+    ],
+)
+def test_einsum_as_a_dense_layer(equation, front, zero, bias, tmp_path):
     def layer(x):
         return layers.EinsumDense(
-            "abxc,cd->abxd",
-            (6, 6, 5),
+            equation,
+            (*front, 5),
             bias_axes=bias,
             activation="relu",
             name="dense",
@@ -92,7 +100,7 @@ def test_einsum_as_a_dense_layer(zero, bias, tmp_path):
     gated, hard, small = prune(model, path=tmp_path / "small.keras")
     assert keras_bar.explain(gated).gated == ["first", "dense", "last"]
     alive = int(gates_of(gated)[1].alive().sum())
-    assert small.get_layer("dense").partial_output_shape == (6, 6, alive)
+    assert small.get_layer("dense").partial_output_shape == (*front, alive)
     assert filters_of(small) == gates_of(gated)[0].alive().sum()
 
 
