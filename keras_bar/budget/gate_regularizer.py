@@ -207,10 +207,7 @@ class GateRegularizer(keras.callbacks.Callback):
         _ = self.model  # On JAX this brings the variables up to date.
         self._check_counting()
         if logs is not None:
-            entries = self._entries()
-            if not self.log_all:
-                entries = {name: entries[name] for name in self.brief_logs}
-            logs.update(entries)
+            logs.update(self._entries())
 
     def on_train_end(self, logs=None):
         _ = self.model  # On JAX this brings the variables up to date.
@@ -259,14 +256,18 @@ class GateRegularizer(keras.callbacks.Callback):
                 print(self.announce(), flush=True)
 
     def _entries(self):
-        """All entries of the logs, dict from name to float."""
+        """The entries of the logs, dict from name to float."""
         costs = self._cost_model.hard(self.alive(self._cost_model))
         full = self._cost_model.full
-        return {
-            **{name: costs[name] / full[name] for name in METRICS},
+        # The memory is computed only where somebody reads it.
+        metrics = set(METRICS if self.log_all else self.brief_logs)
+        entries = {
+            **{x: costs[x] / full[x] for x in METRICS if x in metrics},
             **self.measure(self._cost_model),
             **self._control.logs(self._state),
         }
+        names = entries if self.log_all else self.brief_logs
+        return {name: entries[name] for name in names}
 
     def _settle_if_due(self):
         """Fixes the gates after the control's last step."""

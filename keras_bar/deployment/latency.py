@@ -97,7 +97,7 @@ def measure_latency(
     for unit in found:
         groups.setdefault(unit.key, []).append(unit)
     for i, (key, units) in enumerate(groups.items()):
-        if not all(map(latency._knows, units)):
+        if not all(map(latency.knows, units)):
             table = _measure(units, engine, batch_size)
             # Rounded, as it will be read from the file.
             latency.tables[key] = Table.from_json(table.to_json())

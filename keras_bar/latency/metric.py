@@ -168,7 +168,7 @@ class Latency:
         """
         units = find_units(analysis)
         missing = list(
-            dict.fromkeys(x.key for x in units if not self._knows(x))
+            dict.fromkeys(x.key for x in units if not self.knows(x))
         )
         if missing:
             named = "; ".join(missing[:MOST_NAMED])
@@ -187,7 +187,8 @@ class Latency:
             units, tables, network["overhead"], network["scale"]
         )
 
-    def _knows(self, unit):
+    def knows(self, unit):
+        """Whether the times of a `Unit` are known at all of its widths."""
         table = self.tables.get(unit.key)
         return table is not None and table.covers(*unit.widths)
 
