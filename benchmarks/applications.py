@@ -9,10 +9,11 @@ Writes `docs/applications.csv` and `docs/applications.md`, or `docs/zoo.csv` and
 `docs/zoo.md`. Each model runs in a separate process, with random weights and
 images as small as it allows; half of the channels of every gate are closed at
 random, and the statistics of batch normalization are those of a batch of noise
-afterwards. FLOPs behind gates are those of the layers that lose channels: with
-a gate, or whose channels follow those of others. FLOPs of the graph are those
-of the convolutions and matrix products in the graph that the backend runs for
-the compact model (`backend_flops.py`), relative to `measure_cost`.
+afterwards. The gated and the compact model are saved, loaded, and compared with
+what they were. FLOPs behind gates are those of the layers that lose channels:
+with a gate, or whose channels follow those of others. FLOPs of the graph are
+those of the convolutions and matrix products in the graph that the backend runs
+for the compact model (`backend_flops.py`), relative to `measure_cost`.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import csv
 import multiprocessing
 import pathlib
 import sys
+import tempfile
 import time
 
 import keras
@@ -42,11 +44,14 @@ FIELDS = {
     "flops_left": "FLOPs left",
     "difference": "compact and hard-pruned differ by",
     "exact": "cost as predicted",
+    "restored": "same after `.keras`",
     "graph_flops": "FLOPs of the graph / cost",
     "gate_s": "gate, s",
     "compact_s": "compact, s",
 }
-
+# Images by which statistics are set, and those of them that are compared.
+IMAGES = 16
+COMPARED = 4
 
 # The first lines of a table.
 TITLES = {
@@ -124,6 +129,28 @@ def share_behind_gates(full, predicted):
     return behind / full.flops
 
 
+def pixels(model):
+    """Random images. Many models scale values from 0 to 255 themselves; smaller
+    ones would be nearly constant then, and rounding would count for more than
+    the images do."""
+    shape = (IMAGES, *model.input_shape[1:])
+    return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+
+
+def infer(model, x):
+    """Outputs of a model in inference, as an array."""
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def is_restored(model, x):
+    """Whether a model computes exactly the same after a `.keras` file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.keras"
+        model.save(path)
+        loaded = keras.models.load_model(path)
+    return np.array_equal(infer(model, x), infer(loaded, x))
+
+
 def count(model):
     """Number of weights, without the states of random numbers."""
     return sum(
@@ -142,17 +169,15 @@ def measure(name):
     full = keras_bar.measure_cost(model)
     behind = set(keras_bar.explain(gated).gated)
     close_half(gated)
-    x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:]))
+    x = pixels(model)
     recalibrate(gated, x)
+    x = x[:COMPARED]
     predicted = keras_bar.measure_cost(gated)
     start = time.perf_counter()
     small = keras_bar.compact(gated)
     compact_s = time.perf_counter() - start
     cost = keras_bar.measure_cost(small)
-    hard = keras_bar.hard_prune(gated)(x, training=False)
-    hard, found = map(
-        keras.ops.convert_to_numpy, (hard, small(x, training=False))
-    )
+    hard, found = infer(keras_bar.hard_prune(gated), x), infer(small, x)
     triple = [(c.volume, c.flops, c.params) for c in (predicted, cost)]
     return {
         "model": name,
@@ -163,6 +188,7 @@ def measure(name):
         "flops_left": cost.flops / full.flops,
         "difference": float(np.abs(hard - found).max() / np.abs(hard).max()),
         "exact": triple[0] == triple[1] and cost.params == count(small),
+        "restored": is_restored(gated, x) and is_restored(small, x),
         "graph_flops": backend_flops(small) / cost.flops,
         "gate_s": gate_s,
         "compact_s": compact_s,
@@ -204,6 +230,11 @@ def write(rows, path):
     path.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
+def told(answer):
+    """A cell of the table; empty if nothing was measured."""
+    return {True: "yes", False: "no", None: ""}[answer]
+
+
 def cells(row):
     """Formats a row of the table."""
     return (
@@ -214,7 +245,8 @@ def cells(row):
         f"{row['params_after']:,}",
         f"{row['flops_left']:.0%}",
         f"{row['difference']:.0e}",
-        "yes" if row["exact"] else "no",
+        told(row["exact"]),
+        told(row["restored"]),
         "" if row["graph_flops"] is None else f"{row['graph_flops']:.4f}",
         f"{row['gate_s']:.1f}",
         f"{row['compact_s']:.1f}",

@@ -13,6 +13,7 @@ def check(name):
     row = applications.measure(name)
     assert row["difference"] < 1e-4
     assert row["exact"]
+    assert row["restored"]
     assert row["graph_flops"] == pytest.approx(1.0, rel=0.01)
     assert row["gated"] > 0
     assert row["params_after"] < row["params_before"]
