@@ -1,6 +1,7 @@
 """Gating: a copy of a model with a gate behind every prunable layer."""
 
 import collections
+import dataclasses
 import functools
 import inspect
 import operator
@@ -46,10 +47,11 @@ def gate(
     Two others close the features that all heads have in common: those of the
     values, and those of the queries, with those of the keys. Elsewhere the
     gate multiplies the output of the layer's batch normalization where that
-    is its only reader, and the layer's own output otherwise. Layers without a
-    gate are listed, with the reason, by `keras_bar.explain`. The copy starts
-    from the model's weights and shares nothing with it; nested models are
-    unrolled into one. Frozen layers stay frozen, but a model that is frozen as
+    is its only reader, and the layer's own output otherwise. Convolutions in
+    groups lose whole groups, or the same channels of each group. Layers
+    without a gate are listed, with the reason, by `keras_bar.explain`. The copy
+    starts from the model's weights and shares nothing with it; nested models
+    are unrolled into one. Frozen layers stay frozen, but a model that is frozen as
     a whole becomes trainable.
 
     Subclassed layers and models are unrolled, too: their `call` runs once on
@@ -71,7 +73,8 @@ def gate(
         seed: Integer seed of the gates' noise and initial values.
         layer: Class of the gates, such as `keras_bar.layers.GaussianGate`; or
             a function that returns one, such as
-            `functools.partial(HardConcreteGate, initializer=...)`.
+            `functools.partial(HardConcreteGate, initializer=...)`. It is called
+            with the arguments of `keras_bar.layers.ChannelGate`.
 
     Returns:
         A Functional `keras.Model` with the same inputs and outputs, named and
@@ -134,6 +137,7 @@ class _Gates:
         self._analysis = analysis
         heads = [x for x in placements if x.axis is None]
         self._names = {x.value: x.name for x in heads}
+        self._groupings = {x.value: x.grouping for x in heads if x.grouping}
         self._widths = {x.value: x for x in placements if x.axis is not None}
         self._groups = groups
         self._writers = collections.Counter(map(self._key, self._names))
@@ -176,12 +180,16 @@ class _Gates:
 
     def _layer(self, name, value, axis, shared=False):
         """A new gate along an axis of a tensor."""
+        options = {}
+        if value in self._groupings and not shared:
+            options = dataclasses.asdict(self._groupings[value])
         layer = self._make(
             axis=-1 if axis == len(value.shape) - 1 else axis,
             return_factors=shared,
             seed=self._next_seed(),
             name=self._analysis.graph.fresh_name(f"{name}_gate"),
             dtype=value.dtype,
+            **options,
         )
         if not isinstance(layer, ChannelGate):
             raise ValueError(

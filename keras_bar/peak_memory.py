@@ -61,12 +61,16 @@ class PeakMemory:
     def _program(self, masks):
         if not self.gates:  # Everything is computed.
             live = {x: np.ones(1, bool) for x in self._live}
-            return arena_program.write(self.analysis, live, {})
+            return arena_program.write(
+                self.analysis, live, {}, lambda _: np.ones(1, bool)
+            )
         widths = {x: y.alive for x, y in self.analysis.widths.items()}
         values = evaluate([*self._live.values(), *widths.values()], masks)
         live = {x: values[e] > 0.5 for x, e in self._live.items()}
         left = {x: np.mean(values[e]) for x, e in widths.items()}
-        return arena_program.write(self.analysis, live, left)
+        return arena_program.write(
+            self.analysis, live, left, lambda x: evaluate([x], masks)[x] > 0.5
+        )
 
     def soft(self, probabilities, xp=ops):
         """The expected peak, a tensor `(...)`, for a control to follow.

@@ -61,7 +61,7 @@ def bytes_per_channel(value, analysis):
     return places * value.rows * item_size(value.dtype)
 
 
-def write(analysis, live, widths):
+def write(analysis, live, widths, holds):
     """The `Program` of a network.
 
     Args:
@@ -69,8 +69,9 @@ def write(analysis, live, widths):
         live: Dict from every `Value` that is needed to booleans, the channels
             of it that are computed.
         widths: Dict from values with a `Width` to the part of it that is left.
+        holds: Function that evaluates an `Expression` to booleans.
     """
-    return ProgramWriter(analysis, live, widths).write()
+    return ProgramWriter(analysis, live, widths, holds).write()
 
 
 class ProgramWriter:
@@ -81,13 +82,15 @@ class ProgramWriter:
         has_gates: Whether the program is that of a compact network.
         live: Dict from every `Value` that is needed to booleans `(channels,)`.
         widths: Dict from values with a `Width` to the part of it that is left.
+        holds: Function that evaluates an `Expression` to booleans.
         tensors: Dict from `Value` to its tensor in the program; None if it is
             constant, or not computed.
     """
 
-    def __init__(self, analysis, live, widths):
+    def __init__(self, analysis, live, widths, holds):
         self.analysis = analysis
         self.widths = widths
+        self.holds = holds
         self.live = {
             x: np.broadcast_to(mask, (self.channels(x),))
             for x, mask in live.items()

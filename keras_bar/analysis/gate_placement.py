@@ -10,6 +10,7 @@ from keras_bar.analysis import trace
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.rules.attended import is_attended_by
 from keras_bar.analysis.rules.attended import is_product
+from keras_bar.analysis.rules.grouped import Grouping
 from keras_bar.analysis.rules.kernels import following_norm
 from keras_bar.analysis.rules.width_zones import zone_at
 from keras_bar.layers import BudgetState
@@ -28,6 +29,8 @@ class Placement:
         gated: Whether it has a gate already.
         axis: Index of the axis of the gate, if this is not that of channels but
             that of the widths of heads.
+        grouping: How the channels share factors, `Grouping`; None if each has
+            one of its own.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Placement:
     reason: str = ""
     gated: bool = False
     axis: int | None = None
+    grouping: Grouping | None = None
 
 
 def place_gates(analysis, skip=()):
@@ -144,10 +148,38 @@ def _place(node, analysis, placements):
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
+    grouping = analysis.rules[node].grouping(node)
+    readers = _readers_in_groups(value, analysis)
+    if grouping is None and readers and not reason:
+        grouping = analysis.rules[readers[0]].grouping(readers[0])
+        if grouping.whole_groups:
+            reason = f"its channels are those of {readers[0].name!r}, in groups"
     tied = analysis.rules[node].ties_channels
     if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
-    return Placement(node.name, node, None if reason else value, reason)
+    return Placement(
+        node.name, node, None if reason else value, reason, grouping=grouping
+    )
+
+
+def _readers_in_groups(value, analysis):
+    """The convolutions in groups that read a tensor, if nothing else does and
+    their groups are the same; an empty list otherwise."""
+    found, stack = [], [value]
+    while stack:
+        tensor = stack.pop()
+        if tensor in analysis.graph.outputs:
+            return []
+        for reader in tensor.consumers:
+            rule = analysis.rules[reader]
+            if rule.grouping(reader) is not None and not rule.reason:
+                found.append(reader)
+            elif rule.passes_channels and len(reader.inputs) == 1:
+                stack.extend(reader.outputs)
+            else:
+                return []
+    alike = {analysis.rules[x].grouping(x) for x in found}
+    return found if len(alike) == 1 else []
 
 
 def _obstacle(value, analysis):

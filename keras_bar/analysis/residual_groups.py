@@ -118,6 +118,8 @@ def unite(analysis, masks):
             union[group] = union.get(group, False) | alive
         before = sum(mask.sum() for mask in united.values())
         for gate, group in gates:
-            united[gate] = united[gate] | union[group]
+            wanted = np.zeros_like(united[gate])
+            wanted[gate.factor_index[union[group]]] = True
+            united[gate] = united[gate] | wanted
         if sum(mask.sum() for mask in united.values()) == before:
             return united

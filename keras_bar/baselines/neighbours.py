@@ -23,8 +23,9 @@ class Reader:
         node: `Node` of the layer.
         value: `Value` that the layer reads.
         rows: Integers `(channels, places)`, the indices of each channel's
-            weights along the kernel's input axis: one per channel, or one per
-            position of a flattened channel.
+            weights along the kernel's input axis: one per channel, one per
+            position of a flattened channel, or those of channels that share a
+            factor.
     """
 
     node: trace.Node
@@ -99,10 +100,12 @@ class _Search:
     def around(self, nodes):
         """Returns the `Neighbours` of the gate that multiplies at `nodes`."""
         behind = [self._written(node) for node in nodes]
+        gate = self._analysis.rules[nodes[0]].gate(nodes[0])
+        first = gate.channels_by_factor() if gate.groups > 1 else None
         # Channelwise layers on the way, with places as in `norms`.
-        passed: dict = {x: None for _, front in behind for x in front}
+        passed: dict = {x: first for _, front in behind for x in front}
         readers, followed = [], True
-        stack: list = [(node.output, None) for node in nodes]
+        stack: list = [(node.output, first) for node in nodes]
         seen: set = set()
         while stack:
             value, rows = stack.pop()

@@ -221,6 +221,9 @@ def _filters(node, gate, analysis, widths):
     if widths:
         return to_numpy(node.op.kernel).reshape(-1, gate.channels)
     filters = analysis.rules[node].filters(node.op)
+    if gate.groups > 1:
+        by_factor = filters[:, gate.channels_by_factor()]
+        return np.moveaxis(by_factor, 1, 2).reshape(-1, gate.channels)
     if filters.shape[1] == gate.channels:
         return filters
     index = np.concatenate(list(_groups(node, analysis)), axis=1)

@@ -143,7 +143,7 @@ def _fold_gates(analysis, weights):
         gate, widths = rule.gate(node), rule.width_gate(node)
         if gate is None and widths is None:
             continue
-        factors = (gate or widths).fixed_factors()
+        factors = (gate or widths).fixed_channel_factors()
         producer = _made_by(rule.gated(node), analysis, folded)
         if producer is None:
             continue

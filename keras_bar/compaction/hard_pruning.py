@@ -312,7 +312,7 @@ class _Pruning:
 
     def _gains_bias(self, node):
         gains = self.analysis.rules[node].gains_bias(node, self.analysis)
-        return gains is not None and self.resolved.holds(gains)
+        return gains is not None and self.resolved.holds(gains).item()
 
     def _shift(self, node, shift):
         if self.analysis.rules[node].has_bias(self.weights[node]):

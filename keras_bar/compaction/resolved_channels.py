@@ -35,8 +35,8 @@ class ResolvedChannels:
             self.constants[value] = self._constants(value)
 
     def holds(self, expression):
-        """Whether a single value is true."""
-        return bool(evaluate([expression], self._masks)[expression] > 0.5)
+        """Whether an expression is true, booleans `(size,)`."""
+        return evaluate([expression], self._masks)[expression] > 0.5
 
     def widths(self, value):
         """The widths that a tensor of heads keeps, integers."""

@@ -167,9 +167,7 @@ class Latency:
             ValueError: If some of its layers were not measured.
         """
         units = find_units(analysis)
-        missing = list(
-            dict.fromkeys(x.key for x in units if not self.knows(x))
-        )
+        missing = list(dict.fromkeys(x.key for x in units if not self.knows(x)))
         if missing:
             named = "; ".join(missing[:MOST_NAMED])
             rest = len(missing) - MOST_NAMED

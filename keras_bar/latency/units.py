@@ -57,8 +57,9 @@ class Unit:
         axes: Dict from inputs and output of its first `Node` and its head to
             the axis of their channels, where it is known.
         parts: Tuple of pairs `(Expression, features)`, the features of heads
-            of attention over which it computes. Its time is in proportion to
-            the number that is left.
+            of attention over which it computes, or the channels that each
+            group of a convolution reads. Its time is in proportion to the
+            number that is left.
     """
 
     key: str
@@ -246,6 +247,9 @@ def _unit(chain, analysis):
         key += f" to {_shape(output, known.get(output))}"
     found = [analysis.widths.get(x) for x in (*head.inputs, output)]
     parts = tuple(dict.fromkeys((x.alive, x.size) for x in found if x))
+    if rules[head].grouping(head) is not None:
+        each = head.op.kernel.shape[-2]
+        parts = (*parts, (rules[head].places_read(head, analysis), each))
     return Unit(
         key, chain, head, reads, writes, scalable, axes=axes, parts=parts
     )

@@ -27,9 +27,15 @@ class ChannelGate(keras.layers.Layer):
         return_factors: Whether to return `[inputs * z, z]`, so that one gate
             can serve several writers of a residual stream.
         seed: Integer seed of the noise.
+        groups: Integer, the number of groups of channels, equally many in
+            each, if these share factors, as those of a convolution in groups.
+        whole_groups: Boolean; with several groups, True for one factor per
+            group, False for one per place in a group, the same in all groups.
 
     Attributes:
-        channels: Integer, the number of channels.
+        channels: Integer, the number of factors: that of the channels, unless
+            these share factors. Then everything below is per factor.
+        factor_index: Integers, the index of the factor of each channel.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
             longer learns, or `LEARNING`.
 
@@ -61,11 +67,15 @@ class ChannelGate(keras.layers.Layer):
         axis: int = -1,
         return_factors: bool = False,
         seed: int | None = None,
+        groups: int = 1,
+        whole_groups: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.axis = axis
         self.return_factors = return_factors
+        self.groups = groups
+        self.whole_groups = whole_groups
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -84,7 +94,18 @@ class ChannelGate(keras.layers.Layer):
                 f"input with a known size along axis {self.axis}. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
-        self.channels = channels
+        if self.groups < 1 or channels % self.groups:
+            raise ValueError(
+                "The channels do not form groups of equal size. Expected a "
+                f"divisor of their number, {channels}. "
+                f"Received: groups={self.groups}"
+            )
+        each = channels // self.groups
+        self.factor_index = np.arange(channels)
+        if self.groups > 1:
+            place = self.factor_index // each, self.factor_index % each
+            self.factor_index = place[0 if self.whole_groups else 1]
+        self.channels = int(self.factor_index.max(initial=-1)) + 1
         self.add_parameters()
         self.fixed_value = self.add_variable(
             "fixed_value", keras.initializers.Constant(LEARNING)
@@ -130,16 +151,36 @@ class ChannelGate(keras.layers.Layer):
             z = self.sample(ops.shape(inputs)[0])
         else:
             z = self.deterministic()
-        shape = [1] * len(inputs.shape)
-        shape[self.axis] = self.channels
-        if training and self.draws_per_sample:
-            shape[0] = -1
-        factors = ops.cast(ops.reshape(z, shape), inputs.dtype)
-        outputs = self.multiply(inputs, factors, training)
+        view, axis = self._view(inputs)
+        factors = self._shaped(z, view, axis, training)
+        outputs = self.multiply(view, factors, axis, training)
+        if self.groups > 1:
+            outputs = ops.reshape(outputs, ops.shape(inputs))
+            z = ops.take(z, self.factor_index, axis=-1)
+            factors = self._shaped(z, inputs, self.axis, training)
         return [outputs, factors] if self.return_factors else outputs
 
-    def multiply(self, inputs, factors, training):
-        """Returns the product, tensor like `inputs`."""
+    def _shaped(self, z, like, axis, training):
+        """Factors along an axis of a tensor."""
+        shape = [1] * len(like.shape)
+        shape[axis] = z.shape[-1]
+        if training and self.draws_per_sample:
+            shape[0] = -1
+        return ops.cast(ops.reshape(z, shape), like.dtype)
+
+    def _view(self, inputs):
+        """The inputs with an axis whose entries have a factor each, and the
+        index of that axis."""
+        axis = self.axis % len(inputs.shape)
+        if self.groups == 1:
+            return inputs, axis
+        shape = list(ops.shape(inputs))
+        shape[axis : axis + 1] = [self.groups, shape[axis] // self.groups]
+        return ops.reshape(inputs, shape), axis + (not self.whole_groups)
+
+    def multiply(self, inputs, factors, axis, training):
+        """Returns the product, tensor like `inputs`, for factors along an
+        axis."""
         return inputs * factors
 
     def sample(self, batch_size=1):
@@ -194,6 +235,15 @@ class ChannelGate(keras.layers.Layer):
         factors = ops.convert_to_numpy(self.deterministic())
         return np.where(_is_alive(factors), factors, 0.0)
 
+    def channels_by_factor(self) -> np.ndarray:
+        """The channels of each factor, integers `(channels, each)`."""
+        order = np.argsort(self.factor_index, kind="stable")
+        return order.reshape(self.channels, -1)
+
+    def fixed_channel_factors(self) -> np.ndarray:
+        """Like `fixed_factors`, for every channel of the input."""
+        return self.fixed_factors()[self.factor_index]
+
     @property
     def is_fixed(self) -> bool:
         """Whether all channels are fixed."""
@@ -234,6 +284,8 @@ class ChannelGate(keras.layers.Layer):
             "axis": self.axis,
             "return_factors": self.return_factors,
             "seed": self.seed,
+            "groups": self.groups,
+            "whole_groups": self.whole_groups,
         }
 
 

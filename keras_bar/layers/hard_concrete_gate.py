@@ -139,6 +139,7 @@ class HardConcreteGate(ChannelGate):
             seen, and 0 where the median is 0. `"louizos"` is the factor of
             Louizos et al., 2018, `clip(1.2 sigmoid(log_alpha) - 0.1, 0, 1)`,
             which closes later. Defaults to `"median"`.
+        groups, whole_groups: See `ChannelGate`.
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
@@ -155,7 +156,7 @@ class HardConcreteGate(ChannelGate):
         observed_samples: Integer, about how many samples of a batch of more
             than four times as many `log_alpha` learns from and the importance
             is estimated from; or None for all. A `BudgetRegularizer` sets it.
-        channels: Integer, the number of channels.
+        channels: See `ChannelGate`.
         fixed_value: Variable `(channels,)`: the factor of a channel that no
             longer learns, `channel_gate.LEARNING` for one that does.
 
@@ -215,10 +216,9 @@ class HardConcreteGate(ChannelGate):
             aggregation="sum",
         )
 
-    def multiply(self, inputs, factors, training):
+    def multiply(self, inputs, factors, axis, training):
         if not training:
             return inputs * factors
-        axis = self.axis % len(inputs.shape)
         multiply = ops.custom_gradient(
             lambda x, z, observation: multiply_observed(
                 x, z, axis, self.observed_samples

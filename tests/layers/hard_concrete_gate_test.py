@@ -193,3 +193,45 @@ def test_mean_factor_is_that_of_many_samples():
     gate.set_alive(np.repeat([False, True, True], 4000))
     fixed = ops.convert_to_numpy(gate.deterministic())
     np.testing.assert_allclose(gate.mean(), fixed)
+
+
+@pytest.mark.parametrize("axis, shape", [(-1, (2, 5, 6)), (1, (2, 6, 5))])
+@pytest.mark.parametrize(
+    "whole, expected", [(True, [1, 1, 0, 0, 1, 1]), (False, [1, 0, 1, 0, 1, 0])]
+)
+def test_channels_that_share_factors(axis, shape, whole, expected):
+    """Three groups of two channels."""
+    layer = HardConcreteGate(
+        axis=axis, groups=3, whole_groups=whole, return_factors=True
+    )
+    assert tuple(layer(keras.KerasTensor(shape))[0].shape) == shape
+    assert layer.channels == (3 if whole else 2)
+    layer.set_alive(np.array([True, False, True])[: layer.channels])
+    outputs, factors = map(numpy, layer(np.ones(shape, "float32")))
+    assert tuple(np.squeeze(factors != 0)) == tuple(map(bool, expected))
+    assert np.all((np.moveaxis(outputs, axis, -1) != 0) == expected)
+    np.testing.assert_array_equal(outputs, np.broadcast_to(factors, shape))
+
+
+@pytest.mark.parametrize("whole", (True, False))
+def test_importance_of_channels_that_share_a_factor(whole):
+    """The square of the sum over the channels, summed over samples."""
+    rng = np.random.default_rng(0)
+    x, target = rng.normal(size=(2, 5, 4, 6)).astype("float32")
+    inputs = keras.Input((4, 6))
+    gate = HardConcreteGate(groups=3, whole_groups=whole, seed=0)
+    model = keras.Model(inputs, gate(inputs))
+    gate.set_alive(np.ones(gate.channels, bool))
+    z = gate.fixed_channel_factors()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(x, target, batch_size=5, verbose=0)
+    products = x * z * 2 * (x * z - target) / x.size
+    terms = products.sum(1).reshape(5, 3, 2).sum(2 if whole else 1)
+    np.testing.assert_allclose(
+        numpy(gate.observation), np.square(terms).sum(0), rtol=1e-4
+    )
+
+
+def test_groups_of_unequal_size():
+    with pytest.raises(ValueError, match=r"divisor of their number, 8.*=3"):
+        HardConcreteGate(groups=3).build((None, 8))

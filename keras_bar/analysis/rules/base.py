@@ -135,6 +135,10 @@ class Rule:
         """List of `Expression`, the need for each input."""
         raise NotImplementedError
 
+    def grouping(self, node):
+        """How the channels of its groups share factors: `Grouping` or None."""
+        return None
+
     def gate(self, node):
         """The gate that multiplies a tensor at this node, or None."""
         return None

@@ -26,7 +26,9 @@ class Gate(Channelwise):
     def propagate_alive(self, node, analysis):
         value, gate = self.gated(node), self.gate(node)
         axis, channels = gate.axis % len(value.shape), analysis.channels[value]
-        factors = analysis.algebra.gate(gate, value.shape[axis])
+        factors = analysis.algebra.gate(gate, gate.channels)
+        if gate.groups > 1:
+            factors = analysis.algebra.take(factors, gate.factor_index)
         join = analysis.algebra.conjunction
         alive = join(factors, channels.alive)
         nonzero = join(factors, channels.nonzero)
@@ -44,7 +46,7 @@ class Gate(Channelwise):
         constants = resolved.constants[self.gated(node)]
         if not np.any(constants):
             return constants  # Saves the evaluation of the gate.
-        return constants * self.gate(node).fixed_factors()
+        return constants * self.gate(node).fixed_channel_factors()
 
     def rebuild(self, node, builder):
         outputs = [None] * len(node.outputs)
@@ -53,7 +55,7 @@ class Gate(Channelwise):
             index = node.inputs.index(self.gated(node))
             tensor = builder.read_for(node, index)
             if node not in builder.folded:
-                factors = self.gate(node).fixed_factors()[kept]
+                factors = self.gate(node).fixed_channel_factors()[kept]
                 tensor = builder.affine(
                     tensor, node.output, f"{node.name}_scale", scale=factors
                 )

@@ -1,5 +1,7 @@
 """The rule of convolutions in groups."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -15,11 +17,27 @@ from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import Kernel
 
 
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """How the channels of several groups share the factors of a gate.
+
+    Attributes:
+        groups: Integer, number of groups, equally many channels in each.
+        whole_groups: Whether each group has a factor, or each place in a group.
+    """
+
+    groups: int
+    whole_groups: bool
+
+
 class GroupedConvolution(Kernel):
     """Conv1D, Conv2D, Conv3D with several groups, as in ResNeXt and RegNet.
 
+    All groups that are left read equally many channels, and write equally many.
     A group is computed as long as one of its output channels is needed and one
-    of its input channels is alive; the dead ones among these are restored.
+    of its input channels is alive. A place in the groups is read, or written,
+    as long as the channel there is in one of these groups; those of the others
+    are restored, or computed for nothing.
     """
 
     prunable = True
@@ -36,6 +54,11 @@ class GroupedConvolution(Kernel):
             return "its activation looks at several channels at once"
         return super().refuse(node, analysis)
 
+    def grouping(self, node):
+        """Whole groups, or some channels of each: what leaves more choice."""
+        groups = node.op.groups
+        return Grouping(groups, groups >= min(self._sizes(node)))
+
     def _sizes(self, node):
         """Channels that each group reads, and those that it writes."""
         return node.op.kernel.shape[-2], node.op.filters // node.op.groups
@@ -44,6 +67,24 @@ class GroupedConvolution(Kernel):
         """A vector over groups, for `size` channels of each."""
         index = np.repeat(np.arange(node.op.groups), size)
         return analysis.algebra.take(groups, index)
+
+    def _places(self, channels, size, node, analysis):
+        """A vector over the places in a group: whether a channel of some group
+        is there."""
+        index = np.arange(node.op.groups * size).reshape(-1, size)
+        by_place = analysis.algebra.take(channels, index.T.reshape(-1))
+        return analysis.algebra.any_of(by_place, node.op.groups)
+
+    def places_read(self, node, analysis):
+        """Which places it reads: those that hold something in some group that
+        is left."""
+        reads, writes = self._sizes(node)
+        groups = analysis.algebra.any_of(analysis.live(node.output), writes)
+        read = analysis.algebra.conjunction(
+            analysis.inputs(node)[0].nonzero,
+            self._spread(groups, reads, node, analysis),
+        )
+        return self._places(read, reads, node, analysis)
 
     def propagate_alive(self, node, analysis):
         (channels,), (reads, writes) = analysis.inputs(node), self._sizes(node)
@@ -61,9 +102,15 @@ class GroupedConvolution(Kernel):
         return [analysis.carries(node.output, axis, alive, nonzero)]
 
     def round_up(self, node, need, analysis):
-        writes = self._sizes(node)[1]
+        writes, output = self._sizes(node)[1], analysis.channels[node.output]
+        need = analysis.algebra.conjunction(need, output.alive)
         groups = analysis.algebra.any_of(need, writes)
-        return self._spread(groups, writes, node, analysis)
+        places = self._places(need, writes, node, analysis)
+        index = np.tile(np.arange(writes), node.op.groups)
+        return analysis.algebra.conjunction(
+            self._spread(groups, writes, node, analysis),
+            analysis.algebra.take(places, index),
+        )
 
     def propagate_needed(self, node, analysis):
         reads, writes = self._sizes(node)
@@ -72,14 +119,18 @@ class GroupedConvolution(Kernel):
 
     def terms(self, node, analysis):
         axis = self.axis(node, node.output)
-        factor = (analysis.live(node.output), node.output.shape[axis])
-        weights = product(node.op.kernel_size) * self._sizes(node)[0]
+        writes = (analysis.live(node.output), node.output.shape[axis])
+        reads = (self.places_read(node, analysis), self._sizes(node)[0])
+        taps = product(node.op.kernel_size)
         outputs = positions(node.output, axis)
-        return [
-            Term("volume", outputs, (factor,)),
-            Term("flops", 2 * weights * outputs, (factor,)),
-            Term("params", weights + int(node.op.use_bias), (factor,)),
+        terms = [
+            Term("volume", outputs, (writes,)),
+            Term("flops", 2 * taps * outputs, (writes, reads)),
+            Term("params", taps, (writes, reads)),
         ]
+        if node.op.use_bias:
+            terms.append(Term("params", 1, (writes,)))
+        return terms
 
     def output_order(self, node, analysis, order_of):
         reads, writes = self._sizes(node)
@@ -102,11 +153,15 @@ class GroupedConvolution(Kernel):
         reads, writes = self._sizes(node)
         wanted = builder.order[node.output]
         groups = once(wanted // writes)
-        read, made = members(groups, reads), members(groups, writes)
+        holds = builder.resolved.holds(self.places_read(node, builder.analysis))
+        taken = np.flatnonzero(np.broadcast_to(holds, reads))
+        given = once(wanted % writes)
+        read = np.add.outer(groups * reads, taken).ravel()
+        made = np.add.outer(groups * writes, given).ravel()
         tensor = builder.read(value, read, self.axis(node, value))
         new = builder.clone(node, filters=len(made), groups=len(groups))
         (output,) = trace.call(new, node, {value: tensor})
-        new.kernel.assign(to_numpy(layer.kernel)[..., made])
+        new.kernel.assign(to_numpy(layer.kernel)[..., taken, :][..., made])
         if layer.use_bias:
             new.bias.assign(to_numpy(layer.bias)[made])
         axis = self.axis(node, node.output)
@@ -115,4 +170,6 @@ class GroupedConvolution(Kernel):
     def operand(self, node, index, writer):
         reads, writes = self._sizes(node)
         groups = writer.live[node.output].reshape(-1, writes).any(axis=1)
-        return writer.read(node, node.inputs[index], np.repeat(groups, reads))
+        places = writer.holds(self.places_read(node, writer.analysis))
+        wanted = groups[:, None] & np.broadcast_to(places, reads)
+        return writer.read(node, node.inputs[index], wanted.reshape(-1))

@@ -1,11 +1,14 @@
-"""Convolutions in groups lose whole groups."""
+"""Convolutions in groups lose whole groups, or some channels of each."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import ops
 
 import keras_bar
+from keras_bar.layers import HardConcreteGate
+from tests.helpers import one_layer
 from tests.helpers.one_layer import filters_of
 from tests.helpers.one_layer import model_with
 from tests.helpers.one_layer import prune
@@ -13,16 +16,19 @@ from tests.helpers.pruning import BOTH
 from tests.helpers.pruning import assert_invariants
 from tests.helpers.pruning import conv_norm_relu
 from tests.helpers.pruning import gates_of
+from tests.helpers.pruning import open_gates
 from tests.helpers.pruning import randomize
 from tests.helpers.pruning import set_gate
 
 # The channels of the convolution in front, those of the grouped one (two for
-# each of three groups), and the groups that are left.
+# each of three groups), the groups that are left, and how many places of each
+# group are read and written.
 CLOSED = {
-    "written": ([1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 1], 2),
-    "read": ([1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1], 2),
-    "both": ([1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 0, 0], 1),
-    "none": ([1, 0, 0, 1, 0, 1], [0, 1, 1, 0, 1, 0], 3),
+    "written": ([1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 1], 2, (2, 2)),
+    "read": ([1, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1], 2, (2, 2)),
+    "both": ([1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 0, 0], 1, (1, 1)),
+    "places": ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0], 3, (1, 1)),
+    "none": ([1, 0, 0, 1, 0, 1], [0, 1, 1, 0, 1, 0], 3, (2, 2)),
 }
 
 
@@ -37,13 +43,20 @@ CLOSED = {
     ids=["padded", "biased", "strided"],
 )
 @pytest.mark.parametrize("name", CLOSED)
-def test_groups(name, options, zero):
-    first, second, groups = (np.array(x) for x in CLOSED[name])
+def test_groups(name, options, zero, monkeypatch):
+    first, second, groups, _ = map(np.array, CLOSED[name])
 
     def layer(x):
         x = layers.Conv2D(6, 3, groups=3, name="grouped", **options)(x)
-        return layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU()(HardConcreteGate()(x))
 
+    def conv(x, zero, rank):
+        """Every channel has a factor of its own, as a user may want it."""
+        x = HardConcreteGate()(layers.Conv2D(6, 1, name="first")(x))
+        return x if zero else layers.BatchNormalization()(layers.ReLU()(x))
+
+    monkeypatch.setattr(one_layer, "before", conv)
     gated = keras_bar.gate(randomize(model_with(layer, zero)))
     assert keras_bar.explain(gated).gated == ["first", "grouped", "last"]
     factors = np.array([1.0, 0.1, 0.5, 2.0, 0.3, 0.7])
@@ -56,15 +69,92 @@ def test_groups(name, options, zero):
     # Constants that end at the border of the image are computed.
     computes_constants = not zero and options["padding"] == "same"
     if name == "written" or not computes_constants:
+        read, written = CLOSED[name][3]
         assert grouped.groups == groups
-        assert grouped.filters == 2 * groups
+        # Constants are read.
+        read = read if zero else 2
+        assert grouped.kernel.shape[-2:] == (read, written * groups)
     assert filters_of(small) <= first.sum()
+
+
+def in_groups(groups, filters):
+    """A model with a grouped convolution, whose gates are open."""
+
+    def layer(x):
+        conv = layers.Conv2D(filters, 3, groups=groups, name="grouped")
+        return layers.ReLU()(layers.BatchNormalization()(conv(x)))
+
+    model = model_with(layer, True)
+    return open_gates(keras_bar.gate(randomize(model)))
+
+
+def test_a_factor_per_group():
+    """Three groups of two channels: groups leave more choice."""
+    gated = in_groups(3, 12)
+    explanation = keras_bar.explain(gated)
+    assert explanation.gated == ["grouped", "last"]
+    assert "those of 'grouped', in groups" in explanation.ungated["first"]
+    gate = gated.get_layer("grouped_gate")
+    gate.set_alive(np.array([True, False, True]))
+    cost = keras_bar.measure_cost(gated)
+    hard, small = assert_invariants(gated, BOTH)
+    grouped = small.get_layer("grouped")
+    assert (grouped.groups, grouped.filters, filters_of(small)) == (2, 8, 4)
+    flops = {x.name: x.flops for x in cost.layers}
+    assert flops["grouped"] == 2 * 16 * 9 * 2 * 8
+    assert flops["first"] == 2 * 36 * 3 * 4
+
+
+def test_a_factor_per_place():
+    """Two groups of three channels: places leave more choice."""
+    gated = in_groups(2, 8)
+    assert keras_bar.explain(gated).gated == ["first", "grouped", "last"]
+    first, grouped = gates_of(gated)[:2]
+    assert (first.channels, grouped.channels) == (3, 4)
+    first.set_alive(np.array([True, False, True]))
+    grouped.set_alive(np.array([False, True, True, True]))
+    cost = keras_bar.measure_cost(gated)
+    hard, small = assert_invariants(gated, BOTH)
+    layer = small.get_layer("grouped")
+    assert layer.groups == 2
+    assert layer.kernel.shape == (3, 3, 2, 6)
+    assert filters_of(small) == 4
+    flops = {x.name: x.flops for x in cost.layers}
+    assert flops["grouped"] == 2 * 16 * 9 * 2 * 6
+
+
+@pytest.mark.parametrize("metric", keras_bar.costs.METRICS)
+@pytest.mark.parametrize(("groups", "filters"), [(3, 12), (2, 8)])
+def test_prune(metric, groups, filters):
+    model = keras_bar.compact(in_groups(groups, filters))
+    small = keras_bar.prune(model, 2 / 3, metric)
+    full, left = map(keras_bar.measure_cost, (model, small))
+    assert getattr(left, metric) <= getattr(full, metric) * 2 / 3
+    layer = small.get_layer("grouped")
+    assert layer.kernel.shape[-2] * layer.groups == layer.input.shape[-1]
+
+
+def test_criteria_see_the_filters_of_all_that_share_a_factor():
+    gated = in_groups(2, 8)
+    model = keras_bar.compact(gated)
+    seen = {}
+
+    def criterion(group):
+        seen[group.name] = group.filters[0]
+        return np.arange(group.size)
+
+    keras_bar.baselines.prune(model, criterion, 1 / 2)
+    kernel = ops.convert_to_numpy(model.get_layer("grouped").kernel)
+    first = np.concatenate([kernel[..., i].ravel() for i in (1, 5)])
+    assert sorted(seen["grouped"][:, 1]) == pytest.approx(sorted(first))
+    assert seen["first"].shape == (6, 3)
 
 
 def test_all_of_its_input_dead():
     """A group without input is a constant."""
 
     def layer(x):
+        x = HardConcreteGate(name="first_gate")(x)
         y = layers.Conv2D(6, 3, groups=3, name="grouped")(x)
         z = layers.Conv2D(6, 3, name="beside")(x)
         return layers.Add()([layers.ReLU()(y), z])
@@ -93,5 +183,5 @@ def test_resnext(tmp_path):
         connectivities=BOTH,
         path=tmp_path / "small.keras",
     )
-    assert not keras_bar.explain(gated).ungated
+    assert [*keras_bar.explain(gated).ungated] == ["in0", "in1"]
     assert not keras_bar.explain(small).boundaries
