@@ -51,8 +51,8 @@ def gate(
     groups lose whole groups, or the same channels of each group. Layers
     without a gate are listed, with the reason, by `keras_bar.explain`. The copy
     starts from the model's weights and shares nothing with it; nested models
-    are unrolled into one. Frozen layers stay frozen, but a model that is frozen as
-    a whole becomes trainable.
+    are unrolled into one. Frozen layers stay frozen, but a model that is frozen
+    as a whole becomes trainable.
 
     Subclassed layers and models are unrolled, too: their `call` runs once on
     symbolic tensors. A layer whose graph does not compute what the layer

@@ -148,12 +148,10 @@ def _place(node, analysis, placements):
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
-    grouping = analysis.rules[node].grouping(node)
-    readers = _readers_in_groups(value, analysis)
-    if grouping is None and readers and not reason:
-        grouping = analysis.rules[readers[0]].grouping(readers[0])
-        if grouping.whole_groups:
-            reason = f"its channels are those of {readers[0].name!r}, in groups"
+    grouping, convolution = _grouping(node, value, analysis)
+    if grouping and grouping.whole_groups and convolution is not node:
+        why = f"its channels are those of {convolution.name!r}, in groups"
+        reason = reason or why
     tied = analysis.rules[node].ties_channels
     if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
@@ -162,24 +160,26 @@ def _place(node, analysis, placements):
     )
 
 
-def _readers_in_groups(value, analysis):
-    """The convolutions in groups that read a tensor, if nothing else does and
-    their groups are the same; an empty list otherwise."""
-    found, stack = [], [value]
+def _grouping(node, value, analysis):
+    """How the channels of a layer share factors, and the convolution in groups
+    that makes or reads them; a pair of None if each has one of its own."""
+    found, stack = set(), [value]
+    if analysis.rules[node].shares_factors:
+        found, stack = {node}, []
     while stack:
         tensor = stack.pop()
         if tensor in analysis.graph.outputs:
-            return []
+            return None, None
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
-            if rule.grouping(reader) is not None and not rule.reason:
-                found.append(reader)
+            if rule.shares_factors:
+                found.add(reader)
             elif rule.passes_channels and len(reader.inputs) == 1:
                 stack.extend(reader.outputs)
             else:
-                return []
-    alike = {analysis.rules[x].grouping(x) for x in found}
-    return found if len(alike) == 1 else []
+                return None, None
+    pairs = {analysis.rules[x].grouping(x): x for x in found}
+    return next(iter(pairs.items())) if len(pairs) == 1 else (None, None)
 
 
 def _obstacle(value, analysis):

@@ -79,6 +79,7 @@ class Rule:
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
         reads_inputs: Whether its output depends on its inputs.
+        shares_factors: Whether gates beside it have a `grouping(node)`.
     """
 
     layers = ""
@@ -103,6 +104,7 @@ class Rule:
     groups_channels = False
     flattens = False
     reads_inputs = True
+    shares_factors = False
 
     def __init_subclass__(cls):
         super().__init_subclass__()
@@ -134,10 +136,6 @@ class Rule:
     def propagate_needed(self, node, analysis):
         """List of `Expression`, the need for each input."""
         raise NotImplementedError
-
-    def grouping(self, node):
-        """How the channels of its groups share factors: `Grouping` or None."""
-        return None
 
     def gate(self, node):
         """The gate that multiplies a tensor at this node, or None."""
@@ -277,7 +275,7 @@ def has_full_shape(value, node):
 
 
 def once(numbers):
-    """Every number once, in the order of their first places."""
+    """Every number once, in order of its first place."""
     return np.array(list(dict.fromkeys(numbers.tolist())), int)
 
 

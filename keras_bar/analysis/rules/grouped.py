@@ -41,6 +41,7 @@ class GroupedConvolution(Kernel):
     """
 
     prunable = True
+    shares_factors = True
     # Constants are restored, and end at a padded border as they did.
     folds_constants = False
 
