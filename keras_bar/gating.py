@@ -15,7 +15,7 @@ from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.gate_placement import place_gates
-from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.gate_placement import regular_placements
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.residual_groups import check_connectivity
 from keras_bar.gated_model import GatedModel
@@ -99,7 +99,7 @@ def gate(
     analysis = ChannelAnalysis(graph)
     placements = place_gates(analysis, skip=_checked_skip(graph, skip))
     if connectivity == "regular":
-        placements = whole_groups(analysis, placements)
+        placements = regular_placements(analysis, placements)
     chosen = [x for x in placements if x.value is not None]
     if not chosen and not any(x.gated for x in placements):
         raise ValueError(

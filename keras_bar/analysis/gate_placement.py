@@ -30,7 +30,8 @@ class Placement:
         axis: Index of the axis of the gate, if this is not that of channels but
             that of the widths of heads.
         grouping: How the channels share factors, `Grouping`; None if each has
-            one of its own.
+            one of its own. Where gates behind the next convolution close whole
+            groups of the channels, there is no gate here.
     """
 
     name: str
@@ -148,10 +149,13 @@ def _place(node, analysis, placements):
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
-    grouping, convolution = _grouping(node, value, analysis)
-    if grouping and grouping.whole_groups and convolution is not node:
-        why = f"its channels are those of {convolution.name!r}, in groups"
-        reason = reason or why
+    grouping = None
+    if not reason:
+        grouping, convolution = _grouping(node, value, analysis)
+        if grouping and grouping.whole_groups and convolution is not node:
+            reason = (
+                f"its channels are those of {convolution.name!r}, in groups"
+            )
     tied = analysis.rules[node].ties_channels
     if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
@@ -256,7 +260,7 @@ def _follows_gates(node, analysis, placements):
     return True
 
 
-def whole_groups(analysis, placements):
+def regular_placements(analysis, placements):
     """Placements under regular connectivity: a gate that the writers of a
     group share is useful only if it closes all of them."""
     groups = ResidualGroups(analysis)

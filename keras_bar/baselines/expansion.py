@@ -9,7 +9,7 @@ from keras_bar.analysis import replaying
 from keras_bar.analysis import trace
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
 from keras_bar.analysis.gate_placement import place_gates
-from keras_bar.analysis.gate_placement import whole_groups
+from keras_bar.analysis.gate_placement import regular_placements
 from keras_bar.budget import selection
 from keras_bar.compaction.building import is_remnant
 from keras_bar.costs import CostModel
@@ -92,7 +92,8 @@ def expand(
 
 
 def _free_widths(graph):
-    """Dict from the `Node` of each free layer to its `Rule` and channels."""
+    """Dict from the `Node` of each free layer to its `Rule`, its channels, and
+    the number of which these have to be a multiple."""
     analysis = ChannelAnalysis(graph)
     for node, rule in analysis.rules.items():
         if rule.moves_channels:
@@ -102,13 +103,18 @@ def _free_widths(graph):
                 "compacted with connectivity='regular'. Received: "
                 f"{graph.name!r} with {node.name!r}"
             )
-    placements = whole_groups(analysis, place_gates(analysis))
+    placements = regular_placements(analysis, place_gates(analysis))
+    rules = analysis.rules
     widths = {
-        x.node: (analysis.rules[x.node], analysis.channels[x.value].size)
+        x.node: (
+            rules[x.node],
+            analysis.channels[x.node.output].size,
+            x.grouping.groups if x.grouping else 1,
+        )
         for x in placements
-        if x.value is not None
+        if (x.value is not None or x.grouping)
         and x.axis is None
-        and analysis.rules[x.node].mixes_channels
+        and (rules[x.node].mixes_channels or rules[x.node].shares_factors)
     }
     if not widths:
         raise ValueError(
@@ -122,8 +128,10 @@ def _free_widths(graph):
 def _multiplied(widths, multiple):
     """Dict from `Node` to the changes of a layer's configuration."""
     return {
-        node: rule.size_config(node, range(max(1, round(multiple * size))))
-        for node, (rule, size) in widths.items()
+        node: rule.size_config(
+            node, range(step * max(1, round(multiple * size / step)))
+        )
+        for node, (rule, size, step) in widths.items()
     }
 
 

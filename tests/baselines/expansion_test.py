@@ -61,6 +61,22 @@ def test_expansion_keeps_the_shape_that_was_learned():
     assert_predicts(wider)
 
 
+@pytest.mark.parametrize("groups", (2, 4))
+def test_convolutions_in_groups_keep_their_groups(groups):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 1, name="front")(inputs)
+    x = layers.Conv2D(12, 3, groups=groups, name="grouped")(layers.ReLU()(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    cost = keras_bar.measure_cost(model)
+    wide = baselines.expand(model, 3 * cost.flops, "flops")
+    assert cost.flops < keras_bar.measure_cost(wide).flops <= 3 * cost.flops
+    assert wide.get_layer("grouped").groups == groups
+    assert wide.get_layer("front").filters > 8
+    assert wide.get_layer("grouped").filters > 12
+    assert_predicts(wide)
+
+
 def uneven():
     x = inputs = keras.Input((6, 6, 2))
     for name in ("first", "second"):

@@ -149,6 +149,10 @@ class GroupedConvolution(Kernel):
         rows = np.moveaxis(to_numpy(output), self.axis(node, node.output), -1)
         return rows.reshape(-1, rows.shape[-1]).mean(axis=0)
 
+    def size_config(self, node, writes):
+        """Configuration entries for the number of output channels."""
+        return {"filters": len(writes)}
+
     def rebuild(self, node, builder):
         value, layer = node.inputs[0], node.op
         reads, writes = self._sizes(node)
