@@ -151,11 +151,10 @@ def _place(node, analysis, placements):
         return Placement(node.name, node, gated=True)
     grouping = None
     if not reason:
-        grouping, convolution = _grouping(node, value, analysis)
-        if grouping and grouping.whole_groups and convolution is not node:
-            reason = (
-                f"its channels are those of {convolution.name!r}, in groups"
-            )
+        grouping, reader = _grouping(node, value, analysis)
+        behind = reader is not None and analysis.rules[reader].prunable
+        if behind and grouping.whole_groups:
+            reason = f"its channels are those of {reader.name!r}, in groups"
     tied = analysis.rules[node].ties_channels
     if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
@@ -165,25 +164,28 @@ def _place(node, analysis, placements):
 
 
 def _grouping(node, value, analysis):
-    """How the channels of a layer share factors, and the convolution in groups
-    that makes or reads them; a pair of None if each has one of its own."""
-    found, stack = set(), [value]
-    if analysis.rules[node].shares_factors:
-        found, stack = {node}, []
+    """How the channels of a layer share factors, and the layer that reads them
+    in groups, if that is another one; a pair of None if they share none."""
+    rule = analysis.rules[node]
+    if rule.shares_factors:
+        return rule.grouping(node), None
+    found, stack = {}, [value]
     while stack:
         tensor = stack.pop()
-        if tensor in analysis.graph.outputs:
-            return None, None
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
             if rule.shares_factors:
-                found.add(reader)
+                found[rule.grouping(reader)] = reader
             elif rule.passes_channels and len(reader.inputs) == 1:
                 stack.extend(reader.outputs)
             else:
                 return None, None
-    pairs = {analysis.rules[x].grouping(x): x for x in found}
-    return next(iter(pairs.items())) if len(pairs) == 1 else (None, None)
+        if tensor in analysis.graph.outputs:
+            return None, None
+    grouping, reader = next(iter(found.items()), (None, None))
+    if len(found) != 1 or grouping is None:
+        return None, None
+    return grouping, reader
 
 
 def _obstacle(value, analysis):

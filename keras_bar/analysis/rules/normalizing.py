@@ -11,9 +11,13 @@ from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import members
 from keras_bar.analysis.rules.base import once
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.grouped import Grouping
 from keras_bar.analysis.rules.observed import Unknown
 from keras_bar.analysis.rules.restoring import Restoring
 from keras_bar.analysis.rules.weighted import Weighted
+
+# Fewer groups are no unit of pruning.
+LEAST_GROUPS = 4
 
 
 class LayerNormalization(Restoring):
@@ -87,6 +91,13 @@ class GroupNormalization(Rule):
     alive, and its dead channels are restored. A dead group holds constants."""
 
     layers = "GroupNormalization"
+    shares_factors = True
+
+    def grouping(self, node):
+        """Whole groups, where these leave some choice: a group that has lost
+        some of its channels is still computed."""
+        several = node.op.groups >= LEAST_GROUPS and self._each(node) > 1
+        return Grouping(node.op.groups, whole_groups=True) if several else None
 
     def refuse(self, node, analysis):
         axis = node.op.axis % len(node.inputs[0].shape)

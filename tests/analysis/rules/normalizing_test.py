@@ -114,3 +114,31 @@ def test_groups_in_a_residual_network(tmp_path):
         connectivities=("regular", "mixed"),
         path=tmp_path / "small.keras",
     )
+
+
+@pytest.mark.parametrize("center", (True, False))
+def test_gates_in_front_of_groups_close_whole_groups(center, tmp_path):
+    def layer(x):
+        x = layers.Conv2D(8, 1, name="conv")(x)
+        return layers.ReLU()(layers.GroupNormalization(4, center=center)(x))
+
+    gated = keras_bar.gate(randomize(model_with(layer, True)))
+    gates = gates_of(gated)
+    assert [x.channels for x in gates] == [6, 4, 3]
+    gates[1].set_alive(np.array([True, False, False, True]))
+    for gate in (gates[0], gates[2]):
+        gate.set_alive(np.ones(gate.channels, bool))
+    flops = {x.name: x.flops for x in keras_bar.measure_cost(gated).layers}
+    assert flops["conv"] == 2 * 36 * 6 * 4
+    assert flops["last"] == 2 * 36 * 4 * 3
+    hard, small = assert_invariants(gated)
+    assert filters_of(small, "conv") == 4
+    assert not keras_bar.explain(small).restored
+
+
+def test_few_groups_are_no_unit():
+    def layer(x):
+        return layers.GroupNormalization(2)(x)
+
+    gated = keras_bar.gate(model_with(layer, True))
+    assert gates_of(gated)[0].channels == 6
