@@ -12,6 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis.channel_counts import count
+from keras_bar.analysis.channel_counts import count_after
 from keras_bar.analysis.counting import uncounted
 from keras_bar.analysis.evaluation import evaluate
 from keras_bar.layers import ChannelGate
@@ -79,34 +81,67 @@ class CostModel:
         Returns:
             `Costs`, a dict from metric to cost.
         """
-        totals = self._totals(masks, own)
-        return Costs(
-            {x: _whole(total) for x, total in totals.items()},
-            lambda metric: (
-                _whole(self.memory.hard(masks))
-                if metric == "memory"
-                else float(totals[metric])
-            ),
-        )
 
-    def _totals(self, masks, own=None):
-        """Like `hard`, but not rounded, for vectors `(..., channels)` in
-        [0, 1]."""
-        counts = self._hard_counts(masks, own)
+        def measure(metric):
+            if metric == "memory":
+                return _whole(self.memory.hard(masks))
+            formula = self.formula(metric)
+            return float(formula.cost(self.counts(formula.factors, masks)))
+
+        sums = self._sums(self._hard_counts(masks, own))
+        return Costs({x: _whole(total) for x, total in sums.items()}, measure)
+
+    def _sums(self, counts):
+        """Dict from each of `SUMS` to its value at numbers of channels."""
         totals = dict.fromkeys(SUMS, 0.0)
         for _, term in self._terms:
             totals[term.metric] = totals[term.metric] + _value(term, counts)
-        return Costs(totals, lambda metric: self._measured(metric, masks))
+        return totals
+
+    def changed_costs(self, metric, masks, others):
+        """Costs of networks in each of which another gate is changed.
+
+        Args:
+            metric: The metric of the costs.
+            masks: Dict from gate to booleans `(channels,)`.
+            others: Dict from gate to its mask where it is the one that changes.
+
+        Returns:
+            Dict from gate to a cost, like `others`.
+        """
+        changes = [{gate: mask} for gate, mask in others.items()]
+        totals = self._changed_totals(masks, changes)
+
+        def measure(metric):
+            if metric == "memory":
+                peaks = [self.memory.hard(masks | x) for x in changes]
+                return np.rint(peaks)
+            return totals[metric]
+
+        costs = Costs({x: np.rint(totals[x]) for x in SUMS}, measure)
+        rows = np.broadcast_to(costs[metric], len(changes))
+        return dict(zip(others, rows.tolist(), strict=True))
+
+    def _changed_totals(self, masks, changes):
+        """Costs `(changes,)` after each of some changes, not rounded.
+
+        Args:
+            masks: Dict from gate to a vector `(channels,)` in [0, 1].
+            changes: List of dicts from gate to its other vector.
+        """
+
+        def measure(metric):
+            formula = self.formula(metric)
+            return formula.cost(count_after(changes, formula.factors, masks))
+
+        factors = self._factors + self._conditions
+        return Costs(self._sums(count_after(changes, factors, masks)), measure)
 
     def formula(self, metric):
         """The formula of a metric that is an object, for this network."""
         if metric not in self._formulas:
             self._formulas[metric] = metric.formula(self.analysis)
         return self._formulas[metric]
-
-    def _measured(self, metric, masks):
-        formula = self.formula(metric)
-        return formula.cost(self.counts(formula.factors, masks))
 
     def soft(self, metric, probabilities):
         """The cost of one metric as a differentiable tensor.
@@ -121,7 +156,7 @@ class CostModel:
         """
         if is_object(metric):
             formula = self.formula(metric)
-            counts = self._counts(probabilities, ops, formula.factors)
+            counts = count(formula.factors, probabilities, ops)
             return formula.cost(counts, ops)
         if metric == "memory":
             return self.memory.soft(probabilities)
@@ -131,7 +166,7 @@ class CostModel:
             return ops.zeros(front)
         factors = _unique(t.factors + t.conditions for t in terms)
         index = {factor: i + 1 for i, factor in enumerate(factors)}
-        counts = self._counts(probabilities, ops, factors)
+        counts = count(factors, probabilities, ops)
         # One vector of counts with a leading 1: a term is a product of two or
         # three of its entries.
         entries = [ops.ones(()), *(counts[f] for f in factors)]
@@ -171,19 +206,18 @@ class CostModel:
         each = keep_probability
         if not isinstance(each, dict):
             each = dict.fromkeys(self.gates, each)
-        # All costs are computed at once. Each row has one gate slightly less
-        # open; the last row has none.
-        vectors, closed = {}, {}
+        # Each change makes one gate slightly less open; the last one none.
+        vectors, changes, closed = {}, [], {}
         part = getattr(metric, "closed", CLOSED)
-        for i, gate in enumerate(self.gates):
-            x = np.full(
-                (len(self.gates) + 1, gate.channels), float(each.get(gate, 1))
-            )
-            x[:, 0] = 1.0
+        for gate in self.gates:
+            x = np.full(gate.channels, float(each.get(gate, 1)))
+            x[0] = 1.0
+            less = x.copy()
             # A single-channel gate costs what closing it saves.
-            x[i, gate.channels > 1 :] *= 1.0 - part
-            vectors[gate], closed[gate] = x, np.sum(x[-1] - x[i])
-        costs = self._totals(vectors)[metric]
+            less[gate.channels > 1 :] *= 1.0 - part
+            changes.append({gate: less})
+            vectors[gate], closed[gate] = x, np.sum(x - less)
+        costs = self._changed_totals(vectors, [*changes, {}])[metric]
         saved = costs[-1] - costs[:-1]
         return costs[-1], {
             gate: max(float(x) / closed[gate], self._least(metric))
@@ -196,17 +230,17 @@ class CostModel:
         memory are at half of its peak, which few channels determine alone."""
         if metric == "memory":
             return self.marginal_costs(metric, 0.5)[1]
-        savings, everything = {}, self._everything()
-        for gate, mask in everything.items():
-            closed = mask.copy()
-            count = 1
-            if is_object(metric):
-                count = max(1, int(metric.closed * mask.size))
-            closed[:count] = False
-            cost = self.hard({**everything, gate: closed})[metric]
-            saved = float(self.full[metric] - cost) / count
-            savings[gate] = max(saved, self._least(metric))
-        return savings
+        part = metric.closed if is_object(metric) else 0
+        closed = {x: max(1, int(part * x.channels)) for x in self.gates}
+        others = {x: np.arange(x.channels) >= y for x, y in closed.items()}
+        costs = self.changed_costs(metric, self._everything(), others)
+        return {
+            gate: max(
+                float(self.full[metric] - cost) / closed[gate],
+                self._least(metric),
+            )
+            for gate, cost in costs.items()
+        }
 
     def _least(self, metric):
         """The least cost of a channel: 1, or a small part of the mean of all in
@@ -258,7 +292,7 @@ class CostModel:
         own = masks if own is None else own
         return {
             **self.counts(self._factors, masks),
-            **self._counts(own, np, self._conditions),
+            **count(self._conditions, own),
         }
 
     def counts(self, factors, masks):
@@ -266,19 +300,7 @@ class CostModel:
         vectors `(..., channels)` in [0, 1]."""
         if not self.gates:  # Everything is computed.
             return {factor: factor[1] for factor in factors}
-        return self._counts(masks, np, factors)
-
-    def _counts(self, gates, xp, factors):
-        """Number of channels for every factor of a term."""
-        values = evaluate([expression for expression, _ in factors], gates, xp)
-        return {
-            (x, size): (
-                xp.sum(values[x], axis=-1)
-                if x.size > 1
-                else values[x][..., 0] * size
-            )
-            for x, size in factors
-        }
+        return count(factors, masks)
 
     def _channels(self, nodes, masks):
         live = {node: self.analysis.live(node.output) for node in nodes}

@@ -63,7 +63,8 @@ class Costs(dict):
 
     def __missing__(self, metric):
         if isinstance(metric, Limits):
-            return np.max([self[x] / most for x, most in metric.targets])
+            shares = [self[x] / most for x, most in metric.targets]
+            return np.max(shares, axis=0)
         if metric != "memory" and not is_object(metric):
             raise KeyError(metric)
         self[metric] = self._measure(metric)

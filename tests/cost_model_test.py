@@ -7,6 +7,8 @@ from keras import layers
 from keras import ops
 
 import keras_bar
+from keras_bar.costs import METRICS
+from keras_bar.costs import Limits
 from tests.helpers import tiny
 from tests.helpers.costs import cost_model
 from tests.helpers.costs import residual_net
@@ -40,6 +42,28 @@ def test_soft_at_zero_and_one_is_hard(residual, metric, seed):
     }
     soft = float(ops.convert_to_numpy(model.soft(metric, tensors)))
     assert soft == pytest.approx(model.hard(masks)[metric], rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    "metric", [*METRICS, Limits((("flops", 3000), ("memory", 2000)))], ids=str
+)
+def test_changed_costs_are_those_of_the_changed_masks(residual, metric, first):
+    """Whether gates are all open before, or have one channel each."""
+    everything = {
+        gate: np.arange(gate.channels) < (1 if first else gate.channels)
+        for gate in residual.gates
+    }
+    others = {gate: np.zeros_like(mask) for gate, mask in everything.items()}
+    if not first:
+        for mask in others.values():
+            mask[1:] = True
+    found = residual.changed_costs(metric, everything, others)
+    assert found == {
+        gate: residual.hard({**everything, gate: mask})[metric]
+        for gate, mask in others.items()
+    }
+    assert set(found.values()) != {residual.hard(everything)[metric]}
 
 
 def test_soft_volume_by_hand():

@@ -94,9 +94,13 @@ class ChannelAnalysis:
         Args:
             gates: Dict from gate to booleans `(channels,)`.
         """
-        outputs = [self.connected[x] for x in self.graph.outputs]
-        values = evaluate(outputs, gates)
-        return all(values[x] > 0.5 for x in outputs)
+        values = evaluate(self.connections(), gates)
+        return all(values[x] > 0.5 for x in self.connections())
+
+    def connections(self):
+        """List of an `Expression` per output of the network, a single value:
+        whether it depends on an input."""
+        return [self.connected[x] for x in self.graph.outputs]
 
     def inputs(self, node):
         """`Channels` of the inputs of a node."""

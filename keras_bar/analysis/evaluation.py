@@ -4,6 +4,8 @@ Gates are taken as independent: "and" is the product, "or" is
 `1 - prod(1 - p)`.
 """
 
+import heapq
+
 import numpy as np
 
 from keras_bar.analysis.algebra import ABSENT
@@ -32,6 +34,54 @@ def evaluate(expressions, gates, xp=np):
     for x in _closure(expressions):
         values[x] = _EVALUATORS[x.kind](x, values, gates, xp)
     return values
+
+
+class Evaluation:
+    """Values of expressions that follow changes of single gates: what does not
+    depend on a gate is not computed again, nor what depends only on values that
+    stay the same.
+
+    Args:
+        expressions: List of `Expression`.
+        gates: Dict from gate key to a vector `(channels,)` in [0, 1].
+
+    Attributes:
+        values: Dict from these expressions, and their operands, to their value.
+    """
+
+    def __init__(self, expressions, gates):
+        self.values = evaluate(expressions, gates)
+        self._gates = {x.data: x for x in self.values if x.kind == "gate"}
+        self._users: dict = {x: [] for x in self.values}
+        for x in self.values:
+            for operand in x.operands:
+                self._users[operand].append(x)
+
+    def changes(self, gates):
+        """Dict from the expressions of other values to these, if some gates
+        change.
+
+        Args:
+            gates: Dict from gate key to vectors, those that change.
+        """
+        values, before = self.values, {}
+        found = [self._gates[key] for key in gates if key in self._gates]
+        queue = [(x.order, x) for x in found]
+        heapq.heapify(queue)  # Operands come before their users.
+        waiting = set(found)
+        while queue:
+            _, x = heapq.heappop(queue)
+            value = _EVALUATORS[x.kind](x, values, gates, np)
+            if np.array_equal(value, values[x]):
+                continue
+            before[x], values[x] = values[x], value
+            for user in self._users[x]:
+                if user not in waiting:
+                    waiting.add(user)
+                    heapq.heappush(queue, (user.order, user))
+        changed = {x: values[x] for x in before}
+        values.update(before)
+        return changed
 
 
 def _closure(expressions):

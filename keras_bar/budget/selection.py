@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bar.analysis.evaluation import Evaluation
 from keras_bar.costs import METRICS
 from keras_bar.costs import is_object
 
@@ -79,15 +80,19 @@ def required_gates(cost_model, metric="flops"):
         per gate suffices to keep the network connected.
     """
     masks = {gate: _first(gate, 1) for gate in cost_model.gates}
-    costs = {
-        gate: cost_model.hard({**masks, gate: _first(gate, 0)})[metric]
-        for gate in masks
-    }
+    closed = {gate: _first(gate, 0) for gate in cost_model.gates}
+    costs = cost_model.changed_costs(metric, masks, closed)
+    connections = cost_model.analysis.connections()
+    evaluation = Evaluation(connections, masks)
+    required = set()
     for gate in sorted(masks, key=lambda gate: costs[gate]):
-        closed = {**masks, gate: _first(gate, 0)}
-        if cost_model.analysis.is_connected(closed):
-            masks = closed
-    return {gate: 1 for gate, mask in masks.items() if mask.any()}
+        changes = evaluation.changes({gate: closed[gate]})
+        values = evaluation.values | changes
+        if all(values[x] > 0.5 for x in connections):
+            evaluation.values = values
+        else:
+            required.add(gate)
+    return {gate: 1 for gate in cost_model.gates if gate in required}
 
 
 def smallest(cost_model, metric):

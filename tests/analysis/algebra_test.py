@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bar.analysis.algebra import ABSENT
 from keras_bar.analysis.algebra import Algebra
+from keras_bar.analysis.evaluation import Evaluation
 from keras_bar.analysis.evaluation import evaluate
 from tests.helpers.gradients import gradient
 
@@ -229,3 +230,35 @@ def test_vectors_without_gates_are_one_expression(algebra):
     assert len(mixed.operands) == 2
     alive = evaluate([mixed], {"a": np.array([0, 0, 0, 1])})[mixed]
     assert list(alive) == [1, 1, 1, 1]
+
+
+def test_changes_are_those_of_another_evaluation(algebra):
+    a, b, c = (algebra.gate(name, 4) for name in "abc")
+    either = algebra.disjunction(a, b)
+    reached = algebra.conjunction(algebra.any(either), c)
+    expressions = [reached, algebra.take(either, [2, 0]), algebra.any(c)]
+    before = {"a": np.eye(4)[0], "b": np.eye(4)[1], "c": np.ones(4)}
+    evaluation = Evaluation(expressions, before)
+    for change in (
+        {"a": np.eye(4)[3]},
+        {"a": np.zeros(4)},
+        {"a": np.zeros(4), "b": np.zeros(4)},
+        {"c": np.zeros(4)},
+        {},
+    ):
+        expected = evaluate(expressions, before | change)
+        changes = evaluation.changes(change)
+        for x, y in expected.items():
+            is_same = np.array_equal(y, evaluation.values[x])
+            assert (x in changes) != is_same
+            np.testing.assert_array_equal(changes.get(x, y), y)
+
+
+def test_what_depends_on_equal_values_does_not_change(algebra):
+    a, b = algebra.gate("a", 2), algebra.gate("b", 2)
+    reached = algebra.any(algebra.disjunction(a, b))
+    gates = {"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])}
+    evaluation = Evaluation([reached], gates)
+    changes = evaluation.changes({"a": np.zeros(2)})
+    assert a in changes
+    assert reached not in changes
