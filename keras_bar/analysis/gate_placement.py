@@ -7,10 +7,10 @@ import keras
 
 from keras_bar import keras_internals
 from keras_bar.analysis import trace
+from keras_bar.analysis.grouping import Grouping
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.rules.attended import is_attended_by
 from keras_bar.analysis.rules.attended import is_product
-from keras_bar.analysis.rules.grouped import Grouping
 from keras_bar.analysis.rules.kernels import following_norm
 from keras_bar.analysis.rules.width_zones import zone_at
 from keras_bar.layers import BudgetState

@@ -1,11 +1,10 @@
 """The rule of convolutions in groups."""
 
-import dataclasses
-
 import keras
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.grouping import Grouping
 from keras_bar.analysis.rules import activations
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import along
@@ -15,19 +14,6 @@ from keras_bar.analysis.rules.base import positions
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import Kernel
-
-
-@dataclasses.dataclass(frozen=True)
-class Grouping:
-    """How the channels of several groups share the factors of a gate.
-
-    Attributes:
-        groups: Integer, number of groups, equally many channels in each.
-        whole_groups: Whether each group has a factor, or each place in a group.
-    """
-
-    groups: int
-    whole_groups: bool
 
 
 class GroupedConvolution(Kernel):

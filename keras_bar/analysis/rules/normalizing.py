@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.grouping import Grouping
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
 from keras_bar.analysis.rules.base import agree
@@ -11,7 +12,6 @@ from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import members
 from keras_bar.analysis.rules.base import once
 from keras_bar.analysis.rules.base import to_numpy
-from keras_bar.analysis.rules.grouped import Grouping
 from keras_bar.analysis.rules.observed import Unknown
 from keras_bar.analysis.rules.restoring import Restoring
 from keras_bar.analysis.rules.weighted import Weighted
