@@ -65,6 +65,17 @@ TITLES = {
         "",
         "`python benchmarks/applications.py --zoo NAME ...` writes this table,",
         "for models of the packages kimm and keras-hub: those named, or all.",
+        "The backbones of keras-hub are small ones. BLIP2, CLIP, MetaCLIP2,",
+        "PARSeq and SigLIP are their encoders of images, and SAM's is ViTDet.",
+        "DFine ends in front of its decoder, whose configuration does not",
+        "describe all of its weights. DepthAnything resizes images by a",
+        "function of the backend, not of Keras, so that its neck's fusion and",
+        "its head stay whole and are not counted. DINOV3's queries and keys",
+        "stay whole,",
+        "because rotary positions mix their features. FeaturePyramid has no",
+        "layers; the encoders of Gemma3 and Gemma4 read any number of images,",
+        "and SAM3's is no model of its own.",
+        "",
     ),
 }
 

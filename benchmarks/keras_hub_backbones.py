@@ -222,14 +222,15 @@ def bas_net():
 
 
 def deep_lab_v3():
+    """With dilations that fit the image."""
     return backbone(
         "DeepLabV3Backbone",
         image_encoder=res_net(block_type="bottleneck_block"),
         projection_filters=48,
         low_level_feature_key="P2",
-        spatial_pyramid_pooling_key="P5",
-        upsampling_size=8,
-        dilation_rates=[6, 12, 18],
+        spatial_pyramid_pooling_key="P4",
+        upsampling_size=4,
+        dilation_rates=[1, 2, 4],
         image_shape=SHAPE,
     )
 
@@ -246,6 +247,10 @@ def retina_net():
 
 
 def d_fine():
+    """Up to its encoder of features. The configuration of its decoder does not
+    describe all of it, and its boxes are computed in the backend alone."""
+    import keras
+
     names = ["stage3", "stage4"]
     encoder = hg_net_v2(
         stem_channels=[3, 16, 16],
@@ -263,7 +268,7 @@ def d_fine():
         use_learnable_affine_block=True,
         out_features=names,
     )
-    return backbone(
+    whole = backbone(
         "DFineBackbone",
         backbone=encoder,
         decoder_in_channels=[128, 128],
@@ -294,6 +299,8 @@ def d_fine():
         image_shape=SHAPE,
         seed=0,
     )
+    outputs = whole.get_layer("hybrid_encoder").output
+    return keras.Model(whole.inputs, outputs)
 
 
 BACKBONES = {

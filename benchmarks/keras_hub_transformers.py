@@ -90,25 +90,43 @@ def vit_det():
     )
 
 
-def dino_v2():
+def dino_v2(size=56):
     return encoder(
         "DINOV2Backbone",
         patch_size=14,
-        image_shape=(56, 56, 3),
-        position_embedding_shape=(56, 56),
+        image_shape=(size, size, 3),
+        position_embedding_shape=(size, size),
     )
 
 
 def depth_anything():
     return backbone(
         "DepthAnythingBackbone",
-        image_encoder=dino_v2(),
+        image_encoder=dino_v2(112),
         reassemble_factors=[4, 2, 1, 0.5],
         neck_hidden_dims=[16, 32, 64, 128],
         fusion_hidden_dim=128,
         head_hidden_dim=16,
         head_in_index=-1,
         feature_keys=["stage1", "stage2", "stage3", "stage4"],
+    )
+
+
+def blip2():
+    """The encoder of images."""
+    return backbone(
+        "BLIP2VisionEncoder",
+        image_size=SHAPE[0],
+        patch_size=16,
+        intermediate_dim=768,
+        use_patch_bias=True,
+        use_class_token=True,
+        use_mha_bias=True,
+        use_mlp_bias=True,
+        dropout_rate=0.0,
+        layer_norm_epsilon=1e-6,
+        initializer_range=0.02,
+        **SIZES,
     )
 
 
@@ -128,6 +146,7 @@ def video_prism():
 
 
 TRANSFORMERS = {
+    "BLIP2": blip2,
     "CLIP": lambda: encoder("CLIPVisionEncoder"),
     "DINOV2": dino_v2,
     "DINOV3": lambda: encoder("DINOV3Backbone"),

@@ -41,10 +41,12 @@ def build(name):
 
 def _classifier(backbone):
     """A backbone, the means of its features and a dense layer."""
-    inputs = keras.Input(backbone.inputs[0].shape[1:])
+    shape = backbone.inputs[0].shape[1:]
+    inputs = keras.Input(SHAPE if None in shape else shape)
     features = keras.tree.flatten(backbone(inputs))
     pooled = [
-        keras.ops.mean(x, axis=range(1, len(x.shape) - 1)) for x in features
+        keras.ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
+        for x in features
     ]
     if len(pooled) > 1:
         pooled = [keras.layers.Concatenate()(pooled)]
