@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import ops
 
 import keras_bar
 from tests.helpers.one_layer import CHANNELS
@@ -63,6 +64,38 @@ def test_root_mean_square(zero, tmp_path):
     if zero:
         assert norm.epsilon == pytest.approx(0.1 * CHANNELS / alive)
         assert not keras_bar.explain(small).boundaries
+
+
+class OwnRMS(layers.Layer):
+    """Root mean square as packages write it."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight((shape[-1],), "ones", name="gamma")
+
+    def call(self, x):
+        mean = ops.mean(ops.square(x), axis=-1, keepdims=True)
+        return x * ops.rsqrt(mean + 0.1) * self.gamma
+
+
+class OwnShare(OwnRMS):
+    """Another norm."""
+
+    def call(self, x):
+        mean = ops.mean(ops.abs(x), axis=-1, keepdims=True)
+        return x / (mean + 0.1) * self.gamma
+
+
+def test_root_mean_square_of_a_user(tmp_path):
+    """Recognized by what it computes, and pruned like that of Keras."""
+    model = model_with(lambda x: OwnRMS(name="norm")(x), zero=True)
+    gated, _, small = prune(model, path=tmp_path / "small.keras")
+    alive = int(gates_of(gated)[0].alive().sum())
+    assert filters_of(small) == alive < CHANNELS
+    norm = small.get_layer("norm_normalization")
+    assert norm.epsilon == pytest.approx(0.1 * CHANNELS / alive)
+    assert not keras_bar.explain(small).boundaries
+    other = model_with(lambda x: OwnShare(name="norm")(x), zero=True)
+    assert "OwnShare" in keras_bar.explain(other).ungated["first"]
 
 
 def groups_closed(alive, center, zero):
