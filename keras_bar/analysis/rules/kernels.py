@@ -229,10 +229,13 @@ class Mixing(Kernel):
         reads = builder.order[value]
         if reads is None:
             reads = np.arange(value.shape[self.axis(node, value)])
-        new = builder.clone(node, **self.size_config(node, writes))
-        outputs = trace.call(new, node, {value: builder.tensors[value]})
-        self.assign(node.op, new, reads, writes)
-        return outputs
+        # A function of several channels may depend on their order.
+        elementwise = activations.is_elementwise(node.op.activation)
+        made = writes if elementwise else np.sort(writes)
+        new = builder.clone(node, **self.size_config(node, made))
+        (output,) = trace.call(new, node, {value: builder.tensors[value]})
+        self.assign(node.op, new, reads, made)
+        return [builder.select(output, made, writes, self.axis(node, output))]
 
     def assign(self, old, new, reads, writes):
         """Copies the weights of the channels that remain."""
