@@ -35,15 +35,14 @@ class SplitHeads(Rule):
         return axis in (None, rank - 1) and (
             splits_heads(node)
             or splits_heads(node, parts=2)
-            and are_parts_taken(node, rank - 1)
+            and are_parts_taken(node, len(node.output.shape) - 3)
         )
 
     def _features(self, node, heads, widths=WHOLE):
         """The features of some heads: in the order in which they are stored,
         and by heads."""
-        old, new = node.inputs[0].shape, node.output.shape
-        sizes = new[len(old) - 1 :]
-        features = np.arange(old[-1]).reshape(-1, *sizes[-2:])[:, heads]
+        old, sizes = node.inputs[0].shape, node.output.shape[-2:]
+        features = np.arange(old[-1]).reshape(-1, *sizes)[:, heads]
         features = features[..., widths]
         return features.reshape(-1), np.swapaxes(features, 0, 1).reshape(-1)
 
@@ -150,7 +149,7 @@ def splits_heads(node, parts=1):
     made = parts + 1
     return (
         len(old) >= 2
-        and len(new) - len(old) + 1 == made
+        and len(new) > made
         and None not in (old[-1], *new[-made:])
         and product(new[-made:]) == old[-1]
         and _same_places(old[:-1], new[:-made])
@@ -162,7 +161,7 @@ def merges_heads(node):
     old, new = node.inputs[0].shape, node.output.shape
     return (
         len(old) >= 3
-        and len(new) == len(old) - 1
+        and len(new) >= 2
         and None not in (new[-1], *old[-2:])
         and old[-2] * old[-1] == new[-1]
         and _same_places(old[:-2], new[:-1])
@@ -171,10 +170,6 @@ def merges_heads(node):
 
 def _same_places(old, new):
     """Whether two shapes without channels are the same, one size of which may
-    be unknown."""
-    if len(old) != len(new) or old[0] != new[0]:
-        return False
-    unequal = [(a, b) for a, b in zip(old, new, strict=True) if a != b]
-    return not unequal or (
-        product(old[1:]) == product(new[1:])  # NaN where unknown.
-    )
+    be unknown, or have equally many places."""
+    same = old == new or product(old[1:]) == product(new[1:])  # NaN if unknown.
+    return same and old[0] == new[0]

@@ -13,6 +13,7 @@ from keras_bar.analysis.rules.base import reshaped
 from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.analysis.rules.heads import MergeHeads
 from keras_bar.analysis.rules.heads import SplitHeads
+from keras_bar.analysis.rules.heads import splits_heads
 
 
 class Flatten(Rule):
@@ -161,8 +162,7 @@ class Reshape(Channelwise):
     def specialized(self, node, analysis):
         attended = is_attended(node.output)
         if attended is not None and SplitHeads.holds(node, analysis):
-            parts = len(node.output.shape) - len(node.inputs[0].shape)
-            return SplitHeads(attended and parts == 1)
+            return SplitHeads(attended and splits_heads(node))
         return MergeHeads() if MergeHeads.holds(node, analysis) else self
 
     def refuse(self, node, analysis):
