@@ -86,6 +86,8 @@ class ChannelAnalysis:
 
     def carries(self, value, axis, alive, nonzero):
         """Channels of a tensor along `axis`."""
+        if value.shape[axis] == 0:  # An empty part of a split.
+            return self.all_alive(value, axis)
         return Channels(axis, value.shape[axis], alive, nonzero)
 
     def is_connected(self, gates):

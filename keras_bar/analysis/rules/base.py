@@ -270,8 +270,8 @@ class Rule:
 
 
 def has_full_shape(value, node):
-    """Whether an operand is as large as the output, and not broadcast."""
-    return value.shape[1:] == node.output.shape[1:]
+    """Whether an operand is as large as the output, along the batch, too."""
+    return value.shape == node.output.shape
 
 
 def once(numbers):

@@ -173,6 +173,17 @@ class Spatial(Channelwise):
     operations = "MaxPool AveragePool"
 
 
+class Resize(Spatial):
+    """keras.ops.image.resize: weighted means of positions."""
+
+    operations = "Resize"
+
+    def refuse(self, node, analysis):
+        if node.op.pad_to_aspect_ratio:
+            return "it pads with a value"
+        return super().refuse(node, analysis)
+
+
 class Roll(Channelwise):
     """keras.ops.roll along other axes than the channels."""
 

@@ -205,14 +205,24 @@ def _under_ellipsis(labels, value):
 
 
 class Matmul(Einsum):
-    """keras.ops.matmul of two stacks of matrices, equally many in both."""
+    """keras.ops.matmul of two stacks of matrices, one of which may repeat its
+    matrices for those of the other."""
 
     operations = "Matmul"
 
     def equation(self, node):
-        ranks = {len(x.shape) for x in node.inputs}
-        stacks = {tuple(x.shape[:-2]) for x in node.inputs}
-        if len(node.inputs) != 2 or len(ranks) > 1 or len(stacks) > 1:
+        if len(node.inputs) != 2:
             return "matmul"
-        stack = string.ascii_lowercase[: ranks.pop() - 2]
-        return f"{stack}xy,{stack}yz->{stack}xz" if stack else "matmul"
+        (*first, _, _), (*second, _, _) = (x.shape for x in node.inputs)
+        if len(first) != len(second) or not first:
+            return "matmul"
+        # An axis of size 1 that is repeated has a label of its own.
+        output = string.ascii_lowercase[: len(first)]
+        stacks = ["", ""]
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            if a != b and 1 not in (a, b):
+                return "matmul"
+            own = string.ascii_uppercase[i]
+            stacks[0] += own if a == 1 != b else output[i]
+            stacks[1] += own if b == 1 != a else output[i]
+        return f"{stacks[0]}xy,{stacks[1]}yz->{output}xz"

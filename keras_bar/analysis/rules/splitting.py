@@ -128,13 +128,16 @@ class Split(Rule):
         return resolved.constants[node.inputs[0]][mine]
 
     def rebuild(self, node, builder):
-        (value,), outputs = node.inputs, []
+        (value,) = node.inputs
+        outputs: list = []
         axis = builder.analysis.channels[value].axis
         places = self.places(node, builder.analysis)
         for output, channels in zip(node.outputs, places, strict=True):
+            if not builder.is_built(output):
+                outputs.append(None)
+                continue
             wanted = channels[builder.order[output]]
-            built = builder.is_built(output)
-            outputs.append(builder.read(value, wanted, axis) if built else None)
+            outputs.append(builder.read(value, wanted, axis))
         return outputs
 
     def run(self, node, writer):

@@ -54,6 +54,12 @@ CHANNELWISE = {
     "up_sampling_bilinear": lambda: layers.UpSampling2D(
         2, interpolation="bilinear"
     ),
+    "ops_resize": lambda: lambda x: ops.image.resize(x, (9, 4)),
+    "ops_resize_cubic": lambda: (
+        lambda x: ops.image.resize(
+            x, (4, 9), "bicubic", crop_to_aspect_ratio=True
+        )
+    ),
     "global_average": lambda: layers.GlobalAveragePooling2D(),
     "global_max": lambda: layers.GlobalMaxPooling2D(),
     "global_kept": lambda: layers.GlobalAveragePooling2D(keepdims=True),

@@ -42,7 +42,14 @@ def rows(x):
     return layers.Conv1D(4, 1, name="inner")(first + last)
 
 
+def empty_part(x):
+    """The part in the middle has no channels."""
+    a, b, c = ops.split(x, [2, 2], axis=-1)
+    return layers.Concatenate()([c, b, a])
+
+
 SPLITS = {
+    "empty_part": empty_part,
     "gated_linear": gated_linear,
     "cross_stage": cross_stage,
     "ends": ends,
