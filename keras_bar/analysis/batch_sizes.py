@@ -91,12 +91,34 @@ def _released(node):
         op.newshape = tuple(
             -1 if x and x % PRIME == 0 else x for x in node.outputs[0].shape
         )
-    (size, *others), *_ = [x.shape for x in node.outputs]
+    return _repeated(node) or op
+
+
+def _repeated(node):
+    """The layer that repeats a weight for every sample, where a node of a graph
+    does; otherwise None."""
+    op, output = node.operation, node.outputs[0]
+    along = op.axis if type(op).__name__ == "Repeat" else 0
+    repeats = type(op).__name__ in ("BroadcastTo", "Repeat", "Tile")
+    if not repeats or along != 0 or not output.shape[0]:
+        return None
     source = node.input_tensors[0]
-    if kind in ("Tile", "BroadcastTo") and size and size % PRIME == 0:
+    full = (1, *output.shape[1:])
+    if output.shape[0] % PRIME or source.shape != full:
+        return None
+    maker = keras_internals.maker_of(source)
+    while type(maker).__name__ in ("ExpandDims", "Reshape"):
+        (source,) = keras_internals.read_by_maker(source)
         maker = keras_internals.maker_of(source)
-        if isinstance(maker, Parameter) and source.shape == (1, *others):
-            return Parameter.of(
-                maker.value, maker.dtype_policy, True, maker.name
-            )
-    return op
+    leading = len(full) - len(source.shape)
+    if not isinstance(maker, Parameter) or maker.per_sample or leading < 0:
+        return None
+    if source.shape != full[leading:]:
+        return None
+    return Parameter.of(
+        maker.value,
+        maker.dtype_policy,
+        per_sample=True,
+        name=maker.name,
+        leading=leading + maker.leading,
+    )

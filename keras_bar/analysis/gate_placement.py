@@ -191,6 +191,8 @@ def _grouping(node, value, analysis):
 def _obstacle(value, analysis):
     """Why a gate on this tensor could remove nothing: an empty string if it
     could, None if the tensor has a gate already."""
+    if analysis.channels[value].axis is None:
+        return "which of its axes is that of the channels is unknown"
     if _becomes_output(value, analysis):
         return "its channels are the model's output"
     stack = [value]

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import math
 
 import keras
@@ -53,9 +54,11 @@ def keep_sizes(layers):
     `EinsumDense` layers whose configuration leaves sizes open, as those of
     attention do, take them from their input; and a reshape to a size that was
     read from a tensor where it is unknown, mostly that of the batch, finds it
-    out when it runs.
+    out when it runs. Layers that describe their outputs themselves may not
+    expect to be told the mode.
     """
     changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
+    modeless = [x for x in layers if not _expects_mode(x)]
     reshape = _reshape_operation()
     infer = reshape.compute_output_spec
 
@@ -65,6 +68,8 @@ def keep_sizes(layers):
 
     for x in changed:
         x.compute_output_shape = functools.partial(einsum_shape, x)
+    for x in modeless:
+        x.compute_output_spec = functools.partial(_spec_in_any_mode, x)
     reshape.compute_output_spec = infer_reshape
     try:
         yield
@@ -72,6 +77,21 @@ def keep_sizes(layers):
         reshape.compute_output_spec = infer
         for x in changed:
             del x.compute_output_shape
+        for x in modeless:
+            del x.compute_output_spec
+
+
+def _expects_mode(layer):
+    """Whether a layer's `compute_output_spec` has a parameter `training`."""
+    parameters = inspect.signature(layer.compute_output_spec).parameters
+    return "training" in parameters or any(
+        x.kind is x.VAR_KEYWORD for x in parameters.values()
+    )
+
+
+def _spec_in_any_mode(layer, *args, training=None, **kwargs):
+    """The outputs of a layer, which are the same in any mode."""
+    return type(layer).compute_output_spec(layer, *args, **kwargs)
 
 
 def _open_shape(target, shape):

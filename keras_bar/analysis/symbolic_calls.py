@@ -37,13 +37,25 @@ class DoesNotRun(Opaque):
 
 def is_candidate(op):
     """Whether an operation may hide a graph: a layer of the user's that has no
-    rule, a `Lambda`, or attention. Keras's other layers consist of no
-    others, or have a rule."""
+    rule, a `Lambda`, attention, or an activation by a function that has no
+    name. Keras's other layers consist of no others, or have a rule."""
     if not isinstance(op, keras.Layer) or kinds.is_functional(op):
         return False
     if rule_registry.is_registered(op):
         return False
-    return isinstance(op, COMPOSED) or not is_known(op)
+    if isinstance(op, COMPOSED) or not is_known(op):
+        return True
+    return type(op) is keras.layers.Activation and not _is_named(op)
+
+
+def _is_named(activation):
+    """Whether Keras can find the function of an `Activation` by its name, which
+    is all that the configuration says about it."""
+    try:
+        type(activation).from_config(activation.get_config())
+    except Exception:  # Keras raises several types.
+        return False
+    return True
 
 
 def is_spec(x):
@@ -52,7 +64,8 @@ def is_spec(x):
 
 
 def own_variables(layer):
-    """Dict from attribute to the variables that a layer created for itself.
+    """Dict from attribute to the variables that a layer created for itself:
+    weights, and integers such as indices of positions.
 
     Raises:
         Opaque: If the graph of its sublayers would leave out something else.
@@ -82,9 +95,19 @@ def own_variables(layer):
 
 
 def _is_plain(variable):
-    """Whether a variable is a weight that nothing but the loss acts upon."""
+    """Whether a variable is a weight that nothing but the loss acts upon, or
+    holds indices."""
+    if is_index(variable):
+        return True
     acted_upon = variable.regularizer or variable.constraint
     return keras.backend.is_float_dtype(variable.dtype) and not acted_upon
+
+
+def is_index(variable):
+    """Whether a variable holds integers that are not trained. A layer that
+    counts something in them assigns them, which it cannot on symbolic
+    tensors."""
+    return not variable.trainable and "int" in str(variable.dtype)
 
 
 def trace(layer, args, kwargs, nested, own, sized):
@@ -196,9 +219,13 @@ def _call(layer, args, kwargs, nested, own):
 
 @contextlib.contextmanager
 def _as_tensors(layer, own, inputs):
-    """A context in which a layer's own variables are symbolic tensors."""
+    """A context in which a layer's own variables are symbolic tensors, and
+    those with indices are constants."""
     attributes = vars(layer)
     for name, x in own.items():
+        if is_index(x):
+            attributes[name] = ops.convert_to_numpy(x)
+            continue
         parameter = Parameter.of(x, layer.dtype_policy)
         attributes[name] = parameter(inputs[0])
     try:

@@ -4,6 +4,7 @@
 
 import contextlib
 import inspect
+import math
 
 import keras
 from keras import tree
@@ -160,9 +161,14 @@ class Graph:
             (keras_node.arguments.args, keras_node.arguments.kwargs),
         )
         # A layer's own `training` overrides its model's.
-        inherits = kwargs.get("training") is None and _accepts_training(op)
-        if training is not None and inherits:
-            kwargs = {**kwargs, "training": training}
+        if kwargs.get("training") is None:
+            kwargs.pop("training", None)
+            if training is not None and _accepts_training(op):
+                kwargs["training"] = training
+        if type(op).__name__ == "Concatenate" and args:
+            # A part of a split may be empty.
+            parts = [x for x in args[0] if 0 not in getattr(x, "shape", ())]
+            args = (parts, *args[1:]) if len(parts) > 1 else args
         before = len(self.nodes)
         made = keras_node.outputs
         if kinds.is_functional(op):
@@ -221,10 +227,10 @@ class Graph:
             return None
         # The mode of the call becomes that of everything inside.
         others = {x: y for x, y in kwargs.items() if x != "training"}
+        rows = math.lcm(*(math.ceil(x.rows) for x in given))
+        specs, others = tree.map_structure(_as_symbolic, (args, others))
         try:
-            inner, places = unrolling.unroll(
-                op, *tree.map_structure(_as_symbolic, (args, others))
-            )
+            inner, places = unrolling.unroll(op, specs, others, rows=rows)
         except unrolling.Opaque as error:
             self._opaque[id(op)] = str(error)
             return None

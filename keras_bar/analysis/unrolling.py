@@ -7,6 +7,7 @@ training.
 """
 
 import inspect
+import math
 
 import keras
 import numpy as np
@@ -16,14 +17,19 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
+from keras_bar.analysis import heads_apart
+from keras_bar.analysis import recognizing
 from keras_bar.analysis import symbolic_calls
 from keras_bar.analysis.symbolic_calls import DoesNotRun
 from keras_bar.analysis.symbolic_calls import Opaque as Opaque
 from keras_bar.analysis.symbolic_calls import is_candidate as is_candidate
 from keras_bar.layers import Parameter
 
+# Operations on weights that say something about positions, not channels.
+_OF_POSITIONS = {"Add", "Take"}
 
-def unroll(layer, args, kwargs, nested=False):
+
+def unroll(layer, args, kwargs, nested=False, rows=1):
     """The graph of a layer's call.
 
     Args:
@@ -32,6 +38,8 @@ def unroll(layer, args, kwargs, nested=False):
             place of every tensor.
         nested: Whether the graph's inputs are nested like the first argument,
             which then holds all of them.
+        rows: Number of entries of the first axis per sample, which the layer
+            may put along an axis of their own.
 
     Returns:
         A Functional `keras.Model` of the very sublayers, from these tensors, in
@@ -43,16 +51,19 @@ def unroll(layer, args, kwargs, nested=False):
         Opaque: If the layer cannot be unrolled.
     """
     try:
-        return _unroll(layer, args, kwargs, nested)
+        return _unroll(layer, args, kwargs, nested, rows)
     except DoesNotRun as error:
         failure = error
     try:
-        return _unroll(layer, args, kwargs, nested, sized=True)
+        return _unroll(layer, args, kwargs, nested, rows, sized=True)
     except Opaque:  # The first reason tells the user more.
         raise failure from None
 
 
-def _unroll(layer, args, kwargs, nested, sized=False):
+def _unroll(layer, args, kwargs, nested, rows, sized=False):
+    if not nested and (like := recognizing.recognized(layer, args, kwargs)):
+        _verify(layer, like, [0], args, kwargs, comparing.EXAMPLES * rows)
+        return like, [0]
     own = symbolic_calls.own_variables(layer)
     inner, places, incomplete = symbolic_calls.trace(
         layer, args, kwargs, nested, own, sized
@@ -64,8 +75,38 @@ def _unroll(layer, args, kwargs, nested, sized=False):
     _refuse_ties(inner)
     _refuse_scales(layer, inner, own)
     divisor = batch_sizes.divisor((args, kwargs)) if sized else 1
-    _verify(layer, inner, places, args, kwargs, comparing.EXAMPLES * divisor)
+    batch = comparing.EXAMPLES * math.lcm(divisor, rows)
+    found = inner if nested else _with_heads_apart(layer, inner)
+    if found is not inner:
+        try:
+            _verify(layer, found, places, args, kwargs, batch)
+            return found, places
+        except Opaque:
+            pass
+    _verify(layer, inner, places, args, kwargs, batch)
     return inner, places
+
+
+def _with_heads_apart(layer, inner):
+    """The graph of a layer in which heads have an axis of their own; the given
+    one if that cannot be made."""
+    with keras_internals.undisturbed(layer):
+        try:
+            return heads_apart.apart(inner, _inside)
+        except Exception:  # Whatever Keras and the user's code raise.
+            return inner
+
+
+def _inside(node):
+    """What `unroll` returns for a call in a graph, or None."""
+    if not is_candidate(node.operation):
+        return None
+    arguments = node.arguments
+    others = {x: y for x, y in arguments.kwargs.items() if x != "training"}
+    try:
+        return unroll(node.operation, arguments.args, others)
+    except Opaque:
+        return None
 
 
 def unroll_model(model, inputs=None):
@@ -138,14 +179,29 @@ def _refuse_ties(inner):
 
 
 def _refuse_scales(layer, inner, own):
-    """Raises `Opaque` for a layer without sublayers that scales or shifts
-    channels by weights of its own: run as a whole, it shows more than in a
-    graph. A layer that concatenates them to its input does not."""
-    if not own or keras_internals.layers_inside(layer):
+    """Raises `Opaque` for a layer without sublayers that scales, shifts or
+    filters channels by weights of its own: run as a whole, it shows more than
+    in a graph. A layer that concatenates them to its input does not, nor does
+    one that looks them up, or adds weights which differ between positions."""
+    weights = [x for x in own.values() if not symbolic_calls.is_index(x)]
+    if not weights or keras_internals.layers_inside(layer):
         return
-    if "Concatenate" not in {type(x).__name__ for x in inner.operations}:
-        name = next(iter(own.values())).name
-        raise Opaque(f"it has a variable of its own, {name!r}")
+    readers = set()
+    for node in keras_internals.nodes_in_order(inner):
+        makers = map(keras_internals.maker_of, node.input_tensors)
+        if any(_is_matrix(x) for x in makers):
+            readers.add(type(node.operation).__name__)
+        if type(node.operation).__name__ == "Concatenate":
+            return
+    if not readers & _OF_POSITIONS:
+        raise Opaque(f"it has a variable of its own, {weights[0].name!r}")
+
+
+def _is_matrix(op):
+    """Whether an operation returns a weight with several sizes above 1."""
+    if not isinstance(op, Parameter):
+        return False
+    return sum(x != 1 for x in op.shape) > 1
 
 
 def _refuse_calls(inner):
@@ -195,7 +251,10 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
     def concrete(x):
         if not symbolic_calls.is_spec(x):
             return x
-        shape = (batch, *(size if d is None else d for d in x.shape[1:]))
+        shape = [
+            (size if i else batch) if d is None else d
+            for i, d in enumerate(x.shape)
+        ]
         tensor = ops.cast(comparing.random(rng, shape, str(x.dtype)), x.dtype)
         flat.append(tensor)
         return tensor

@@ -21,8 +21,10 @@ class Parameter(keras.layers.Layer):
 
     Args:
         shape: Tuple of integers, the shape of the weight.
-        per_sample: Whether the weight, whose first size is then 1, is repeated
-            for every sample of the input. Defaults to False.
+        per_sample: Whether what it returns, whose first size is then 1, is
+            repeated for every sample of the input. Defaults to False.
+        leading: Number of axes of size 1 that are put in front of those of the
+            weight. Defaults to 0.
 
     Call arguments:
         inputs: Tensor, whose batch size matters alone.
@@ -35,28 +37,43 @@ class Parameter(keras.layers.Layer):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], per_sample: bool = False, **kwargs
+        self,
+        shape: tuple[int, ...],
+        per_sample: bool = False,
+        leading: int = 0,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.shape = tuple(shape)
         self.per_sample = per_sample
+        self.leading = leading
         self.value: Any = None
 
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        """Shape of what it returns, where a 1 may stand for the samples."""
+        return (1,) * self.leading + self.shape
+
     @classmethod
-    def of(cls, variable, dtype, per_sample=False, name=None):
+    def of(cls, variable, dtype, per_sample=False, name=None, leading=0):
         """A layer that returns an existing variable: the same for all calls of
         the layer that the variable belongs to.
 
         Args:
             variable: `keras.Variable`.
             dtype: The dtype policy of the layer that it belongs to.
-            per_sample: See the class.
+            per_sample, leading: See the class.
             name: Name of the layer. Defaults to that of the variable.
         """
-        key = id(variable), per_sample
+        key = id(variable), per_sample, leading
         if key not in _LAYERS:
-            name = name or variable.name
-            layer = cls(variable.shape, per_sample, name=name, dtype=dtype)
+            layer = cls(
+                variable.shape,
+                per_sample,
+                leading,
+                name=name or variable.name,
+                dtype=dtype,
+            )
             layer.trainable = variable.trainable
             layer.value = variable
             layer.built = True
@@ -70,19 +87,22 @@ class Parameter(keras.layers.Layer):
 
     def call(self, inputs):
         value = ops.convert_to_tensor(self.value)
+        if self.leading:
+            value = ops.reshape(value, self.full_shape)
         if not self.per_sample:
             return value
-        shape = (ops.shape(inputs)[0], *self.shape[1:])
+        shape = (ops.shape(inputs)[0], *self.full_shape[1:])
         return ops.broadcast_to(value, shape)
 
     def compute_output_shape(self, input_shape):
         if not self.per_sample:
-            return self.shape
-        return (input_shape[0], *self.shape[1:])
+            return self.full_shape
+        return (input_shape[0], *self.full_shape[1:])
 
     def get_config(self):
         return {
             **super().get_config(),
             "shape": self.shape,
             "per_sample": self.per_sample,
+            "leading": self.leading,
         }

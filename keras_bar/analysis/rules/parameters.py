@@ -28,7 +28,7 @@ class Parameter(Rule):
 
     def rebuild(self, node, builder):
         """An `Embedding` of Keras's, whose rows are those of the weight."""
-        op, shape = node.op, node.op.shape
+        op, shape = node.op, node.op.full_shape
         *places, size = shape or (1,)
         rows = math.prod(places)
         zero = builder.zero_per_sample(node.name, "int32")

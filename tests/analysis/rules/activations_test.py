@@ -1,10 +1,17 @@
 """Functions of one number, as layers and as operations."""
 
+import keras
 import pytest
 from keras import layers
 from keras import ops
 
+import keras_bar
+from keras_bar.analysis.rules.activations import is_elementwise
+from tests.helpers.one_layer import CHANNELS
 from tests.helpers.one_layer import assert_removable
+from tests.helpers.one_layer import filters_of
+from tests.helpers.one_layer import model_with
+from tests.helpers.one_layer import prune
 
 # Groups of functions of one number.
 ELEMENTWISE = {
@@ -44,3 +51,48 @@ def test_elementwise(name):
         return layers.Concatenate()([make()(x) for make in ELEMENTWISE[name]])
 
     assert_removable(apply, zero=False)
+
+
+def quick_gelu(x):
+    return x * ops.sigmoid(1.702 * x)
+
+
+@pytest.mark.filterwarnings("ignore:.*lambda")
+@pytest.mark.parametrize(
+    "function",
+    [quick_gelu, lambda x: ops.gelu(x, approximate=True)],
+    ids=["function", "lambda"],
+)
+def test_an_activation_by_a_function_without_a_name(function, tmp_path):
+    """Keras could not load it: it becomes the operations that it calls."""
+    model = model_with(lambda x: layers.Activation(function)(x), zero=True)
+    _, _, small = prune(model, path=tmp_path / "small.keras")
+    assert filters_of(small) < CHANNELS
+    assert not keras_bar.explain(small).boundaries
+
+
+@keras.saving.register_keras_serializable("tests")
+def rough_gelu(x):
+    return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable("tests")
+def centered(x):
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+@keras.saving.register_keras_serializable("tests")
+def graded(x):
+    """Maps numbers one by one, but not alike."""
+    return x * ops.arange(x.shape[-1], dtype=x.dtype)
+
+
+@pytest.mark.parametrize("function", [rough_gelu, centered, graded])
+def test_functions_of_users_are_observed(function):
+    def layer(x):
+        return layers.Conv2D(4, 1, activation=function, name="own")(x)
+
+    gated, _, small = prune(model_with(layer, zero=True))
+    whole = filters_of(small, "own") == 4
+    assert whole == (function is not rough_gelu)
+    assert is_elementwise(function) == (function is rough_gelu)
