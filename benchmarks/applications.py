@@ -71,10 +71,9 @@ TITLES = {
         "describe all of its weights. DepthAnything resizes images by a",
         "function of the backend, not of Keras, so that its neck's fusion and",
         "its head stay whole and are not counted. DINOV3's queries and keys",
-        "stay whole,",
-        "because rotary positions mix their features. FeaturePyramid has no",
-        "layers; the encoders of Gemma3 and Gemma4 read any number of images,",
-        "and SAM3's is no model of its own.",
+        "stay whole, because rotary positions mix their features.",
+        "FeaturePyramid has no layers; the encoders of Gemma3 and Gemma4 read",
+        "any number of images, and SAM3's is no model of its own.",
         "",
     ),
 }
