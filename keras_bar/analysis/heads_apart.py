@@ -13,6 +13,7 @@ import keras
 from keras import tree
 
 from keras_bar import keras_internals
+from keras_bar.analysis import naming
 from keras_bar.analysis import replaying
 from keras_bar.analysis.cloning import clone
 from keras_bar.layers import Parameter
@@ -135,17 +136,8 @@ class _Replay:
             return op
         name = op.name
         if prefix:
-            name = self._fresh(f"{prefix}_{name}")
+            name = naming.fresh(f"{prefix}_{name}", self._names)
         return clone(op, name, **changes)
-
-    def _fresh(self, name):
-        """A name like another that no operation has."""
-        base, copies = name, 0
-        while name in self._names:
-            copies += 1
-            name = f"{base}_{copies}"
-        self._names.add(name)
-        return name
 
     def _add_inside(self, node):
         """Adds what a layer calls, if it can be unrolled, and returns whether
@@ -176,7 +168,7 @@ class _Replay:
         if joined is None:
             return new
         shape = [-1 if d is None else d for d in old.shape]
-        name = self._fresh(f"{joined.op.name}_joined")
+        name = naming.fresh(f"{joined.op.name}_joined", self._names)
         return clone(joined.op, name, newshape=tuple(shape))(new)
 
     def _new(self, old):

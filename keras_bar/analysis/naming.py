@@ -45,3 +45,14 @@ def name_outputs(inputs, outputs, names, fresh_name):
         for i, tensor in zip(places, identity(tensors), strict=True):
             outputs[i] = tensor
     return outputs
+
+
+def fresh(name, taken):
+    """A name like `name` that is not among those taken, a set to which it is
+    added."""
+    base, copies = name, 0
+    while name in taken:
+        copies += 1
+        name = f"{base}_{copies}"
+    taken.add(name)
+    return name

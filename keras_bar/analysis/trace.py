@@ -242,12 +242,7 @@ class Graph:
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""
-        base, copies = name, 0
-        while name in self._names:
-            copies += 1
-            name = f"{base}_{copies}"
-        self._names.add(name)
-        return name
+        return naming.fresh(name, self._names)
 
     @property
     def values(self):

@@ -62,8 +62,9 @@ class Parameter(keras.layers.Layer):
         Args:
             variable: `keras.Variable`.
             dtype: The dtype policy of the layer that it belongs to.
-            per_sample, leading: See the class.
+            per_sample: See the class.
             name: Name of the layer. Defaults to that of the variable.
+            leading: See the class.
         """
         key = id(variable), per_sample, leading
         if key not in _LAYERS:
