@@ -173,9 +173,9 @@ def count(model):
 def measure(name):
     """One row of the table."""
     model = build(name)
-    start = time.perf_counter()
+    start = time.process_time()
     gated = keras_bar.gate(model)
-    gate_s = time.perf_counter() - start
+    gate_s = time.process_time() - start
     full = keras_bar.measure_cost(model)
     behind = set(keras_bar.explain(gated).gated)
     close_half(gated)
@@ -183,9 +183,9 @@ def measure(name):
     recalibrate(gated, x)
     x = x[:COMPARED]
     predicted = keras_bar.measure_cost(gated)
-    start = time.perf_counter()
+    start = time.process_time()
     small = keras_bar.compact(gated)
-    compact_s = time.perf_counter() - start
+    compact_s = time.process_time() - start
     cost = keras_bar.measure_cost(small)
     hard, found = infer(keras_bar.hard_prune(gated), x), infer(small, x)
     triple = [(c.volume, c.flops, c.params) for c in (predicted, cost)]
@@ -230,8 +230,8 @@ def write(rows, path):
         "layers that lose channels. FLOPs of the graph are those of",
         "convolutions",
         f"and matrix products in {keras.backend.backend()}, counted for the",
-        "compact model. Seconds are wall-clock, partly of busy machines: they",
-        "only show which models take long.",
+        "compact model. Seconds are those of one processor, with a single",
+        "thread.",
         "",
         "| " + " | ".join(FIELDS.values()) + " |",
         "|" + " --- |" * len(FIELDS),

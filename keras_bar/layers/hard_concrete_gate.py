@@ -139,7 +139,8 @@ class HardConcreteGate(ChannelGate):
             seen, and 0 where the median is 0. `"louizos"` is the factor of
             Louizos et al., 2018, `clip(1.2 sigmoid(log_alpha) - 0.1, 0, 1)`,
             which closes later. Defaults to `"median"`.
-        groups, whole_groups: See `ChannelGate`.
+        **kwargs: Further arguments of `ChannelGate`, such as `groups`, and of
+            `keras.layers.Layer`.
 
     Attributes:
         log_alpha: Trainable variable `(channels,)`, float32.
