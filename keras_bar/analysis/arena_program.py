@@ -267,7 +267,9 @@ class ProgramWriter:
             return tensor
         if not self.knows(value) and wanted.all():
             return tensor
-        return self.run(node, "move", [tensor], value, int(wanted.sum()))
+        # The channels of a tensor whose axis is unknown are no units of it.
+        count = wanted.sum() if self.knows(value) else wanted.mean()
+        return self.run(node, "move", [tensor], value, float(count))
 
     def select(self, node, tensor, stored, value):
         """Makes a value out of a tensor that stores more channels."""

@@ -30,8 +30,10 @@ class Placement:
         axis: Index of the axis of the gate, if this is not that of channels but
             that of the widths of heads.
         grouping: How the channels share factors, `Grouping`; None if each has
-            one of its own. Where gates behind the next convolution close whole
-            groups of the channels, there is no gate here.
+            one of its own.
+        front: Pair of the `Node` of a convolution in groups, whose gate closes
+            whole groups of these channels, too, and of the `Value` that would
+            have the gate otherwise; or None.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Placement:
     gated: bool = False
     axis: int | None = None
     grouping: Grouping | None = None
+    front: tuple | None = None
 
 
 def place_gates(analysis, skip=()):
@@ -67,7 +70,25 @@ def place_gates(analysis, skip=()):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
             placements.extend(_hidden(node))
-    return placements + _place_widths(analysis, skip)
+    return _with_fronts(placements) + _place_widths(analysis, skip)
+
+
+def _with_fronts(placements):
+    """Placements in which a layer in front of a convolution in groups that has
+    no gate has one: for some channels of each group, which remain."""
+    gated = {x.node for x in placements if x.value is not None or x.gated}
+    return [
+        dataclasses.replace(
+            x,
+            value=x.front[1],
+            reason="",
+            front=None,
+            grouping=dataclasses.replace(x.grouping, whole_groups=False),
+        )
+        if x.front and x.front[0] not in gated
+        else x
+        for x in placements
+    ]
 
 
 def _place_widths(analysis, skip):
@@ -149,17 +170,23 @@ def _place(node, analysis, placements):
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
-    grouping = None
+    grouping = front = None
     if not reason:
         grouping, reader = _grouping(node, value, analysis)
         behind = reader is not None and analysis.rules[reader].prunable
         if behind and grouping.whole_groups:
             reason = f"its channels are those of {reader.name!r}, in groups"
+            front = reader, value
     tied = analysis.rules[node].ties_channels
     if tied and _follows_gates(node, analysis, placements):
         reason = "its channels follow those of its input"
     return Placement(
-        node.name, node, None if reason else value, reason, grouping=grouping
+        node.name,
+        node,
+        None if reason else value,
+        reason,
+        grouping=grouping,
+        front=front,
     )
 
 
@@ -267,6 +294,14 @@ def _follows_gates(node, analysis, placements):
 def regular_placements(analysis, placements):
     """Placements under regular connectivity: a gate that the writers of a
     group share is useful only if it closes all of them."""
+    # Those that replace others have to be useful, too.
+    for _ in range(2):
+        placements = _with_fronts(_useful(analysis, placements))
+    return placements
+
+
+def _useful(analysis, placements):
+    """Placements without the gates that would not close all of a stream."""
     groups = ResidualGroups(analysis)
     # The gates in front of these close their channels.
     moving = {

@@ -16,7 +16,8 @@ def full_shape_of(node):
     names, without the batch. `None` is a size that the layer has to find out:
     one that is unknown, or not the same in all of its calls."""
     labels = node.op.equation.replace(" ", "").partition("->")[2]
-    count = len(labels.replace("...", ""))
+    rank = len(node.output.shape)
+    count = min(len(labels.replace("...", "")), rank - 1)
     behind = slice(-count, None) if labels.startswith(".") else slice(1, count)
     named = behind if "." in labels else slice(1, None)
     shapes = [x.output.shape[named] for x in node.shared_calls]

@@ -49,9 +49,9 @@ class Neighbours:
             multiplied; None stands for an output of the model.
         readers: List of `Reader`.
         complete: Whether nothing but `readers` reads the channels, so that some
-            channels can stand in for others. The search does not follow a
-            concatenation, an addition to the channels of other gates, or
-            squeeze-and-excitation.
+            channels can stand in for others, one for one. The search does not
+            follow a concatenation, an addition to the channels of other gates,
+            or squeeze-and-excitation.
         widths: Whether the channels are the features that all heads of
             attention have in common. Their readers are not searched for.
     """
@@ -134,7 +134,7 @@ class _Search:
             norms={x: at for x, at in passed.items() if _has_scale(x)},
             unscaled=self._unscaled(nodes, behind, passed),
             readers=sorted(readers, key=lambda x: x.node.name),
-            complete=bool(followed and readers),
+            complete=bool(followed and readers) and gate.groups == 1,
         )
 
     def around_widths(self, node):

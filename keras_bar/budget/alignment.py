@@ -5,6 +5,7 @@ an incomplete block cost as much as a whole one. Layers with fewer channels than
 a block are left alone.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -82,9 +83,17 @@ def round_down(scores, masks, align):
     """
     rounded = {}
     for gate, mask in masks.items():
-        count = mask.sum() - mask.sum() % align or mask.sum()
+        block = block_of(gate, align)
+        count = mask.sum() - mask.sum() % block or mask.sum()
         rounded[gate] = _strongest(_order(mask, scores[gate]), count)
     return rounded
+
+
+def block_of(gate, align):
+    """How many factors of a gate have a multiple of `align` channels; 1 if all
+    of its channels are fewer, so that they cannot be aligned."""
+    block = align // math.gcd(align, gate.shared_by)
+    return block if gate.channels >= block else 1
 
 
 class _Alignment:
@@ -102,10 +111,7 @@ class _Alignment:
     def __init__(self, cost_model, metric, align):
         self.cost_model = cost_model
         self.metric = metric
-        self.blocks = {
-            gate: align if gate.channels >= align else 1
-            for gate in cost_model.gates
-        }
+        self.blocks = {x: block_of(x, align) for x in cost_model.gates}
         required = selection.required_gates(cost_model, metric)
         self.least = {
             gate: block * (gate in required)

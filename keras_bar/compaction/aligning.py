@@ -25,7 +25,10 @@ def aligned_copy(model, graph, masks, align):
     aligned = alignment.round_down(scores, masks, align)
     copy = copied(graph, lambda gate, new: new.set_alive(aligned[gate]))
     copy.ungated_reasons = getattr(model, "ungated_reasons", {})
-    widths = {x.name: (masks[x].sum(), aligned[x].sum()) for x in masks}
+    widths = {
+        x.name: (masks[x].sum() * x.shared_by, aligned[x].sum() * x.shared_by)
+        for x in masks
+    }
     copy.aligned_widths = {
         name: (int(before), int(after))
         for name, (before, after) in widths.items()

@@ -247,7 +247,7 @@ def _unit(chain, analysis):
         key += f" to {_shape(output, known.get(output))}"
     found = [analysis.widths.get(x) for x in (*head.inputs, output)]
     parts = tuple(dict.fromkeys((x.alive, x.size) for x in found if x))
-    if rules[head].shares_factors:
+    if rules[head].shares_factors and rules[head].has_kernel:
         each = head.op.kernel.shape[-2]
         parts = (*parts, (rules[head].places_read(head, analysis), each))
     return Unit(

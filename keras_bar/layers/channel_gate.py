@@ -151,9 +151,10 @@ class ChannelGate(keras.layers.Layer):
             z = self.sample(ops.shape(inputs)[0])
         else:
             z = self.deterministic()
-        view, axis = self._view(inputs)
+        view = self._view(inputs)
+        axis = self.factor_axis(len(view.shape))
         factors = self._shaped(z, view, axis, training)
-        outputs = self.multiply(view, factors, axis, training)
+        outputs = self.multiply(view, factors, training)
         if self.groups > 1:
             outputs = ops.reshape(outputs, ops.shape(inputs))
             z = ops.take(z, self.factor_index, axis=-1)
@@ -169,19 +170,30 @@ class ChannelGate(keras.layers.Layer):
         return ops.cast(ops.reshape(z, shape), like.dtype)
 
     def _view(self, inputs):
-        """The inputs with an axis whose entries have a factor each, and the
-        index of that axis."""
-        axis = self.axis % len(inputs.shape)
+        """The inputs with an axis whose entries have a factor each."""
         if self.groups == 1:
-            return inputs, axis
+            return inputs
+        axis = self.axis % len(inputs.shape)
         shape = list(ops.shape(inputs))
         shape[axis : axis + 1] = [self.groups, shape[axis] // self.groups]
-        return ops.reshape(inputs, shape), axis + (not self.whole_groups)
+        return ops.reshape(inputs, shape)
 
-    def multiply(self, inputs, factors, axis, training):
-        """Returns the product, tensor like `inputs`, for factors along an
-        axis."""
+    def multiply(self, inputs, factors, training):
+        """Returns the product, tensor like `inputs`. Where channels share
+        factors, their axis has been split in two."""
         return inputs * factors
+
+    def factor_axis(self, rank):
+        """Index of the axis of the factors in what `multiply` gets, a tensor of
+        `rank` dimensions."""
+        if self.groups == 1:
+            return self.axis % rank
+        return self.axis % (rank - 1) + (not self.whole_groups)
+
+    @property
+    def shared_by(self) -> int:
+        """How many channels share a factor."""
+        return len(self.factor_index) // self.channels
 
     def sample(self, batch_size=1):
         """Draws the factors, tensor `(channels,)`, or `(batch_size, channels)`

@@ -217,9 +217,10 @@ class HardConcreteGate(ChannelGate):
             aggregation="sum",
         )
 
-    def multiply(self, inputs, factors, axis, training):
+    def multiply(self, inputs, factors, training):
         if not training:
             return inputs * factors
+        axis = self.factor_axis(len(inputs.shape))
         multiply = ops.custom_gradient(
             lambda x, z, observation: multiply_observed(
                 x, z, axis, self.observed_samples

@@ -259,3 +259,14 @@ def test_what_was_not_measured_is_refused():
         inputs = keras.Input((6, 6, 2))
         other = keras.Model(inputs, layers.Conv2D(4, 5)(inputs))
         keras_bar.measure_cost(other, latency)
+
+
+def test_layers_in_groups_have_units():
+    x = inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(16, 3, name="front")(x)
+    x = layers.ReLU()(layers.GroupNormalization(4)(x))
+    x = layers.Conv2D(16, 3, groups=2, name="grouped")(x)
+    gated = keras_bar.gate(keras.Model(inputs, layers.Conv2D(3, 1)(x)))
+    units = find_units(ChannelAnalysis(trace(gated)))
+    grouped = next(x for x in units if x.head.name == "grouped")
+    assert grouped.parts[-1][1] == 8  # What each group reads.

@@ -295,7 +295,10 @@ def reshaped(node, shape):
     first; of its unknown sizes, one at most is found out."""
     if isinstance(node.op, keras.layers.Layer):
         return {"target_shape": [-1 if x is None else x for x in shape[1:]]}
-    return {"newshape": [-1 if x is None else int(x) for x in shape]}
+    target = [-1 if x is None else int(x) for x in shape]
+    if -1 not in target and tuple(node.op.newshape)[:1] == (-1,):
+        target[0] = -1  # The batch of a sum with a weight is no 1.
+    return {"newshape": target}
 
 
 def positions(value, axis):

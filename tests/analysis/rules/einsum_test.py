@@ -84,6 +84,7 @@ def test_a_sum_over_channels_is_a_boundary(equation, why):
         ("abxc,cd->abxd", (6, 6)),
         ("...c,cd->...d", ()),
         ("...xc,cd->...xd", (6,)),
+        ("...abxc,cd->...abxd", (6, 6)),
     ],
 )
 def test_einsum_as_a_dense_layer(equation, front, zero, bias, tmp_path):

@@ -150,6 +150,70 @@ def test_criteria_see_the_filters_of_all_that_share_a_factor():
     assert seen["first"].shape == (6, 3)
 
 
+def test_a_convolution_that_keeps_its_groups():
+    """The gate in front of it closes the same channels of each group."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(12, 1, name="front")(inputs)
+    outputs = layers.Conv2D(12, 3, groups=6, name="grouped")(layers.ReLU()(x))
+    for model, skip in (
+        (keras.Model(inputs, outputs), ()),
+        (keras.Model(inputs, layers.Flatten()(outputs)), ["grouped"]),
+    ):
+        gated = keras_bar.gate(randomize(model), skip=skip)
+        (gate,) = gates_of(gated)
+        assert (gate.name, gate.channels) == ("front_gate", 2)
+        gate.set_alive(np.array([False, True]))
+        hard, small = assert_invariants(gated, BOTH)
+        assert filters_of(small, "front") == 6
+        assert small.get_layer("grouped").kernel.shape[-2] == 1
+
+
+def test_a_stream_that_the_input_writes_keeps_its_groups():
+    """Under regular connectivity; the gate moves to the front."""
+    inputs = keras.Input((6, 6, 8))
+    x = layers.ReLU()(layers.Conv2D(8, 1, name="front")(inputs))
+    x = layers.Conv2D(8, 3, groups=4, padding="same", name="grouped")(x)
+    x = layers.ReLU()(layers.Add()([x, inputs]))
+    model = keras.Model(inputs, layers.Conv2D(3, 1)(x))
+    gated = keras_bar.gate(randomize(model), connectivity="regular")
+    assert keras_bar.explain(gated).gated == ["front"]
+    gated.get_layer("front_gate").set_alive(np.array([True, False]))
+    assert_invariants(gated, BOTH)
+
+
+@pytest.mark.parametrize("groups", (2, 3))
+def test_vector_quantization(groups):
+    """Filters that share a factor do not stand in for others."""
+    model = keras_bar.compact(in_groups(groups, 24))
+    criterion = keras_bar.baselines.VectorQuantization()
+    small = keras_bar.baselines.prune(model, criterion, 1 / 2, "flops")
+    full, left = map(keras_bar.measure_cost, (model, small))
+    assert left.flops <= full.flops / 2
+
+
+def test_aligned():
+    """Channels are aligned, not the factors that they share."""
+    gated = in_groups(2, 24)
+    gate = gated.get_layer("grouped_gate")
+    gate.set_alive(np.arange(gate.channels) < gate.channels * 3 // 4)
+    small = keras_bar.compact(gated, align=8, allow_unfinished=True)
+    assert small.get_layer("grouped").filters == 16
+    ((before, after),) = keras_bar.explain(small).aligned.values()
+    assert (before, after) == (18, 16)
+
+
+def test_memory_of_what_reads_the_input_of_the_model():
+    inputs = keras.Input((9, 9, 4))
+    x = layers.Conv2D(8, 3, groups=2, name="grouped")(inputs)
+    outputs = layers.Conv2D(3, 1)(layers.ReLU()(x))
+    gated = open_gates(keras_bar.gate(keras.Model(inputs, outputs)))
+    gate = gates_of(gated)[0]
+    gate.set_alive(np.arange(gate.channels) < gate.channels // 2)
+    predicted = keras_bar.measure_cost(gated)
+    small = keras_bar.compact(gated, allow_unfinished=True)
+    assert keras_bar.measure_cost(small).memory == predicted.memory
+
+
 def test_all_of_its_input_dead():
     """A group without input is a constant."""
 
