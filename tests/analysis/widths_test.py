@@ -197,6 +197,20 @@ def test_features_that_something_else_reads_have_no_gate():
     assert_invariants(close_gates(gated))
 
 
+def test_any_number_of_tokens():
+    inputs = keras.Input((None, 9))
+    q, k, v = (
+        layers.EinsumDense("abc,cde->abde", (None, 2, 4))(inputs)
+        for _ in range(3)
+    )
+    weights = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", q, k))
+    x = ops.einsum("bhqk,bkhd->bqhd", weights, v)
+    x = layers.EinsumDense("abcd,cde->abe", (None, 9))(x)
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling1D()(x))
+    gated = close_gates(keras_bar.gate(randomize(keras.Model(inputs, outputs))))
+    assert_invariants(gated, measure=False)
+
+
 def test_a_gated_model_is_loaded(tmp_path):
     gated = closed(gate("einsums"))
     gated.save(tmp_path / "gated.keras")

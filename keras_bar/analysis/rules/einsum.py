@@ -169,7 +169,8 @@ class Einsum(Rule):
         tensors = {}
         if label is not None:
             wanted = builder.order[node.output]
-            if not all(len(builder.widths(x)) for x in node.inputs):
+            known = builder.analysis.widths.keys() & {*node.inputs}
+            if not all(len(builder.widths(x)) for x in known):
                 return [builder.zeros(node.output)]
             kept = self._with_channels(node, builder.analysis)
         for i, value in enumerate(node.inputs):
