@@ -187,6 +187,7 @@ def _call(layer, args, kwargs, nested, own):
                 static_shapes.keep_sizes(sublayers),
                 _as_tensors(layer, own, inputs),
                 _looked_up(sublayers, inputs),
+                _one_by_one(),
                 keras_internals.none_beside_tensors() as incomplete,
             ):
                 outputs = layer.call(*new_args, **new_kwargs)
@@ -232,6 +233,37 @@ def _as_tensors(layer, own, inputs):
         yield
     finally:
         attributes.update(own)
+
+
+@contextlib.contextmanager
+def _one_by_one():
+    """A context in which a `Sequential` may be called on tensors of another
+    size than those that it was built for: its layers are called one by one.
+    Keras allows that for data, but not for symbolic tensors."""
+    original = keras.Sequential.__call__
+
+    def call(self, inputs, *args, **kwargs):
+        known = keras_internals.graph_of(self)
+        fits = known is None or not is_spec(inputs)
+        if fits or _accepts(known.inputs[0].shape, inputs.shape):
+            return original(self, inputs, *args, **kwargs)
+        for layer in self.layers:
+            accepted = inspect.signature(layer.call).parameters
+            options = {x: y for x, y in kwargs.items() if x in accepted}
+            inputs = layer(inputs, **options)
+        return inputs
+
+    keras.Sequential.__call__ = call
+    try:
+        yield
+    finally:
+        keras.Sequential.__call__ = original
+
+
+def _accepts(expected, given):
+    """Whether a tensor has the sizes that a model expects."""
+    pairs = zip(expected[1:], given[1:], strict=False)
+    return all(size is None or size == found for size, found in pairs)
 
 
 @contextlib.contextmanager

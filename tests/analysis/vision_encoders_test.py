@@ -1,5 +1,5 @@
 """Layers that encoders of images in packages are made of: embeddings of
-patches, pooling by attention, frames of videos, rotary positions."""
+patches, pooling by attention, frames of videos, rotary positions, branches."""
 
 import keras
 import numpy as np
@@ -225,3 +225,44 @@ def test_a_variable_that_counts_keeps_a_layer_whole():
     inputs = keras.Input((9, SIZE))
     made = model(inputs, Counting(name="counting")(inputs))
     assert trace.trace(made).nodes[0].opaque
+
+
+class Padded(keras.layers.Layer):
+    """Builds a branch for padded images, and calls it on others."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pad = layers.ZeroPadding2D(1)
+        self.branches = [
+            keras.Sequential(
+                [
+                    layers.Conv2D(8, size, strides=2, use_bias=False),
+                    layers.BatchNormalization(),
+                ]
+            )
+            for size in (1, 3)
+        ]
+
+    def build(self, input_shape):
+        for branch in self.branches:
+            branch.build(self.pad.compute_output_shape(input_shape))
+
+    def call(self, x, training=None):
+        small, large = self.branches
+        x, y = (
+            small(x, training=training),
+            large(self.pad(x), training=training),
+        )
+        return ops.relu(x + y)
+
+
+def test_a_sequential_that_was_built_for_another_size():
+    inputs = keras.Input((8, 8, 3))
+    x = Padded(name="stem")(inputs)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 1, name="last")(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    gated, hard, small = prune(model)
+    assert len(keras_bar.explain(gated).gated) == 3
+    assert not keras_bar.explain(gated).boundaries
+    flops = {x.flops for x in keras_bar.measure_cost(model).layers}
+    assert {2 * 16 * 3 * 8, 2 * 16 * 27 * 8} <= flops
