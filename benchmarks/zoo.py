@@ -8,6 +8,9 @@ from benchmarks.keras_hub_transformers import TRANSFORMERS
 
 KERAS_HUB = {**BACKBONES, **TRANSFORMERS}
 
+# Models of kimm, without their numbers, that need larger images.
+LARGER = {"VGG": (224, 224, 3), "InceptionV": (128, 128, 3)}
+
 
 def names():
     """The models, as `package/Name`."""
@@ -30,9 +33,10 @@ def build(name):
     if package == "kimm":
         import kimm
 
+        shape = LARGER.get(name.rstrip("0123456789"), SHAPE)
         return getattr(kimm.models, name)(
             weights=None,
-            input_tensor=keras.Input(SHAPE),
+            input_tensor=keras.Input(shape),
             classes=10,
             classifier_activation=None,
         )
