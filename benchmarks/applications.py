@@ -62,7 +62,9 @@ TITLES = {
     "applications": (
         "# Every model of `keras.applications`",
         "",
-        "`python benchmarks/applications.py` writes this table.",
+        "`python benchmarks/applications.py` writes this table. Files of",
+        "EfficientNetV2L are loaded with a higher `sys.setrecursionlimit`,",
+        "because Keras follows its thousand layers in a row by recursion.",
     ),
     "zoo": (
         "# Models of other packages",
@@ -161,6 +163,8 @@ def is_restored(model, x):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/model.keras"
         model.save(path)
+        # Keras follows a chain of layers by recursion.
+        sys.setrecursionlimit(10_000)
         loaded = keras.models.load_model(path)
     return np.array_equal(infer(model, x), infer(loaded, x))
 
