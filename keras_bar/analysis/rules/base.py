@@ -71,11 +71,9 @@ class Rule:
         filters_each_channel: Whether it applies kernels of its own to each
             channel; `copies(layer)` says how many.
         adds_inputs: Whether its output is a weighted sum of its inputs.
-        restores: Whether it needs every channel, but gates may well stand in
-            front of it: dead channels are restored, and what writes them is
-            pruned.
-        groups_channels: Whether the channels of its output are groups of those
-            of its input, which a gate behind it closes together.
+        restores: Whether it needs every channel, but gates may be in front of
+            it: dead channels are restored.
+        groups_channels: Whether a gate behind it closes groups of its input.
         flattens: Whether each input channel becomes several channels of the
             output, those of `features`.
         reads_inputs: Whether its output depends on its inputs.
@@ -285,8 +283,7 @@ def members(groups, size):
 
 
 def product(dims):
-    """Product of dimensions; NaN where one is unknown, so that no cost that
-    depends on it is silently wrong."""
+    """Product of dimensions; NaN where one is unknown, as then is the cost."""
     return math.prod(math.nan if x is None else x for x in dims)
 
 
