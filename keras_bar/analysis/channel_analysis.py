@@ -96,8 +96,9 @@ class ChannelAnalysis:
         Args:
             gates: Dict from gate to booleans `(channels,)`.
         """
-        values = evaluate(self.connections(), gates)
-        return all(values[x] > 0.5 for x in self.connections())
+        outputs = self.connections()
+        values = evaluate(outputs, gates)
+        return all(values[x] > 0.5 for x in outputs)
 
     def connections(self):
         """List of an `Expression` per output of the network, a single value:

@@ -157,9 +157,12 @@ class ChannelGate(keras.layers.Layer):
         outputs = self.multiply(view, factors, training)
         if self.groups > 1:
             outputs = ops.reshape(outputs, ops.shape(inputs))
+        if not self.return_factors:
+            return outputs
+        if self.groups > 1:
             z = ops.take(z, self.factor_index, axis=-1)
             factors = self._shaped(z, inputs, self.axis, training)
-        return [outputs, factors] if self.return_factors else outputs
+        return [outputs, factors]
 
     def _shaped(self, z, like, axis, training):
         """Factors along an axis of a tensor."""

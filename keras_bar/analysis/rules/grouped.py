@@ -65,13 +65,11 @@ class GroupedConvolution(Kernel):
     def places_read(self, node, analysis):
         """Which places it reads: those that hold something in some group that
         is left."""
-        reads, writes = self._sizes(node)
-        groups = analysis.algebra.any_of(analysis.live(node.output), writes)
+        (wanted,) = self.propagate_needed(node, analysis)
         read = analysis.algebra.conjunction(
-            analysis.inputs(node)[0].nonzero,
-            self._spread(groups, reads, node, analysis),
+            analysis.inputs(node)[0].nonzero, wanted
         )
-        return self._places(read, reads, node, analysis)
+        return self._places(read, self._sizes(node)[0], node, analysis)
 
     def propagate_alive(self, node, analysis):
         (channels,), (reads, writes) = analysis.inputs(node), self._sizes(node)
@@ -134,10 +132,6 @@ class GroupedConvolution(Kernel):
         (output,) = trace.call(node.op, node, {value: tensor})
         rows = np.moveaxis(to_numpy(output), self.axis(node, node.output), -1)
         return rows.reshape(-1, rows.shape[-1]).mean(axis=0)
-
-    def size_config(self, node, writes):
-        """Configuration entries for the number of output channels."""
-        return {"filters": len(writes)}
 
     def rebuild(self, node, builder):
         value, layer = node.inputs[0], node.op

@@ -167,6 +167,10 @@ class Kernel(Rule):
             vector = vector + to_numpy(node.op.bias)
         return activations.apply(node.op.activation, vector)
 
+    def size_config(self, node, writes):
+        """Configuration entries for the number of output channels."""
+        return {"filters": len(writes)}
+
 
 class Mixing(Kernel):
     """A layer that computes every output channel from all input channels."""
@@ -219,10 +223,6 @@ class Mixing(Kernel):
     def constants(self, node, resolved):
         """Only called where no input channel is alive."""
         return self.shifted(node, self.contribution(node, resolved))
-
-    def size_config(self, node, writes):
-        """Configuration entries for the number of output channels."""
-        return {"filters": len(writes)}
 
     def rebuild(self, node, builder):
         value, writes = node.inputs[0], builder.order[node.output]
