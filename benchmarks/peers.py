@@ -4,9 +4,10 @@ All have the same part of the FLOPs of the same full network. `latency` writes
 them as ONNX, and those of Keras as LiteRT, too, and times them side by side:
 
 - narrowed: all widths divided by one number (of Keras, and of torch);
+- one cut: what `keras_bar.prune` leaves of a network with random weights;
 - mixed, regular: compact networks of keras_bar, with random channels closed,
-  as in `mixed_inference.py`, with mixed and with regular connectivity; and the
-  mixed one with widths that are multiples of 8, as `align=8` makes them;
+  as in `mixed_inference.py`, with mixed and with regular connectivity;
+- these with widths that are multiples of 8 or 16, as `align` makes them;
 - magnitude, taylor, group norm: what torch-pruning leaves of the network with
   random weights. (A network's weights determine which channels stay, and so do
   those of a trained one; the time depends on their numbers alone.)
@@ -45,7 +46,15 @@ from benchmarks import measuring
 
 # Dict from network to the shape of an image.
 SHAPES = {"WideResNet-16-4": (32, 32, 3), "ResNet-50": (128, 128, 3)}
-OURS = ("narrowed", "mixed", "mixed, multiples of 8", "regular")
+OURS = (
+    "narrowed",
+    "one cut",
+    "one cut, multiples of 16",
+    "mixed",
+    "mixed, multiples of 8",
+    "regular",
+    "regular, multiples of 16",
+)
 METHODS = (*OURS, "narrowed (torch)", *equal_flops.PEERS)
 RUNTIMES = {"onnxruntime": "onnx", "LiteRT": "tflite"}
 # Least number of turns of a case, of which the first is not timed.
@@ -106,16 +115,18 @@ def keras_network(name, method, target):
         return equal_flops.nearest(
             lambda x: full(name, x), equal_flops.keras_flops, target, 1.0, 64.0
         )
-    connectivity, *aligned = method.split(", ")
-    gated = keras_bar.gate(full(name), connectivity=connectivity)
+    way, *aligned = method.split(", multiples of ")
+    align = int(*aligned or [1])
+    if way == "one cut":
+        return keras_bar.prune(full(name), target, "flops", align=align)
+    gated = keras_bar.gate(full(name), connectivity=way)
 
     def closed(part):
-        align = 8 if aligned else 1
         masks.close_at_random(gated, 1 / part, exactly=False, align=align)
         return gated
 
     equal_flops.nearest(closed, equal_flops.keras_flops, target, 1.0, 64.0)
-    return keras_bar.compact(gated, connectivity=connectivity)
+    return keras_bar.compact(gated, connectivity=way)
 
 
 def torch_network(name, method, target):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bar.budget import alignment
 from keras_bar.budget import selection
 
 # A layer that keeps the share k adds a loss proportional to k ** -EXPONENT.
@@ -12,7 +13,7 @@ STEPS = 40
 BISECTIONS = 40
 
 
-def allocate(cost_model, metric, target, scores):
+def allocate(cost_model, metric, target, scores, align=1):
     """Keeps the best channels of every gate, in balanced shares.
 
     Channels are whole, so that the largest shares within the budget leave a
@@ -26,17 +27,24 @@ def allocate(cost_model, metric, target, scores):
             connected network.
         scores: Dict from gate to floats `(channels,)`; within a gate, channels
             with higher scores are kept first.
+        align: Integer; gates of at least as many channels keep a multiple of
+            it, or all.
 
     Returns:
         Dict from gate to booleans `(channels,)`: connected and within the
         budget.
     """
+    blocks = {gate: alignment.block_of(gate, align) for gate in scores}
     ranks = {gate: _ranks(x) for gate, x in scores.items()}
     shares = balanced_shares(cost_model, metric, target, list(scores))
 
     def scaled(factor):
+        counts = {
+            gate: np.ceil(factor * shares[gate] * gate.channels / block) * block
+            for gate, block in blocks.items()
+        }
         return {
-            gate: rank < max(factor * shares[gate] * len(rank), 1)
+            gate: rank < max(counts[gate], blocks[gate])
             for gate, rank in ranks.items()
         }
 
@@ -48,10 +56,17 @@ def allocate(cost_model, metric, target, scores):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(scaled(middle)) else (low, middle)
     masks = scaled(high if fits(scaled(high)) else low)
-    if not fits(masks):  # One channel in every gate is too much already.
-        masks = selection.smallest(cost_model, metric)
+    if not fits(masks):  # The least of every gate is too much already.
+        masks = alignment.align_within(
+            cost_model,
+            metric,
+            target,
+            scores,
+            selection.smallest(cost_model, metric),
+            align,
+        )
     wanted = {x: share * x.channels for x, share in shares.items()}
-    return _fill(masks, ranks, wanted, fits)
+    return _fill(masks, ranks, wanted, blocks, fits)
 
 
 def balanced_shares(cost_model, metric, target, gates):
@@ -112,16 +127,17 @@ def balanced_shares(cost_model, metric, target, gates):
     return dict(zip(gates, np.exp(logs), strict=True))
 
 
-def _fill(masks, ranks, wanted, fits):
-    """Adds channels while the budget allows, first of the gates that have the
-    smallest part of what they want."""
+def _fill(masks, ranks, wanted, blocks, fits):
+    """Adds blocks of channels while the budget allows, first of the gates that
+    have the smallest part of what they want."""
     while True:
         growing = sorted(
             (gate for gate, mask in masks.items() if not mask.all()),
             key=lambda gate: masks[gate].sum() / wanted[gate],
         )
         for gate in growing:
-            grown = {**masks, gate: ranks[gate] <= masks[gate].sum()}
+            count = masks[gate].sum() + blocks[gate]
+            grown = {**masks, gate: ranks[gate] < count}
             if fits(grown):
                 masks = grown
                 break

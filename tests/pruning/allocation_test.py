@@ -27,11 +27,11 @@ def cost_model_of(model):
     return CostModel(ChannelAnalysis(trace(gated)))
 
 
-def allocate(model, metric, target):
+def allocate(model, metric, target, align=1):
     cost_model = cost_model_of(model)
     rng = np.random.default_rng(0)
     scores = {x: rng.normal(size=x.channels) for x in cost_model.gates}
-    masks = allocation.allocate(cost_model, metric, target, scores)
+    masks = allocation.allocate(cost_model, metric, target, scores, align)
     return masks, scores, cost_model
 
 
@@ -165,3 +165,32 @@ def test_no_layer_has_less_than_its_share_by_more_than_a_channel(
     # One channel each, which the shares do not ask for, is paid by the others.
     factor = (kept / wanted)[kept > 1].min()
     assert (kept > factor * wanted - 1).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_aligned_widths(metric, factor):
+    """Multiples of 8, and no room for another block."""
+    model = keras_bar.models.WideResNet(10, 4, (8, 8, 3))
+    full = getattr(keras_bar.measure_cost(model), metric)
+    masks, _, cost_model = allocate(model, metric, full / factor, align=8)
+    assert cost_model.hard(masks)[metric] <= full / factor
+    for gate, mask in masks.items():
+        assert mask.sum() % 8 == 0 and mask.any()
+        if not mask.all():
+            grown = mask.copy()
+            grown[np.flatnonzero(~mask)[:8]] = True
+            cost = cost_model.hard({**masks, gate: grown})[metric]
+            assert cost > full / factor
+
+
+def test_a_block_everywhere_is_too_much():
+    """What need not stay vanishes, and the rest is aligned."""
+    model = keras_bar.models.WideResNet(10, 1, (8, 8, 3))
+    least = allocate(model, "volume", 1e9, align=8)[2]
+    blocks = {x: np.arange(x.channels) < 8 for x in least.gates}
+    target = least.hard(blocks)["volume"] - 1
+    masks, _, cost_model = allocate(model, "volume", target, align=8)
+    assert cost_model.hard(masks)["volume"] <= target
+    assert {mask.sum() % 8 for mask in masks.values()} == {0}
+    assert not all(mask.any() for mask in masks.values())

@@ -117,6 +117,16 @@ def test_the_budget_is_kept_and_used(metric, data):
 
 
 @core
+def test_aligned_widths():
+    model = pruning.randomize(tiny.network(32))
+    small = keras_bar.prune(model, 1 / 3, "flops", IMAGES, align=8)
+    full, left = (keras_bar.measure_cost(x).flops for x in (model, small))
+    assert left <= full / 3
+    widths = {small.get_layer(x).filters for x in ("stem", "branch")}
+    assert {x % 8 for x in widths} == {0}
+
+
+@core
 def test_trains_on_with_a_plain_fit():
     x, y = tiny.data()
     small = tiny.prepare(keras_bar.prune(tiny.network(8), 1 / 2, data=x))
@@ -236,6 +246,8 @@ def test_refuses_what_has_gates():
         ({"budget": 0.5, "metric": "bytes"}, "Unknown metric"),
         ({"budget": 0.5, "skip": ["stemm"]}, "stemm"),
         ({"budget": 0.5, "connectivity": "none"}, "connectivity"),
+        ({"budget": 0.5, "align": 0}, "Invalid alignment"),
+        ({"budget": 0.4, "align": 8}, "too small for aligned widths"),
     ],
 )
 def test_errors(arguments, words):
