@@ -180,17 +180,17 @@ class _Gates:
 
     def _layer(self, name, value, axis, shared=False):
         """A new gate along an axis of a tensor."""
-        options = {}
+        options = {
+            "axis": -1 if axis == len(value.shape) - 1 else axis,
+            "return_factors": shared,
+            "seed": self._next_seed(),
+            "name": self._analysis.graph.fresh_name(f"{name}_gate"),
+            "dtype": value.dtype,
+        }
         if value in self._groupings and not shared:
-            options = dataclasses.asdict(self._groupings[value])
-        layer = self._make(
-            axis=-1 if axis == len(value.shape) - 1 else axis,
-            return_factors=shared,
-            seed=self._next_seed(),
-            name=self._analysis.graph.fresh_name(f"{name}_gate"),
-            dtype=value.dtype,
-            **options,
-        )
+            options |= dataclasses.asdict(self._groupings[value])
+        _check_takes(self._make, options)
+        layer = self._make(**options)
         if not isinstance(layer, ChannelGate):
             raise ValueError(
                 "`layer` did not create a `ChannelGate`. Expected a class of "
@@ -209,6 +209,18 @@ class _Gates:
     def _next_seed(self):
         self._count += 1
         return None if self._seed is None else self._seed + self._count
+
+
+def _check_takes(make, options):
+    """Raises a ValueError if a function does not take these options."""
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        raise ValueError(
+            f"`layer` cannot create the gate {options['name']!r}. Expected a "
+            "class of gates, or a function of the arguments "
+            f"{', '.join(options)}. Received: {make!r} ({error})"
+        ) from None
 
 
 def _rebuild(graph, makers):

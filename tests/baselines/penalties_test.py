@@ -204,6 +204,20 @@ def test_what_is_no_gate():
         keras_bar.gate(tiny.network(), layer=make)
 
 
+def test_what_cannot_share_factors():
+    """A convolution in groups asks for a gate whose channels do."""
+
+    def make(axis, return_factors, seed, name, dtype):
+        return GaussianGate(axis, return_factors, seed, name=name, dtype=dtype)
+
+    inputs = keras.Input((6, 6, 8))
+    x = layers.Conv2D(8, 3, groups=2)(inputs)
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match="whole_groups.* unexpected keyword"):
+        keras_bar.gate(model, layer=make)
+
+
 def test_images_of_any_size_have_no_volume():
     model = student(FAST_GAUSSIAN, model=tiny.network(size=None))
     bottleneck = Bottleneck(1.0)
