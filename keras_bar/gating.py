@@ -22,6 +22,7 @@ from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
 from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import SharedGate
 
 BUDGET_NAME = "budget_state"
 
@@ -166,16 +167,20 @@ class _Gates:
         key = self._key(value)
         fresh_name = self._analysis.graph.fresh_name
         if key in self._factors:
-            return keras.layers.Multiply(
+            factors, rows = self._factors[key]
+            same = rows == value.rows
+            multiply = keras.layers.Multiply if same else SharedGate
+            return multiply(
                 name=fresh_name(f"{self._names[value]}_shared_gate"),
                 dtype=value.dtype,
-            )([tensor, self._factors[key]])
+            )([tensor, factors])
         axis = self._analysis.channels[value].axis
         shared = self._writers[key] > 1
         layer = self._layer(self._names[value], value, axis, shared)
         if not shared:
             return layer(tensor)
-        output, self._factors[key] = layer(tensor)
+        output, factors = layer(tensor)
+        self._factors[key] = factors, value.rows
         return output
 
     def _layer(self, name, value, axis, shared=False):

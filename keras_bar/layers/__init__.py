@@ -7,6 +7,7 @@ from keras_bar.layers.hard_concrete_gate import HardConcreteGate
 from keras_bar.layers.marker_gate import MarkerGate
 from keras_bar.layers.mixed_residual import MixedResidual
 from keras_bar.layers.parameter import Parameter
+from keras_bar.layers.shared_gate import SharedGate
 
 __all__ = [
     "BudgetState",
@@ -16,4 +17,5 @@ __all__ = [
     "MarkerGate",
     "MixedResidual",
     "Parameter",
+    "SharedGate",
 ]

@@ -149,11 +149,13 @@ class ChannelGate(keras.layers.Layer):
     def call(self, inputs, training=False):
         if training:
             z = self.sample(ops.shape(inputs)[0])
+            if self.return_factors:
+                z = self.spread(z, ops.shape(inputs)[0])
         else:
             z = self.deterministic()
         view = self._view(inputs)
         axis = self.factor_axis(len(view.shape))
-        factors = self._shaped(z, view, axis, training)
+        factors = self._shaped(z, view, axis)
         outputs = self.multiply(view, factors, training)
         if self.groups > 1:
             outputs = ops.reshape(outputs, ops.shape(inputs))
@@ -161,14 +163,19 @@ class ChannelGate(keras.layers.Layer):
             return outputs
         if self.groups > 1:
             z = ops.take(z, self.factor_index, axis=-1)
-            factors = self._shaped(z, inputs, self.axis, training)
+            factors = self._shaped(z, inputs, self.axis)
         return [outputs, factors]
 
-    def _shaped(self, z, like, axis, training):
+    def spread(self, z, batch_size):
+        """Factors of a training step that several tensors are multiplied by,
+        like those of `sample`; a subclass may return them for every sample."""
+        return z
+
+    def _shaped(self, z, like, axis):
         """Factors along an axis of a tensor."""
         shape = [1] * len(like.shape)
         shape[axis] = z.shape[-1]
-        if training and self.draws_per_sample:
+        if len(z.shape) == 2:
             shape[0] = -1
         return ops.cast(ops.reshape(z, shape), like.dtype)
 

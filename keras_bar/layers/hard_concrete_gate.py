@@ -60,9 +60,7 @@ def multiply_observed(x, z, axis, samples=None):
     positions = [i for i in range(1, len(x.shape)) if i != axis]
     size, stride, seen = ops.shape(x)[0], 1, x
     if samples is not None:
-        # Odd, because the first axis may be that of the windows of images,
-        # whose number is even: not all seen are at the same place.
-        stride = 4 * ((size - 1) // (4 * samples)) + 1
+        stride = stride_of(size, samples)
         seen = _every(stride, x)
     if seen is not x:
         seen = _computed_now(seen)
@@ -75,15 +73,7 @@ def multiply_observed(x, z, axis, samples=None):
             _every(stride, upstream), "float32"
         )
         slopes = ops.sum(products, axis=positions) if positions else products
-        if samples is not None:
-            # As if these samples were the batch, of which the loss is a mean.
-            count = ops.cast(ops.shape(seen)[0], "float32")
-            slopes *= ops.cast(size, "float32") / count
-        flat = ops.cast(ops.reshape(z, (-1,)), "float32")
-        # One sum for both: XLA would merge a sum of the slopes with that over
-        # the positions, and read the activations twice.
-        terms = ops.stack([slopes, ops.square(flat * slopes)])
-        slope, importance = ops.unstack(ops.sum(terms, axis=1), num=2)
+        slope, importance = _observe(z, slopes, size, samples)
         return (
             upstream * z,
             ops.cast(ops.reshape(slope, z.shape), z.dtype),
@@ -91,6 +81,66 @@ def multiply_observed(x, z, axis, samples=None):
         )
 
     return x * z, gradients
+
+
+def spread_observed(z, size, samples=None):
+    """Factors repeated for every sample, with a backward pass that estimates
+    channel importance like that of `multiply_observed`.
+
+    All tensors that are multiplied by them count together, such as those that
+    are added to a residual stream: closing a channel closes it in all of them.
+
+    Args:
+        z: Tensor `(channels,)`.
+        size: Integer or integer tensor, the number of samples.
+        samples: See `multiply_observed`.
+
+    Returns:
+        Tensor `(size, channels)`; and its gradient function for `z` and the
+        observed importance `(channels,)`.
+    """
+
+    def gradients(*args, upstream=None):
+        if upstream is None:
+            (upstream,) = args
+        slopes = upstream
+        if samples is not None:
+            slopes = _every(stride_of(size, samples), upstream)
+        return _observe(z, slopes, size, samples)
+
+    return ops.broadcast_to(z, (size, z.shape[0])), gradients
+
+
+def stride_of(size, samples):
+    """The stride at which about a number of samples of a batch are seen."""
+    # Odd, because the first axis may be that of the windows of images, whose
+    # number is even: not all seen are at the same place.
+    return 4 * ((size - 1) // (4 * samples)) + 1
+
+
+def _observe(z, slopes, size, samples):
+    """The gradient for factors and the importance of their channels.
+
+    Args:
+        z: Tensor with `channels` entries.
+        slopes: Tensor `(seen, channels)`, the derivative for the factors in
+            every sample that is seen.
+        size: The number of samples of the batch.
+        samples: See `multiply_observed`.
+
+    Returns:
+        Two tensors `(channels,)`.
+    """
+    if samples is not None:
+        # As if these samples were the batch, of which the loss is a mean.
+        count = ops.cast(ops.shape(slopes)[0], "float32")
+        slopes = slopes * (ops.cast(size, "float32") / count)
+    flat = ops.cast(ops.reshape(z, (-1,)), "float32")
+    # One sum for both: XLA would merge a sum of the slopes with that over the
+    # positions, and read the activations twice.
+    terms = ops.stack([slopes, ops.square(flat * slopes)])
+    slope, importance = ops.unstack(ops.sum(terms, axis=1), num=2)
+    return slope, importance
 
 
 def _every(stride, x):
@@ -128,7 +178,9 @@ class HardConcreteGate(ChannelGate):
         initializer: Initializer of `log alpha`. By default uniform in
             [0, 0.01] (supplement, section 4).
         return_factors: Whether to return `[inputs * z, z]`, so that one gate
-            can serve several writers of a residual stream.
+            can serve several writers of a residual stream, whose channels it
+            observes in all of them. In training `z` then has a row for every
+            sample, all of which are equal.
         seed: Integer seed of the noise, and of an initializer without one.
         rate: Float above 0, the speed of the gate relative to the optimizer's
             steps, for trainings that are too short for these. A
@@ -218,7 +270,8 @@ class HardConcreteGate(ChannelGate):
         )
 
     def multiply(self, inputs, factors, training):
-        if not training:
+        # Factors that several tensors are multiplied by are observed at once.
+        if not training or self.return_factors:
             return inputs * factors
         axis = self.factor_axis(len(inputs.shape))
         multiply = ops.custom_gradient(
@@ -229,6 +282,14 @@ class HardConcreteGate(ChannelGate):
         return multiply(
             inputs, factors, ops.convert_to_tensor(self.observation)
         )
+
+    def spread(self, z, batch_size):
+        spread = ops.custom_gradient(
+            lambda z, observation: spread_observed(
+                z, batch_size, self.observed_samples
+            )
+        )
+        return spread(z, ops.convert_to_tensor(self.observation))
 
     def driven_variables(self):
         return [self.slope, self.offset, self.importance]

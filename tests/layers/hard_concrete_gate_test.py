@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar.layers import HardConcreteGate
+from keras_bar.layers import SharedGate
 
 pytestmark = pytest.mark.core
 
@@ -130,7 +131,8 @@ def test_shared_factors():
     layer = HardConcreteGate(return_factors=True)
     x = np.ones((2, 4, 4, 3), "float32")
     outputs, factors = layer(x, training=True)
-    assert tuple(factors.shape) == (1, 1, 1, 3)
+    assert tuple(factors.shape) == (2, 1, 1, 3)
+    np.testing.assert_array_equal(*numpy(factors))
     np.testing.assert_allclose(numpy(outputs), x * numpy(factors))
     symbolic = layer(keras.KerasTensor((None, 4, 4, 3)))
     # Keras would take a 1 for the size of the batch that they multiply.
@@ -230,6 +232,49 @@ def test_importance_of_channels_that_share_a_factor(whole):
     np.testing.assert_allclose(
         numpy(gate.observation), np.square(terms).sum(0), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("samples", [None, 1])
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("windows", [False, True])
+def test_importance_in_all_tensors_of_a_shared_gate(samples, silent, windows):
+    """It is that of the sum, as if the gate multiplied the sum itself, even if
+    the first of the tensors is 0."""
+    rng = np.random.default_rng(0)
+    x, y, target = rng.normal(size=(3, 5, 4, 6)).astype("float32")
+    x *= not silent
+    first, second = keras.Input((4, 6)), keras.Input((4, 6))
+
+    def trained(build):
+        gate = HardConcreteGate(seed=0, return_factors=build is shared)
+        model = keras.Model([first, second], build(gate))
+        gate.observed_samples = samples
+        gate.log_alpha.assign(np.ones(6))
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        model.fit([x, y], target, batch_size=5, shuffle=False, verbose=0)
+        return numpy(gate.observation), numpy(gate.log_alpha)
+
+    def shared(gate):
+        output, factors = gate(first)
+        if not windows:
+            return output + keras.layers.Multiply()([second, factors])
+        halves = ops.reshape(second, (-1, 2, 6))
+        halves = SharedGate()([halves, factors])
+        return output + ops.reshape(halves, (-1, 4, 6))
+
+    found, moved = trained(shared)
+    expected, moved_too = trained(lambda gate: gate(first + second))
+    assert np.all(expected > 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(moved, moved_too, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 8])
+def test_a_shared_gate_of_more_or_fewer_rows(rows):
+    factors = np.arange(4, dtype="float32").reshape(4, 1, 1) * np.ones(3)
+    x = np.ones((rows, 5, 3), "float32")
+    found = numpy(SharedGate()([x, factors]))[:, 0, 0]
+    np.testing.assert_array_equal(found, np.arange(rows) * 4 // rows)
 
 
 def test_groups_of_unequal_size():

@@ -74,6 +74,8 @@ class SharedGate(Gate):
     """The product with the factors of a gate at another node, by which regular
     connectivity applies one gate to several writers of a residual group."""
 
+    layers = "SharedGate"
+
     def refuse(self, node, analysis):
         return None
 
