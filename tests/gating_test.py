@@ -226,6 +226,23 @@ def test_a_nested_model_is_gated_inside():
     assert_invariants(close_gates(gated))
 
 
+def test_a_nested_model_whose_name_has_a_point():
+    """As those of keras.applications have; PyTorch refuses it in the name of a
+    layer with weights."""
+    inner_inputs = keras.Input((6, 6, 3))
+    inner = keras.Model(
+        inner_inputs,
+        conv_norm_relu(inner_inputs, 4, name="conv"),
+        name="mobilenetv2_1.00_224",
+    )
+    inputs = keras.Input((6, 6, 3))
+    model = randomize(keras.Model(inputs, head(inner(inputs))))
+    gated = keras_bar.gate(model)
+    (gate,) = gates_of(gated)
+    assert gate.name == "mobilenetv2_1_00_224_conv_gate"
+    assert difference(open_gates(gated), model, inputs_for(model)) < 1e-4
+
+
 def test_the_reasons_in_an_error_are_few():
     inputs = keras.Input((6, 6, 4))
     x = inputs

@@ -42,7 +42,7 @@ def rows(node, shape, index=0):
     if type(node.op) is not _reshape_operation():
         return count
     sizes = node.inputs[0].shape[1:], shape[1:]
-    if None in sizes[0] + sizes[1] or shape[0] is not None:
+    if None in sizes[0] + sizes[1] or shape[:1] != (None,):
         return count
     before, after = map(math.prod, sizes)
     return count * before / after if after else count

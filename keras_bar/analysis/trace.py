@@ -152,6 +152,8 @@ class Graph:
         # A layer inside another one often has its name in front already.
         repeats = bool(prefix) and op.name.startswith(prefix)
         name = op.name if repeats else prefix + op.name
+        if prefix:  # PyTorch refuses points in the names of weights.
+            name = name.replace(".", "_")
         args, kwargs = tree.map_structure(
             lambda x: (
                 values.get(id(x), x)

@@ -78,7 +78,7 @@ class Mover:
             after = len(source) - held[-1] - 1
             return self._pad(tensor, held[0], after, axis, name)
         rank = len(tensor.shape)
-        if axis != rank - 1 or rank == 2:
+        if axis != rank - 1 or rank <= 2:
             return self._take(tensor, source, axis, name)
         # TensorFlow gathers single numbers along the last axis, and whole
         # planes along any other. Compilers remove the transpositions.

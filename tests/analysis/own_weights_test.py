@@ -129,6 +129,25 @@ class Windows(layers.Layer):
         return self.out(ops.reshape(x, (count, 4, 8)))
 
 
+class Scaled(layers.Layer):
+    """A residual branch, scaled as LayerScale and ReZero do, and shifted."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(8, 3, padding="same", name="conv")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.gamma, self.shift = (
+            self.add_weight((8,), "random_normal", name=name)
+            for name in ("gamma", "shift")
+        )
+        self.alpha = self.add_weight((), "ones", name="alpha")
+
+    def call(self, x):
+        return x + self.alpha * self.gamma * self.conv(x) + self.shift
+
+
 def head(inputs, x):
     x = layers.Dense(12, "relu", name="hidden")(x)
     x = layers.GlobalAveragePooling1D()(x)
@@ -157,7 +176,14 @@ def windows():
     return head(inputs, layers.Reshape((16, 8))(x))
 
 
+def scaled():
+    inputs = keras.Input((6, 6, 8))
+    x = Scaled(name="scaled1")(Scaled(name="scaled0")(inputs))
+    return head(inputs, layers.Reshape((36, 8))(x))
+
+
 MODELS = {
+    scaled: ["hidden", "scaled0_conv", "scaled1_conv"],
     tokens: ["patches", "hidden"],
     embedded: ["embedded_patches", "hidden"],
     encoder: [
