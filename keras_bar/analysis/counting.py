@@ -9,7 +9,8 @@ uncounted if it may do some, and its rule does not say how many:
   recurrence, wrappers) or a kernel (`EinsumDense`), or multiplies matrices
   (`Dot`);
 - an operation that multiplies matrices, convolves, decomposes, transforms, or
-  runs a function of the user.
+  runs a function of the user;
+- a function of the backend that convolves or multiplies matrices.
 
 Activations, normalization, pooling, resampling, look-ups and everything else
 that works elementwise, or only moves numbers, multiply no matrices.
@@ -18,6 +19,7 @@ that works elementwise, or only moves numbers, multiply no matrices.
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.layers.backend_function import BackendFunction
 
 # Keras layers that multiply matrices and have no rule, kernel or sublayer.
 _MULTIPLYING_LAYERS = "AdditiveAttention Attention Dot Lambda MelSpectrogram"
@@ -47,11 +49,18 @@ def uncounted(analysis):
         Dict from the name of a layer to its type.
     """
     return {
-        node.name: type(node.op).__name__
+        node.name: kind_of(node.op)
         for node, rule in analysis.rules.items()
         if any(x in analysis.needed for x in node.outputs)
         and not rule.is_counted(node)
     }
+
+
+def kind_of(op):
+    """The name of the kind of an operation, for messages."""
+    if isinstance(op, BackendFunction):
+        return op.function
+    return type(op).__name__
 
 
 def listed(layers, limit=None):
@@ -74,6 +83,8 @@ def may_multiply(op):
         op: A layer or a `keras.ops` operation.
     """
     kind = type(op).__name__
+    if isinstance(op, BackendFunction):
+        return op.may_multiply
     if not is_known(op):
         return True
     if not isinstance(op, keras.layers.Layer):

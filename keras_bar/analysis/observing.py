@@ -9,6 +9,7 @@ convolutions of any package.
 
 import contextlib
 import json
+import math
 
 import keras
 
@@ -80,6 +81,7 @@ def _key(node, axis, output_axis):
 def _observe(node, axis, output_axis):
     failure = "it does not run"
     shape = node.inputs[0].shape
+    batch = comparing.EXAMPLES * math.ceil(node.inputs[0].rows)
     sizes = comparing.SIZES if None in shape[1:] else (None,)
     is_layer = isinstance(node.op, keras.layers.Layer)
     undisturbed = (
@@ -87,10 +89,7 @@ def _observe(node, axis, output_axis):
     )
     with undisturbed(node.op):
         for size in sizes:  # It may divide an unknown size.
-            dims = (
-                comparing.EXAMPLES,
-                *(size if d is None else d for d in shape[1:]),
-            )
+            dims = (batch, *(size if d is None else d for d in shape[1:]))
             try:
                 return Experiment(node, axis, dims, output_axis).behaviour()
             except NotChannelwise:

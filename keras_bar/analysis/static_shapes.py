@@ -9,6 +9,7 @@ import keras
 
 from keras_bar import keras_internals
 from keras_bar.layers import ChannelGate
+from keras_bar.layers.backend_function import BackendFunction
 
 
 def full_shape_of(node):
@@ -39,6 +40,8 @@ def rows(node, shape, index=0):
     if index and isinstance(node.op, ChannelGate):
         return 1  # The factors, which are the same for all entries.
     count = max((x.rows for x in node.inputs), default=1)
+    if isinstance(node.op, BackendFunction):
+        return _rows_of_function(node, index) or count
     if type(node.op) is not _reshape_operation():
         return count
     sizes = node.inputs[0].shape[1:], shape[1:]
@@ -46,6 +49,26 @@ def rows(node, shape, index=0):
         return count
     before, after = map(math.prod, sizes)
     return count * before / after if after else count
+
+
+def _rows_of_function(node, index):
+    """Number of entries of the first axis of an output of a function per
+    sample, from its sizes for two and for three samples; None if it is not
+    found."""
+
+    def first_size(samples):
+        def sized(x):
+            known = x.shape[:1] != (None,)
+            first = x.shape[:1] if known else (math.ceil(x.rows * samples),)
+            return keras.KerasTensor((*first, *x.shape[1:]), x.dtype)
+
+        outputs = node.op.compute_output_spec(*map(sized, node.inputs))
+        return keras.tree.flatten(outputs)[index].shape[0]
+
+    try:
+        return first_size(3) - first_size(2) or None
+    except Exception:  # Whatever the backend raises.
+        return None
 
 
 @contextlib.contextmanager

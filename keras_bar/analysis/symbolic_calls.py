@@ -11,12 +11,14 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
+from keras_bar.analysis import dispatching
 from keras_bar.analysis import kinds
 from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis.counting import is_known
 from keras_bar.layers import Parameter
+from keras_bar.layers.backend_function import NotDescribed
 
 # Keras's own layers that consist of others.
 COMPOSED = (
@@ -182,16 +184,25 @@ def _call(layer, args, kwargs, nested, own):
             # The mode is that in which the graph will run, not the default.
             new_kwargs.setdefault("training", None)
         sublayers = keras_internals.layers_inside(layer)
+        refused: list[str] = []
         try:
             with (
                 static_shapes.keep_sizes(sublayers),
                 _as_tensors(layer, own, inputs),
                 _looked_up(sublayers, inputs),
                 _one_by_one(),
+                dispatching.functions_as_operations() as refused,
                 keras_internals.none_beside_tensors() as incomplete,
             ):
                 outputs = layer.call(*new_args, **new_kwargs)
+        except NotDescribed as error:
+            raise Opaque(str(error)) from None
         except Exception as error:  # Whatever the user's code raises.
+            if refused:
+                raise Opaque(
+                    f"it calls `{refused[-1]}`, which is none of the functions "
+                    "of arrays that a graph may contain"
+                ) from None
             raise DoesNotRun(
                 "its `call` does not run on symbolic tensors: "
                 f"{comparing.first(error)}"

@@ -34,7 +34,8 @@ def compact(
     Constants are folded into biases and batch normalization, and the gates'
     values into the weights. In inference the result equals
     `hard_prune(model)`. It only contains Keras's own layers and operations, so
-    its file loads without this package.
+    its file loads without this package, unless the model calls functions of
+    the backend, such as `tf.image.resize`: then it needs `import keras_bar`.
 
     Args:
         model: Gated `keras.Model`. It is not changed.

@@ -1,5 +1,6 @@
 """Layers: gates, the mixed residual connection, the state of a budget."""
 
+from keras_bar.layers import backend_function as backend_function
 from keras_bar.layers.budget_state import BudgetState
 from keras_bar.layers.channel_gate import ChannelGate
 from keras_bar.layers.gaussian_gate import GaussianGate

@@ -1,5 +1,7 @@
 """The rules of layers that are run to find out how they treat channels."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -101,7 +103,8 @@ class Observed(Channelwise):
     def constants(self, node, resolved):
         value = node.inputs[0]
         axis = resolved.analysis.channels[value].axis
-        size = [1, *(d or TYPICAL_SIZE for d in value.shape[1:])]
+        rows = math.ceil(value.rows)
+        size = [rows, *(d or TYPICAL_SIZE for d in value.shape[1:])]
         vector = along(resolved.constants[value], axis, len(size))
         image = np.broadcast_to(vector, size).astype("float32")
         tensor = keras.ops.convert_to_tensor(image, value.dtype)

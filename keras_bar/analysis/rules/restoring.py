@@ -3,6 +3,7 @@
 import math
 
 from keras_bar.analysis import trace
+from keras_bar.analysis.counting import kind_of
 from keras_bar.analysis.counting import may_multiply
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import Term
@@ -113,4 +114,4 @@ def _rebuild_whole(node, builder):
 def unknown(node):
     """Why a node without a rule needs every channel."""
     why = f"; {node.opaque}" if node.opaque else ""
-    return f"no rule knows how {type(node.op).__name__} treats channels{why}"
+    return f"no rule knows how {kind_of(node.op)} treats channels{why}"
