@@ -141,6 +141,18 @@ def _axis(axis):
     return tuple(axis) if isinstance(axis, list) else axis
 
 
+def _reduction(operation):
+    return lambda input_tensor, axis, keepdims=False: operation(
+        input_tensor, _axis(axis), keepdims
+    )
+
+
+def _torch_reduction(operation):
+    return lambda input, dim, keepdim=False: operation(
+        input, _axis(dim), keepdim
+    )
+
+
 # Functions whose parameters are called as those of the backend are.
 _OTHERS: dict[str, dict[str, Callable]] = {
     "tensorflow": {
@@ -181,15 +193,9 @@ _OTHERS: dict[str, dict[str, Callable]] = {
         "clip_by_value": lambda t, clip_value_min, clip_value_max: ops.clip(
             t, clip_value_min, clip_value_max
         ),
-        "reduce_mean": lambda input_tensor, axis, keepdims=False: ops.mean(
-            input_tensor, _axis(axis), keepdims
-        ),
-        "reduce_sum": lambda input_tensor, axis, keepdims=False: ops.sum(
-            input_tensor, _axis(axis), keepdims
-        ),
-        "reduce_max": lambda input_tensor, axis, keepdims=False: ops.max(
-            input_tensor, _axis(axis), keepdims
-        ),
+        "reduce_mean": _reduction(ops.mean),
+        "reduce_sum": _reduction(ops.sum),
+        "reduce_max": _reduction(ops.max),
     },
     "torch": {
         "add": lambda input, other: ops.add(input, other),
@@ -219,15 +225,9 @@ _OTHERS: dict[str, dict[str, Callable]] = {
         "where": lambda condition, input, other: ops.where(
             condition, input, other
         ),
-        "mean": lambda input, dim, keepdim=False: ops.mean(
-            input, _axis(dim), keepdim
-        ),
-        "sum": lambda input, dim, keepdim=False: ops.sum(
-            input, _axis(dim), keepdim
-        ),
-        "amax": lambda input, dim, keepdim=False: ops.max(
-            input, _axis(dim), keepdim
-        ),
+        "mean": _torch_reduction(ops.mean),
+        "sum": _torch_reduction(ops.sum),
+        "amax": _torch_reduction(ops.max),
         "softmax": lambda input, dim: ops.softmax(input, dim),
         "nn.functional.softmax": lambda input, dim: ops.softmax(input, dim),
         "nn.functional.pad": _torch_pad,

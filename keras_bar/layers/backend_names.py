@@ -23,14 +23,14 @@ MOVING = {
             "abs acos acosh add add_n argmax argmin argsort asin asinh atan "
             "atan2 atanh batch_to_space broadcast_to cast ceil clip_by_norm "
             "clip_by_value concat convert_to_tensor cos cosh cumsum divide "
-            "ensure_shape equal exp expand_dims fill floor gather gather_nd greater "
-            "greater_equal identity less less_equal logical_and logical_not "
-            "logical_or maximum minimum multiply negative norm not_equal "
-            "one_hot ones_like pad pow range rank realdiv reduce_all "
-            "reduce_any reduce_logsumexp reduce_max reduce_mean reduce_min "
-            "reduce_prod reduce_sum repeat reshape reverse roll round shape "
-            "sigmoid sign sin sinh size slice sort space_to_batch split sqrt "
-            "square squared_difference squeeze stack stop_gradient "
+            "ensure_shape equal exp expand_dims fill floor gather gather_nd "
+            "greater greater_equal identity less less_equal logical_and "
+            "logical_not logical_or maximum minimum multiply negative norm "
+            "not_equal one_hot ones_like pad pow range rank realdiv "
+            "reduce_all reduce_any reduce_logsumexp reduce_max reduce_mean "
+            "reduce_min reduce_prod reduce_sum repeat reshape reverse roll "
+            "round shape sigmoid sign sin sinh size slice sort space_to_batch "
+            "split sqrt square squared_difference squeeze stack stop_gradient "
             "strided_slice subtract tan tanh tile transpose truediv unstack "
             "where zeros_like"
         ),
@@ -48,9 +48,9 @@ MOVING = {
         ),
         "image": (
             "adjust_brightness adjust_contrast central_crop "
-            "crop_to_bounding_box extract_patches flip_left_right flip_up_down "
-            "pad_to_bounding_box per_image_standardization resize "
-            "resize_area resize_bicubic resize_bilinear resize_images "
+            "crop_to_bounding_box extract_patches flip_left_right "
+            "flip_up_down pad_to_bounding_box per_image_standardization "
+            "resize resize_area resize_bicubic resize_bilinear resize_images "
             "resize_nearest_neighbor resize_with_crop_or_pad rot90 transpose"
         ),
     },
@@ -66,22 +66,22 @@ MOVING = {
             "nan_to_num narrow ne neg negative norm ones_like permute "
             "pixel_shuffle pixel_unshuffle pow prod ravel reciprocal relu "
             "repeat_interleave reshape roll rot90 round rsqrt select selu "
-            "sigmoid sign sin sinh softmax split sqrt square squeeze stack std "
-            "sub subtract sum swapaxes swapdims take_along_dim tan tanh tile "
-            "topk transpose tril triu true_divide unbind unflatten unsqueeze "
-            "var where zeros_like"
+            "sigmoid sign sin sinh softmax split sqrt square squeeze stack "
+            "std sub subtract sum swapaxes swapdims take_along_dim tan tanh "
+            "tile topk transpose tril triu true_divide unbind unflatten "
+            "unsqueeze var where zeros_like"
         ),
         "nn.functional": (
             "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
             "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
             "avg_pool1d avg_pool2d avg_pool3d celu channel_shuffle elu fold "
             "gelu glu grid_sample group_norm hardshrink hardsigmoid hardswish "
-            "hardtanh interpolate layer_norm leaky_relu "
-            "local_response_norm log_softmax logsigmoid lp_pool1d lp_pool2d "
-            "max_pool1d max_pool2d max_pool3d mish normalize one_hot pad "
-            "pixel_shuffle pixel_unshuffle prelu relu relu6 rms_norm selu "
-            "sigmoid silu softmax softmin softplus softshrink softsign tanh "
-            "tanhshrink threshold unfold"
+            "hardtanh interpolate layer_norm leaky_relu local_response_norm "
+            "log_softmax logsigmoid lp_pool1d lp_pool2d max_pool1d max_pool2d "
+            "max_pool3d mish normalize one_hot pad pixel_shuffle "
+            "pixel_unshuffle prelu relu relu6 rms_norm selu sigmoid silu "
+            "softmax softmin softplus softshrink softsign tanh tanhshrink "
+            "threshold unfold"
         ),
     },
 }
@@ -92,7 +92,7 @@ MULTIPLYING = {
         "linalg": "einsum matmul matvec tensordot",
         "nn": (
             "atrous_conv2d conv1d conv1d_transpose conv2d conv2d_transpose "
-            "conv3d conv3d_transpose convolution conv_transpose "
+            "conv3d conv3d_transpose conv_transpose convolution "
             "depthwise_conv2d separable_conv2d"
         ),
     },
@@ -201,7 +201,12 @@ def dtype_of(x):
 
 
 def dtype_named(name):
-    """The type of numbers of the backend that has a name."""
+    """The type of numbers of the backend that has a name.
+
+    Raises:
+        ValueError: If this is no name of a type.
+    """
+    name = keras.backend.standardize_dtype(name)
     if keras.backend.backend() == "torch":
         import torch
 
