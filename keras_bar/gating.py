@@ -67,8 +67,9 @@ def gate(
             for.
         connectivity: `"mixed"`: every layer has a gate of its own, so that
             the identity and the branch of a residual block may keep different
-            channels. `"regular"`: all writers of a residual stream share one
-            gate.
+            channels, which suits budgets of volume. `"regular"`: all writers
+            of a residual stream share one gate, which suits budgets of FLOPs
+            and latency.
         skip: Names of layers that get no gate. Nothing inside a nested model,
             an attention layer or a subclassed layer of that name gets one.
         seed: Integer seed of the gates' noise and initial values.

@@ -87,6 +87,23 @@ class ResidualGroups:
         return len(node.inputs) == 1 or has_full_shape(value, node)
 
 
+def is_mixed(analysis):
+    """Whether writers of one group have different gates."""
+    gates: dict = {}
+    for gate, group in _gates(analysis, ResidualGroups(analysis)):
+        gates.setdefault(group, set()).add(gate)
+    return any(len(x) > 1 for x in gates.values())
+
+
+def _gates(analysis, groups):
+    """List of pairs of a gate and a group that it writes."""
+    return [
+        (gate, groups.of(node.output))
+        for node, rule in analysis.rules.items()
+        if (gate := rule.gate(node)) is not None
+    ]
+
+
 def unite(analysis, masks):
     """Alive vectors under regular connectivity: all writers of a group keep
     the union of their channels.
@@ -104,11 +121,7 @@ def unite(analysis, masks):
         for x in analysis.graph.values
         if analysis.channels[x].axis is not None and groups.kept_by(x)
     ]
-    gates = [
-        (gate, groups.of(node.output))
-        for node, rule in analysis.rules.items()
-        if (gate := rule.gate(node)) is not None
-    ]
+    gates = _gates(analysis, groups)
     while True:
         found = evaluate([analysis.channels[x].alive for x in values], united)
         union: dict = {}

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis.residual_groups import is_mixed
 from keras_bar.budget import alignment
 from keras_bar.budget import controls
 from keras_bar.budget import feasibility
@@ -186,7 +187,15 @@ class BudgetRegularizer(GateRegularizer):
         line = f"Pruning to {shares} in {progress.steps} steps"
         if 0 < progress.total - progress.steps < math.inf:
             line += f"; {progress.total - progress.steps} more to settle"
-        return f"{line}."
+        line += "."
+        if "volume" not in self.budgets and is_mixed(self._cost_model.analysis):
+            line += (
+                " The sides of additions may keep different channels; under "
+                f"budgets of {' and '.join(map(str, self.budgets))}, gates of "
+                '`gate(..., connectivity="regular")` mostly leave better and '
+                "faster networks."
+            )
+        return line
 
     def check_model(self, cost_model, name):
         for metric, budget in self.budgets.items():

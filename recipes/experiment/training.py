@@ -30,7 +30,7 @@ class TrainingOptions:
     `teachers` has full networks that were trained before."""
 
     scale: float = 1.0
-    connectivity: str = "mixed"
+    connectivity: str | None = None
     jit: object = False
     teachers: pathlib.Path | None = None
     learning_rate: float = 1e-3
@@ -69,6 +69,14 @@ class Experiment(runs.Run):
         self.output, self._options = output, options
         tuned = {x: y for x, y in (drawn or {}).items() if x in DRAWN}
         self.options = dataclasses.replace(options, **tuned)
+
+    def connectivity(self, metric=None):
+        """The connectivity that was asked for, or by default the one that suits
+        a metric, that of the key if it is None: mixed networks need the least
+        volume, regular ones the fewest FLOPs (docs/mixed_connectivity.md)."""
+        is_volume = (metric or self.key.metric) == "volume"
+        suits = "mixed" if is_volume else "regular"
+        return self.options.connectivity or suits
 
     def other(self, **changes):
         """An experiment whose key differs from this one's, with no options that

@@ -35,7 +35,7 @@ def run(
     def prune():
         student = keras_bar.gate(
             experiment.source(teacher),
-            connectivity=experiment.options.connectivity,
+            connectivity=experiment.connectivity(metric),
             seed=key.seed,
         )
         for layer in student.layers:

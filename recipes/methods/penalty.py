@@ -106,7 +106,7 @@ class Penalty:
             keras.utils.set_random_seed(key.seed)
             student = keras_bar.gate(
                 place.source(teacher),
-                connectivity=self.connectivity or place.options.connectivity,
+                connectivity=self.connectivity or place.connectivity(),
                 seed=key.seed,
                 layer=functools.partial(self.gate, **rate),
             )

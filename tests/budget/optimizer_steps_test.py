@@ -275,6 +275,27 @@ def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
     assert not fit(verbose=0)
 
 
+@pytest.mark.filterwarnings("ignore:The training was too short")
+@pytest.mark.parametrize(
+    ("metric", "connectivity", "told"),
+    [
+        ("flops", "mixed", True),
+        ("flops", "regular", False),
+        ("volume", "mixed", False),
+    ],
+)
+def test_the_connectivity_that_suits_a_metric_is_told(
+    capsys, metric, connectivity, told
+):
+    model = keras_bar.gate(tiny.network(), connectivity=connectivity, seed=0)
+    model = tiny.prepare(model, **QUICK)
+    with pytest.warns(UserWarning, match="too short"):
+        tiny.fit(
+            model, BudgetRegularizer(0.4, metric), steps_per_epoch=2, verbose=2
+        )
+    assert ('connectivity="regular"' in capsys.readouterr().out) == told
+
+
 def test_more_steps_than_fit_has_are_told_of():
     regularizer = BudgetRegularizer(0.4, steps=1000)
     with pytest.warns(UserWarning, match="1000 steps, but `fit` only has 5"):
