@@ -211,6 +211,24 @@ def test_layers_and_variables_keep_their_dtypes():
     assert gated.output.dtype == model.output.dtype == "bfloat16"
 
 
+def test_a_scaled_depthwise_convolution_loses_its_channels():
+    """Closed in front of it, they would be constants behind its normalization,
+    and vary again once squeeze-and-excitation scales them."""
+    model = randomize(models.MobileNet((8, 8, 3), 10, ((24, 64, 1),)))
+    gated = keras_bar.gate(model, seed=0)
+    named = {x.name: x for x in gates_of(gated)}
+    for name, part in (("expand_conv", 64), ("relu", 16)):
+        named[f"block1_{name}_gate"].set_alive(np.arange(part) % 2 == 0)
+    for gate in gates_of(gated):
+        if not gate.is_fixed:
+            gate.set_alive(np.ones(gate.channels, bool))
+    narrow = models.MobileNet((8, 8, 3), 10, ((24, 32, 1),))
+    expected, found = map(keras_bar.measure_cost, (narrow, gated))
+    for metric in ("volume", "flops", "params"):
+        assert getattr(found, metric) == getattr(expected, metric)
+    assert_invariants(gated)
+
+
 def test_a_nested_model_is_gated_inside():
     inner_inputs = keras.Input((6, 6, 3))
     inner = keras.Model(

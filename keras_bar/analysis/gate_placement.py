@@ -167,6 +167,7 @@ def _place(node, analysis, placements):
     norm = following_norm(node, analysis)
     if norm is not None:
         value = norm.output
+    value = _in_front_of_scaling(value, analysis)
     reason = _obstacle(value, analysis)
     if reason is None:
         return Placement(node.name, node, gated=True)
@@ -187,6 +188,40 @@ def _place(node, analysis, placements):
         reason,
         grouping=grouping,
         front=front,
+    )
+
+
+def _in_front_of_scaling(value, analysis):
+    """The tensor behind layers that shift closed channels, if it is scaled
+    then; otherwise the same tensor.
+
+    A depthwise convolution and a normalization make a constant of a channel
+    that is closed in front of them. Squeeze-and-excitation would multiply it by
+    a factor of every sample, and no channel behind it would be closed.
+    """
+    place, shifts = value, False
+    while True:
+        readers = place.consumers
+        if any(_is_scaled(place, x, analysis) for x in readers):
+            return place if shifts else value
+        if len(readers) != 1:
+            return value
+        (reader,) = readers
+        rule = analysis.rules[reader]
+        alone = len(reader.inputs) == len(reader.outputs) == 1
+        if not alone or not rule.ties_channels or rule.gate(reader):
+            return value
+        shifts = shifts or bool(getattr(reader.op, "weights", ()))
+        place = reader.output
+
+
+def _is_scaled(value, reader, analysis):
+    """Whether a layer multiplies the channels of a tensor by those of another
+    one that has a single number for each."""
+    scales = analysis.rules[reader].only_scales
+    others = [x for x in reader.inputs if x is not value]
+    return bool(others) and not scales(value, reader) and any(
+        scales(x, reader) for x in others
     )
 
 

@@ -165,13 +165,33 @@ class _Search:
         return rule.passes_channels
 
     def _written(self, node):
-        """The layer with a kernel before a gate, and the layers in between."""
+        """The layer with a kernel before a gate, and the layers in between. A
+        depthwise convolution is in between if nothing but the gate closes the
+        channels that it reads."""
         between = []
         node = self._analysis.rules[node].gated(node).producer
         while not self._analysis.rules[node].has_kernel:
             between.append(node)
             node = node.inputs[0].producer
+        if self._analysis.rules[node].filters_each_channel:
+            front = [node]
+            while (node := self._only_writer(front[-1].inputs[0])) is not None:
+                rule = self._analysis.rules[node]
+                if rule.has_kernel and not rule.filters_each_channel:
+                    return node, between + front
+                front.append(node)
+            node = front[0]
         return node, between
+
+    def _only_writer(self, value):
+        """The node that writes a tensor which nothing else reads; None if it is
+        a gate or does not keep channels apart."""
+        node = value.producer
+        if node is None or len(value.consumers) > 1:
+            return None
+        rule = self._analysis.rules[node]
+        keeps = rule.has_kernel or (rule.ties_channels and len(node.inputs) == 1)
+        return node if keeps and rule.gate(node) is None else None
 
     def _unscaled(self, nodes, behind, passed):
         """List of `Node`, readers that no scale separates from the gate."""
