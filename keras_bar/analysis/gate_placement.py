@@ -220,8 +220,10 @@ def _is_scaled(value, reader, analysis):
     one that has a single number for each."""
     scales = analysis.rules[reader].only_scales
     others = [x for x in reader.inputs if x is not value]
-    return bool(others) and not scales(value, reader) and any(
-        scales(x, reader) for x in others
+    return (
+        bool(others)
+        and not scales(value, reader)
+        and any(scales(x, reader) for x in others)
     )
 
 

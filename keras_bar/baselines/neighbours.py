@@ -190,7 +190,9 @@ class _Search:
         if node is None or len(value.consumers) > 1:
             return None
         rule = self._analysis.rules[node]
-        keeps = rule.has_kernel or (rule.ties_channels and len(node.inputs) == 1)
+        keeps = rule.has_kernel or (
+            rule.ties_channels and len(node.inputs) == 1
+        )
         return node if keeps and rule.gate(node) is None else None
 
     def _unscaled(self, nodes, behind, passed):
