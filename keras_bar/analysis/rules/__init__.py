@@ -8,6 +8,7 @@ from keras_bar.analysis.rules import attention as attention
 from keras_bar.analysis.rules import channel_selection as channel_selection
 from keras_bar.analysis.rules import channelwise as channelwise
 from keras_bar.analysis.rules import convolutions as convolutions
+from keras_bar.analysis.rules import dividing as dividing
 from keras_bar.analysis.rules import einsum as einsum
 from keras_bar.analysis.rules import gates
 from keras_bar.analysis.rules import joining as joining

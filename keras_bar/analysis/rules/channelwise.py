@@ -8,12 +8,12 @@ from keras_bar.analysis.rules import activations
 from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import agree
 from keras_bar.analysis.rules.base import channel_axis
+from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.channel_selection import NO_ZEROS
 from keras_bar.analysis.rules.channel_selection import ChannelPad
 from keras_bar.analysis.rules.channel_selection import pads_zeros
 from keras_bar.analysis.rules.restoring import Restoring
-from keras_bar.analysis.rules.restoring import unknown
 
 
 class Channelwise(Rule):
@@ -143,17 +143,6 @@ class Activation(Elementwise):
         if not activations.is_elementwise(node.op.activation):
             return "its activation looks at several channels at once"
         return None
-
-
-class Quotient(Elementwise):
-    """Division and powers, of one tensor and a number."""
-
-    operations = "Divide TrueDivide Power"
-
-    def refuse(self, node, analysis):
-        if len(node.inputs) > 1:
-            return unknown(node)
-        return super().refuse(node, analysis)
 
 
 class Spatial(Channelwise):
@@ -299,9 +288,9 @@ class GlobalPooling(Channelwise):
 
 
 class Reduction(Channelwise):
-    """keras.ops.mean and max over other axes than the channels."""
+    """keras.ops.mean, max and min over other axes than the channels."""
 
-    operations = "Mean Max"
+    operations = "Mean Max Min Amax Amin"
 
     def _reduced(self, node):
         axes, rank = node.op.axis, len(node.inputs[0].shape)
@@ -318,3 +307,35 @@ class Reduction(Channelwise):
         if axis is None or node.op.keepdims:
             return axis
         return axis - sum(x < axis for x in self._reduced(node))
+
+    def preserves_zero(self, node):
+        return not getattr(node.op, "initial", None)
+
+    def constants(self, node, resolved):
+        vector = super().constants(node, resolved)
+        start = getattr(node.op, "initial", None)
+        if start is None:
+            return vector
+        largest = type(node.op).__name__ == "Max"
+        return (np.maximum if largest else np.minimum)(vector, start)
+
+
+class Total(Reduction, Localized):
+    """keras.ops.sum over other axes than the channels. Over an unknown number
+    of positions, only 0 becomes a constant."""
+
+    operations = "Sum"
+
+    def _count(self, node):
+        """Number of positions that are added; NaN if it is unknown."""
+        shape = node.inputs[0].shape
+        return product(shape[axis] for axis in self._reduced(node))
+
+    def propagate_alive(self, node, analysis):
+        if np.isnan(self._count(node)):
+            return super().propagate_alive(node, analysis)
+        return Channelwise.propagate_alive(self, node, analysis)
+
+    def constants(self, node, resolved):
+        vector = super().constants(node, resolved)
+        return np.where(vector == 0, 0.0, self._count(node) * vector)

@@ -1,11 +1,18 @@
 """Layers and operations that keep channels apart, or move them."""
 
+import keras
 import pytest
 from keras import layers
 from keras import ops
 
+import keras_bar
 from tests.helpers.one_layer import CHANNELS
 from tests.helpers.one_layer import assert_removable
+from tests.helpers.one_layer import before
+from tests.helpers.one_layer import filters_of
+from tests.helpers.one_layer import model_with
+from tests.helpers.one_layer import prune
+from tests.helpers.pruning import gates_of
 
 # Groups of layers that keep the shape, side by side in one network.
 SIDE_BY_SIDE = {
@@ -65,6 +72,12 @@ CHANNELWISE = {
     "global_kept": lambda: layers.GlobalAveragePooling2D(keepdims=True),
     "ops_mean": lambda: lambda x: ops.mean(x, axis=(1, 2)),
     "ops_max_kept": lambda: lambda x: ops.max(x, axis=[1, -2], keepdims=True),
+    "ops_max_at_least": lambda: lambda x: ops.max(x, axis=1, initial=0.3),
+    "ops_min_at_most": lambda: lambda x: ops.min(x, axis=1, initial=0.1),
+    "ops_amax": lambda: lambda x: ops.amax(x, axis=(1, 2)),
+    "ops_amin_kept": lambda: lambda x: ops.amin(x, axis=-2, keepdims=True),
+    "ops_sum": lambda: lambda x: ops.sum(x, axis=[1, 2]),
+    "ops_sum_kept": lambda: lambda x: ops.sum(x, axis=-3, keepdims=True),
     "flatten": lambda: layers.Flatten(),
     "repeat_vector": lambda: (
         lambda x: layers.RepeatVector(3)(ops.mean(x, axis=(1, 2)))
@@ -120,6 +133,32 @@ CHANNELWISE = {
 @pytest.mark.parametrize("name", CHANNELWISE)
 def test_channelwise(name):
     assert_removable(CHANNELWISE[name](), zero=False)
+
+
+@pytest.mark.parametrize("name", ["stack", "sum"])
+def test_branches_that_are_stacked(name):
+    """As selective kernels add theirs: only 0 stays a constant in a stack."""
+
+    def layer(x):
+        y = ops.relu(layers.Conv2D(CHANNELS, 3, padding="same", name="b")(x))
+        y = ops.stack([x, y], axis=1)
+        return ops.sum(y, axis=1) if name == "sum" else ops.max(y, axis=1)
+
+    gated, _, small = prune(model_with(layer, zero=True))
+    assert filters_of(small) < CHANNELS and filters_of(small, "b") < CHANNELS
+    assert not keras_bar.explain(small).boundaries
+
+
+@pytest.mark.parametrize("zero", (False, True))
+def test_a_sum_over_an_unknown_number_of_positions(zero):
+    """Each constant but 0 has to be computed."""
+    x = inputs = keras.Input((None, 3))
+    x = ops.sum(before(x, zero, rank=1), axis=1)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    gated, _, small = prune(model, measure=False)
+    assert filters_of(small) == gates_of(gated)[0].alive().sum() < CHANNELS
+    reads = small.layers[-1].kernel.shape[0]
+    assert reads == (filters_of(small) if zero else CHANNELS)
 
 
 @pytest.mark.parametrize("name", SIDE_BY_SIDE)
