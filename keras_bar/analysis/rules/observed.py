@@ -17,6 +17,7 @@ from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.analysis.rules.channelwise import Localized
 from keras_bar.analysis.rules.kernels import TYPICAL_SIZE
+from keras_bar.analysis.rules.restoring import Restoring
 from keras_bar.analysis.rules.restoring import unknown
 
 
@@ -40,15 +41,14 @@ class Unknown(Rule):
         except experiments.NotChannelwise as error:
             self.obstacle = str(error)
             return self
-        if behaviour.preserves_constants or behaviour.preserves_zero:
-            if behaviour.elementwise or not self.registered:
-                whole = behaviour.preserves_constants
-                kind = Observed if whole else ObservedInPlace
-                return kind(behaviour)
+        if self.registered and not behaviour.elementwise:
             self.obstacle = "it moves values between positions"
-        else:
-            self.obstacle = "it maps zeros to values that differ by position"
-        return self
+            return self
+        if behaviour.preserves_constants:
+            return Observed(behaviour)
+        if behaviour.preserves_zero:
+            return ObservedInPlace(behaviour)
+        return ObservedWhole(behaviour)
 
     def _known_axis(self, node, analysis):
         """The channel axis of the only input of a layer with one output."""
@@ -141,3 +141,19 @@ class Observed(Channelwise):
 class ObservedInPlace(Localized, Observed):
     """The same for a layer that turns constants into values that differ by
     position."""
+
+
+class ObservedWhole(Restoring):
+    """The same for a layer that turns zeros into values that differ by
+    position: its output has all channels.
+
+    Args:
+        behaviour: `Behaviour`.
+    """
+
+    reason = "it maps zeros to values that differ by position"
+
+    def __init__(self, behaviour):
+        self.behaviour = behaviour
+
+    is_counted = Observed.is_counted

@@ -42,9 +42,32 @@ def test_dead_channels_are_restored_in_front(make, zero):
     assert explanation.boundaries == {"norm": "it normalizes over the channels"}
 
 
+# On PyTorch, Keras 3.15 normalizes over the last axes instead of these.
+not_torch = pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="Keras normalizes over other axes",
+)
+
+
+@not_torch
 @pytest.mark.parametrize("zero", (False, True))
 def test_channels_normalized_one_by_one(zero):
     assert_removable(layers.LayerNormalization([1, 2], center=False), zero)
+
+
+@not_torch
+@pytest.mark.parametrize("zero", (False, True))
+def test_a_shift_that_differs_between_positions(zero):
+    """It has the shape of the normalized axes, so that a channel of zeros
+    becomes no constant: its input is restored."""
+
+    def layer(x):
+        return layers.LayerNormalization([1, 2], name="norm")(x)
+
+    gated, _, small = prune(model_with(layer, zero))
+    assert filters_of(small) == gates_of(gated)[0].alive().sum() < CHANNELS
+    why = keras_bar.explain(small).boundaries["norm"]
+    assert why == "it maps zeros to values that differ by position"
 
 
 @pytest.mark.parametrize("zero", (False, True))
