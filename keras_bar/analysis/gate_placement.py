@@ -259,7 +259,7 @@ def _obstacle(value, analysis):
         return "which of its axes is that of the channels is unknown"
     if _becomes_output(value, analysis):
         return "its channels are the model's output"
-    stack = [value]
+    stack, seen, scaled = [value], {value}, []
     while stack:
         tensor = stack.pop()
         for reader in tensor.consumers:
@@ -273,9 +273,14 @@ def _obstacle(value, analysis):
             if group := _grouped_by(reader, analysis):
                 return f"its channels are those of {group!r}, in groups"
             if rule.only_scales(tensor, reader):
-                return f"its channels follow those it scales in {reader.name!r}"
+                scaled.append((reader, tensor))
             if rule.passes_channels:
                 stack.extend(reader.outputs)
+                seen.update(reader.outputs)
+    for reader, tensor in scaled:
+        # A tensor may be scaled by factors that are made of it.
+        if not any(x in seen for x in reader.inputs if x is not tensor):
+            return f"its channels follow those it scales in {reader.name!r}"
     return ""
 
 

@@ -120,6 +120,21 @@ def test_squeeze_and_excitation(dead, reduce):
         assert filters_of(small, "excite") == alive
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_channels_scaled_by_what_is_made_of_them(own):
+    """Without a layer between; factors of another layer's channels follow."""
+
+    def layer(x):
+        y = x if own else layers.Conv2D(CHANNELS, 1, name="other")(x)
+        factors = ops.sigmoid(ops.mean(y, axis=(1, 2), keepdims=True))
+        return x * factors
+
+    gated, _, small = prune(model_with(layer, zero=True))
+    assert filters_of(small) == gates_of(gated)[0].alive().sum()
+    if not own:
+        assert "follow" in keras_bar.explain(gated).ungated["other"]
+
+
 def test_spatial_attention():
     """One channel that scales all others."""
 
