@@ -8,10 +8,12 @@ import collections
 import contextlib
 import inspect
 import random
+import types
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.activations import activations
 from keras.src.backend.common import global_state
 from keras.src.layers import layer as base_layer
 from keras.src.ops import node
@@ -105,11 +107,9 @@ def learning_rate(optimizer, variable, steps):
     schedule = part._learning_rate
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
         last = steps if np.isfinite(steps) else 1
-        rates = [
-            float(keras.ops.convert_to_numpy(schedule(int(step))))
-            for step in np.linspace(0, last, LOOKED_AT)
-        ]
-        return max(rates)
+        points = np.linspace(0, last, LOOKED_AT)
+        rates = [keras.ops.convert_to_numpy(schedule(int(x))) for x in points]
+        return float(max(rates))
     return float(keras.ops.convert_to_numpy(part.learning_rate))
 
 
@@ -207,6 +207,24 @@ def none_beside_tensors():
         base_layer.Node = node.Node
 
 
+@contextlib.contextmanager
+def symbolic_activations():
+    """A context in which `hard_silu`, `mish` and `sparsemax` run on symbolic
+    tensors: in `keras.activations`, they convert these to arrays."""
+    backend = activations.backend
+
+    def convert(x):
+        symbolic = isinstance(x, keras.KerasTensor)
+        return x if symbolic else backend.convert_to_tensor(x)
+
+    changed = {"convert_to_tensor": convert, "nn": keras.ops}
+    activations.backend = types.SimpleNamespace(**vars(backend) | changed)
+    try:
+        yield
+    finally:
+        activations.backend = backend
+
+
 def teacher_extractor(distiller):
     """The model of the teacher's features that losses read, or None."""
     return distiller._teacher_feature_extractor
@@ -271,11 +289,6 @@ def structures(model):
 def layers_inside(layer):
     """List of all layers that a layer contains, at any depth."""
     return layer._flatten_layers(include_self=False)
-
-
-def has_layers(layer):
-    """Whether a layer contains other layers."""
-    return bool(layer._layers)
 
 
 def normalized_axes(normalization):

@@ -93,7 +93,7 @@ def test_names_of_graphs_that_are_used_exist():
         "_functional"
     )
     norm = model.get_layer("branch_norm")
-    for name in ["_flatten_layers", "_inbound_nodes", "_layers"]:
+    for name in ["_flatten_layers", "_inbound_nodes"]:
         assert hasattr(norm, name), moved(name)
     assert hasattr(norm.output, "_keras_history"), moved("_keras_history")
     assert keras_internals.maker_of(norm.output) is norm

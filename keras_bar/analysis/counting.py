@@ -95,7 +95,7 @@ def may_multiply(op):
     return (
         kind in _MULTIPLYING_LAYERS.split()
         or has_kernel
-        or keras_internals.has_layers(op)
+        or bool(keras_internals.layers_inside(op))
     )
 
 

@@ -192,6 +192,7 @@ def _call(layer, args, kwargs, nested, own):
                 _looked_up(sublayers, inputs),
                 _one_by_one(),
                 dispatching.functions_as_operations() as refused,
+                keras_internals.symbolic_activations(),
                 keras_internals.none_beside_tensors() as incomplete,
             ):
                 outputs = layer.call(*new_args, **new_kwargs)

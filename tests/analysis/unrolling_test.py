@@ -14,6 +14,9 @@ import keras_bar
 from keras_bar.analysis import trace
 from tests.helpers import tiny
 from tests.helpers.budgets import BudgetRegularizer
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import randomize
 from tests.helpers.subclassed import Block
 from tests.helpers.subclassed import ConvNorm
 from tests.helpers.subclassed import Network
@@ -92,6 +95,40 @@ def test_a_subclassed_model_is_pruned_to_a_plain_one(tmp_path):
         *(ops.convert_to_numpy(m(x, training=False)) for m in (loaded, small))
     )
     assert type(loaded) is not Network
+
+
+class Activated(keras.Model):
+    """Calls a function of `keras.activations` itself."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.first = layers.Conv2D(6, 3, name="first")
+        self.last = layers.Conv2D(3, 1, name="last")
+
+    def call(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "function", ["relu", "hard_swish", "mish", "sparsemax"]
+)
+def test_activation_functions(function):
+    """Keras runs some of them on numbers alone."""
+    model = randomize(built(Activated(getattr(keras.activations, function))))
+    before = keras.activations.mish(np.ones(1))
+    explanation = keras_bar.explain(model)
+    assert keras.activations.mish(np.ones(1)) == before
+    if function == "sparsemax":
+        why = "no rule knows how Sparsemax treats channels"
+        assert why in explanation.ungated["first"]
+        return
+    assert explanation.gated == ["first"]
+    gated = close_gates(keras_bar.gate(model))
+    with pytest.raises(ValueError, match="symbolic"):
+        keras.activations.mish(gated.inputs[0])
+    _, small = assert_invariants(gated)
+    assert small.get_layer("first").filters < 6
 
 
 def test_what_the_user_made_stays_as_it_is():
