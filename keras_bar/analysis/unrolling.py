@@ -27,6 +27,8 @@ from keras_bar.layers import Parameter
 
 # Operations on weights that say something about positions, not channels.
 _OF_POSITIONS = {"Add", "Take"}
+# Attributes of layers that draw noise in training, unless all are 0.
+_NOISE = ("rate", "dropout", "recurrent_dropout", "stddev")
 
 
 def unroll(layer, args, kwargs, nested=False, rows=1):
@@ -206,9 +208,9 @@ def _is_matrix(op):
 
 def _refuse_calls(inner):
     """Raises `Opaque` for calls that a graph does not repeat: a sublayer in a
-    mode of its own, because a Functional model runs all of its layers in the
-    same; and attention whose values differ in size from its keys, because
-    Keras infers the shape of its output wrongly."""
+    mode of its own that matters to it, because a Functional model runs all of
+    its layers in the same; and attention whose values differ in size from its
+    keys, because Keras infers the shape of its output wrongly."""
     for node in keras_internals.nodes_in_order(inner):
         if type(node.operation).__name__ == "DotProductAttention":
             _, key, value, *_ = node.input_tensors
@@ -218,12 +220,29 @@ def _refuse_calls(inner):
         parameter = inspect.signature(node.operation.call).parameters.get(
             "training"
         )
-        if mode is not None and parameter and mode != parameter.default:
-            raise Opaque(
-                f"it calls {node.operation.name!r} with `training={mode}` in "
-                "any mode; pass its own `training`, and freeze a layer by its "
-                "attribute `trainable`"
-            )
+        if mode is None or not parameter or mode == parameter.default:
+            continue
+        called = node.operation
+        for part in (called, *keras_internals.layers_inside(called)):
+            if _depends_on_mode(part):
+                raise Opaque(
+                    f"it calls {called.name!r} with `training={mode}` in any "
+                    f"mode, on which {part.name!r} depends; pass its own "
+                    "`training`, and freeze batch normalization by its "
+                    "attribute `trainable`"
+                )
+
+
+def _depends_on_mode(layer):
+    """Whether a layer computes something else in training. One that consists of
+    others does not by itself, as far as its graph is right."""
+    parameters = inspect.signature(layer.call).parameters
+    if "training" not in parameters or keras_internals.layers_inside(layer):
+        return False
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return layer.trainable
+    noise = [getattr(layer, x) for x in _NOISE if hasattr(layer, x)]
+    return any(noise) or not noise
 
 
 def _verify(layer, inner, places, args, kwargs, batch):

@@ -97,6 +97,56 @@ def test_a_subclassed_model_is_pruned_to_a_plain_one(tmp_path):
     assert type(loaded) is not Network
 
 
+class Transferred(keras.Model):
+    """A frozen network in inference, below a new head: transfer learning."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        x = inputs = keras.Input((6, 6, 2))
+        x = layers.Conv2D(6, 3, name="first")(x)
+        x = ops.relu(layers.BatchNormalization(name="norm")(x))
+        x = layers.Dropout(dropout, name="drop")(x)
+        x = layers.Conv2D(6, 3, name="second")(x)
+        self.base = keras.Model(inputs, x, name="base")
+        self.base.trainable = False
+        self.pool = layers.GlobalAveragePooling2D(name="pool")
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x, training=None):
+        return self.head(self.pool(self.base(x, training=False)))
+
+
+def test_a_frozen_network_in_inference():
+    """Frozen, it computes the same in any mode, and still does."""
+    model = randomize(built(Transferred()))
+    gated = keras_bar.gate(model)
+    assert keras_bar.explain(gated).gated == ["base_first", "base_second"]
+    copy = copy_of(model)
+    trainable = [x.path for x in copy.trainable_variables]
+    assert trainable == ["head/kernel", "head/bias"]
+    norm = next(x for x in trace.trace(model).nodes if x.name == "base_norm")
+    assert norm.kwargs["training"] is False
+    x, _ = tiny.data(8)
+    statistics = copy.get_layer("base_norm").moving_mean
+    before = ops.convert_to_numpy(statistics)
+    for training in (False, True):
+        expected = ops.convert_to_numpy(model(x, training=training))
+        found = ops.convert_to_numpy(copy(x, training=training))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(ops.convert_to_numpy(statistics), before)
+    assert_invariants(close_gates(gated))
+
+
+@pytest.mark.parametrize("name", ["norm", "drop"])
+def test_a_network_in_inference_to_which_the_mode_matters(name):
+    """A graph would run it in training, too."""
+    model = built(Transferred(0.1 if name == "drop" else 0.0))
+    model.base.get_layer("norm").trainable = name == "norm"
+    why = f"calls 'base' with `training=False`.*'{name}' depends"
+    with pytest.raises(ValueError, match=why):
+        keras_bar.gate(model)
+
+
 class Activated(keras.Model):
     """Calls a function of `keras.activations` itself."""
 
