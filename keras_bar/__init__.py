@@ -1,4 +1,4 @@
-"""keras_bar: prune convolutional networks to a budget while they train."""
+"""keras_bar: prune neural networks to a budget while they train."""
 
 from keras_bar import baselines
 from keras_bar import callbacks

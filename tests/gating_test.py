@@ -154,12 +154,14 @@ def test_every_convolution_is_accounted_for():
     assert explanation.gated == ["free", "up", "separable", "normed"]
     reasons = explanation.ungated
     assert set(reasons) == {
-        "follows", "grouped", "odd/hidden", "in", "times/each", "out",
+        "follows", "grouped", "odd", "odd/hidden", "in", "times", "times/each",
+        "out",
     }  # fmt: skip
     assert "its input" in reasons["follows"]
     assert "'odd' needs all" in reasons["grouped"]
     assert "output" in reasons["out"]
     assert "inside 'odd'" in reasons["odd/hidden"]
+    assert "rule knows how Hiding" in reasons["odd"]
     gated = close_gates(keras_bar.gate(randomize(model)))
     assert "over the channels" in keras_bar.explain(gated).boundaries["norm"]
     assert_invariants(gated)

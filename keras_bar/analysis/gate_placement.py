@@ -54,8 +54,8 @@ def place_gates(analysis, skip=()):
         skip: Names of layers that get no gate.
 
     Returns:
-        List of `Placement`, one per convolution, hidden dense layer and
-        projection to the values of attention.
+        List of `Placement`, one per convolution, hidden dense layer,
+        projection to the values of attention, and layer that cannot be pruned.
     """
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():
@@ -69,7 +69,7 @@ def place_gates(analysis, skip=()):
         elif _has_kernel(node.op):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
-            placements.extend(_hidden(node))
+            placements.extend(_hidden(node, rule))
     return _with_fronts(placements) + _place_widths(analysis, skip)
 
 
@@ -259,9 +259,8 @@ def _obstacle(value, analysis):
         return "which of its axes is that of the channels is unknown"
     if _becomes_output(value, analysis):
         return "its channels are the model's output"
-    stack, seen, scaled = [value], {value}, []
-    while stack:
-        tensor = stack.pop()
+    passed, scaled = [value], []
+    for tensor in passed:  # It grows.
         for reader in tensor.consumers:
             rule = analysis.rules[reader]
             if rule.gate(reader) is not None:
@@ -275,11 +274,10 @@ def _obstacle(value, analysis):
             if rule.only_scales(tensor, reader):
                 scaled.append((reader, tensor))
             if rule.passes_channels:
-                stack.extend(reader.outputs)
-                seen.update(reader.outputs)
+                passed.extend(reader.outputs)
     for reader, tensor in scaled:
         # A tensor may be scaled by factors that are made of it.
-        if not any(x in seen for x in reader.inputs if x is not tensor):
+        if not any(x in passed for x in reader.inputs if x is not tensor):
             return f"its channels follow those it scales in {reader.name!r}"
     return ""
 
@@ -376,13 +374,14 @@ def _has_kernel(op):
     return convolves or isinstance(op, keras.layers.Dense)
 
 
-def _hidden(node):
-    """Placements of the layers with a kernel inside a layer without a rule."""
+def _hidden(node, rule):
+    """Placements of a layer with weights that needs every channel, and of the
+    layers with a kernel inside a layer without a rule."""
     if not isinstance(node.op, keras.layers.Layer):
         return []
-    reason = f"it is inside {node.name!r}, which no rule knows"
-    return [
-        Placement(f"{node.name}/{layer.name}", reason=reason)
-        for layer in keras_internals.layers_inside(node.op)
-        if _has_kernel(layer)
-    ]
+    whole = rule.reason and not rule.restores and node.op.weights
+    found = [Placement(node.name, node, reason=rule.reason)] if whole else []
+    why = f"it is inside {node.name!r}, which no rule knows"
+    inside = filter(_has_kernel, keras_internals.layers_inside(node.op))
+    found += [Placement(f"{node.name}/{x.name}", reason=why) for x in inside]
+    return found

@@ -22,9 +22,10 @@ class Explanation:
     Attributes:
         gated: Names of the layers with a gate: convolutions, hidden dense
             layers, and the values of attention.
-        ungated: Dict from the name of such a layer without one to the reason.
+        ungated: Dict from the name of such a layer without one, or of another
+            layer whose weights cannot be pruned, to the reason.
         boundaries: Dict from the name of a layer that needs all channels of
-            its input to why.
+            its input, some of which gates may close, to why.
         adjustments: List of `Adjustment`: places at which hard pruning changed
             the network's output. Empty for a model loaded from a file.
         aligned: Dict from the name of a gate to the numbers of its channels
@@ -126,19 +127,24 @@ def explain(model: keras.Model) -> Explanation:
         return dataclasses.replace(found, least=_least_costs(cost_model))
     if not found.gated:
         return found
-    # The least cost depends on where the gates would be. Warnings about the
-    # gated copy do not matter here.
+    # The least cost, and the layers that read channels of others with gates,
+    # depend on where the gates would be. Warnings about the gated copy do not
+    # matter here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         state = random.getstate()  # It seeds the layers that the user creates.
         try:
-            gated = trace.trace(gating.gate(model, seed=0))
+            graph = trace.trace(gating.gate(model, seed=0))
         except ValueError:  # The user's call of `gate` will give the reason.
             return found
         finally:
             random.setstate(state)
-    least = _least_costs(CostModel(ChannelAnalysis(gated)))
-    return dataclasses.replace(found, least=least)
+    gated = CostModel(ChannelAnalysis(graph))
+    return dataclasses.replace(
+        found,
+        least=_least_costs(gated),
+        boundaries=_boundaries(gated.analysis),
+    )
 
 
 def explanation_of(model, cost_model):
@@ -161,15 +167,21 @@ def explanation_of(model, cost_model):
     return Explanation(
         gated=gated,
         ungated=ungated,
-        boundaries={
-            node.name: why
-            for node, why in analysis.boundaries().items()
-            if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
-        },
+        boundaries=_boundaries(analysis),
         adjustments=list(getattr(model, "hard_pruning_adjustments", ())),
         aligned=getattr(model, "aligned_widths", {}),
         uncounted=cost_model.uncounted,
     )
+
+
+def _boundaries(analysis):
+    """Dict from the name of each layer in front of which dead channels would be
+    restored to the reason."""
+    return {
+        node.name: why
+        for node, why in analysis.boundaries().items()
+        if any(analysis.reads_all(node, i) for i in range(len(node.inputs)))
+    }
 
 
 def _least_costs(cost_model):

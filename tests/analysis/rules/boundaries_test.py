@@ -92,6 +92,69 @@ def test_attention_is_a_boundary():
     assert_invariants(gated)
 
 
+def behind_a_mask(x):
+    x = layers.Embedding(9, CHANNELS, mask_zero=True, name="table")(x)
+    return layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Decoder(layers.Layer):
+    """Attention and a dense layer that only its code knows of."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 3, name="attention")
+        self.dense = layers.Dense(CHANNELS, name="dense")
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.dense.build(shape)
+
+    def call(self, x):
+        y = x + self.attention(x, x)
+        return self.dense(y) if ops.max(y) > 0 else y
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not support masking")
+def test_layers_that_no_gated_layer_feeds_are_reported():
+    """With the reason why their weights stay, but not what has none."""
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Softmax(name="harmless")(behind_a_mask(inputs))
+    x = layers.Dense(6, "relu", name="first")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    for explained in (model, keras_bar.gate(model)):
+        told = keras_bar.explain(explained)
+        assert told.gated == ["first"] and not told.boundaries
+        assert [*told.ungated] == ["table", "attention"]
+        assert "its input carries a mask" in told.ungated["attention"]
+
+
+def test_an_error_that_nothing_can_be_pruned_has_the_reasons():
+    inputs = keras.Input((5, CHANNELS))
+    x = Decoder(name="decoder")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    told = keras_bar.explain(model)
+    assert [*told.ungated] == ["decoder", "decoder/dense"]
+    why = told.ungated["decoder"]
+    assert "Decoder" in why and "does not run on symbolic tensors" in why
+    with pytest.raises(ValueError, match="can be pruned") as error:
+        keras_bar.gate(model)
+    assert f"decoder: {why}" in str(error.value)
+
+
+def test_a_model_is_explained_as_its_gated_copy():
+    def layer(x):
+        return layers.Conv2D(4, 1)(layers.LayerNormalization(name="norm")(x))
+
+    model = model_with(layer, zero=True)
+    told = keras_bar.explain(model)
+    assert told.boundaries == {"norm": "it normalizes over the channels"}
+    assert told == keras_bar.explain(keras_bar.gate(model))
+
+
 @pytest.mark.parametrize("norm", [True, False], ids=["norm", "no_norm"])
 def test_a_gate_in_front_of_a_boundary_is_restored(norm):
     """By hand gates can be put anywhere."""
