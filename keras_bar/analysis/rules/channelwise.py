@@ -298,9 +298,10 @@ class Reduction(Channelwise):
         return {int(axis) % rank for axis in axes}
 
     def refuse(self, node, analysis):
-        if self._reduced(node) & {0, analysis.inputs(node)[0].axis}:
+        reduced = self._reduced(node)
+        if analysis.inputs(node)[0].axis in reduced:
             return "it reduces over the channels"
-        return None
+        return "it reduces over the first axis" if 0 in reduced else None
 
     def axis(self, node, analysis):
         axis = super().axis(node, analysis)
