@@ -12,6 +12,7 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.channel_counts import count
 from keras_bar.analysis.channel_counts import count_after
 from keras_bar.analysis.counting import uncounted
@@ -60,7 +61,7 @@ class CostModel:
             (node, _per_sample(term, node))
             for node in analysis.graph.nodes
             if _is_used(node, analysis)
-            for term in analysis.rules[node].terms(node, analysis)
+            for term in _terms(node, analysis)
         ]
         terms = [term for _, term in self._terms]
         self.memory = PeakMemory(analysis, self.gates)
@@ -318,6 +319,14 @@ class CostModel:
 def alive_masks(gates):
     """Dict from gate to its alive channels, booleans `(channels,)`."""
     return {gate: gate.alive() for gate in gates}
+
+
+def _terms(node, analysis):
+    rule = analysis.rules[node]
+    # A boundary knows that it is called several times.
+    if node.shares_weights and (rule.restores or not rule.reason):
+        return shared_calls.terms(node, analysis)
+    return rule.terms(node, analysis)
 
 
 def _per_sample(term, node):

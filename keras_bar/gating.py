@@ -18,6 +18,7 @@ from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.analysis.gate_placement import regular_placements
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.residual_groups import check_connectivity
+from keras_bar.analysis.shared_placements import SharedGates
 from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
 from keras_bar.layers import ChannelGate
@@ -130,7 +131,8 @@ class _Gates:
     Args:
         analysis: `ChannelAnalysis` of the graph.
         placements: List of `Placement`, those with a gate.
-        groups: `ResidualGroups` whose writers share a gate, or None.
+        groups: `ResidualGroups` whose writers share a gate; None if only the
+            calls of a layer do.
         seed: Integer or None.
         make: Function that returns a gate.
     """
@@ -139,10 +141,17 @@ class _Gates:
         self._analysis = analysis
         heads = [x for x in placements if x.axis is None]
         self._names = {x.value: x.name for x in heads}
-        self._groupings = {x.value: x.grouping for x in heads if x.grouping}
         self._widths = {x.value: x for x in placements if x.axis is not None}
-        self._groups = groups
+        self._groups = groups or SharedGates(heads)
         self._writers = collections.Counter(map(self._key, self._names))
+        # Those of several layers may not fit.
+        layers = {(self._key(x.value), x.node.shared_calls[0]) for x in heads}
+        several = collections.Counter(key for key, _ in layers)
+        self._groupings = {
+            x.value: x.grouping
+            for x in heads
+            if x.grouping and several[self._key(x.value)] == 1
+        }
         self._factors: dict = {}
         self._seed = seed
         self._make = make
@@ -193,7 +202,7 @@ class _Gates:
             "name": self._analysis.graph.fresh_name(f"{name}_gate"),
             "dtype": value.dtype,
         }
-        if value in self._groupings and not shared:
+        if value in self._groupings:
             options |= dataclasses.asdict(self._groupings[value])
         _check_takes(self._make, options)
         layer = self._make(**options)
@@ -207,8 +216,6 @@ class _Gates:
 
     def _key(self, value):
         """The key under which tensors share a gate, whose factors must fit."""
-        if not self._groups:
-            return value
         axis = self._analysis.channels[value].axis
         return self._groups.of(value), len(value.shape), axis
 

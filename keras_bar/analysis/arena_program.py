@@ -9,6 +9,7 @@ first.
 import keras
 import numpy as np
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.arena import Program
 from keras_bar.analysis.rules.base import product
 from keras_bar.layers import ChannelGate
@@ -120,7 +121,11 @@ class ProgramWriter:
 
     def _write(self, node):
         """Adds what a node does. A node without data makes constants."""
-        if self.data(node):
+        if not self.data(node):
+            return
+        if shared_calls.has_rule(node, self.analysis):
+            shared_calls.run(node, self)
+        else:
             self.analysis.rules[node].run(node, self)
 
     def run_layer(self, node):

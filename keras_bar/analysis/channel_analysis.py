@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.algebra import Algebra
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.evaluation import evaluate
@@ -57,23 +58,22 @@ class ChannelAnalysis:
         needed: Dict from `Value` to an `Expression`, which of its channels
             anyone reads; tensors that nobody reads are missing.
         widths: Dict from `Value` to the `Width` that gates leave of it.
+        unlike_calls: Dict from the first call of each shared layer that has to
+            keep all channels, because its calls differ, to the reason.
     """
 
     def __init__(self, graph):
         self.graph = graph
         self.algebra = Algebra()
-        self.rules = {}
-        self.channels = {}
-        self.connected = {}
-        self.needed = {}
-        self.widths = {}
-        self._read_all = set()
+        self.unlike_calls = {}
         self._outputs = set(graph.outputs)
-        for value in graph.inputs:
-            self.channels[value] = self.all_alive(value)
-            self.connected[value] = self.algebra.full
-        for node in graph.nodes:
-            self._forward(node)
+        while True:
+            self._run_forward()
+            # Only now is it known whether all calls of a layer are alike.
+            found = shared_calls.disagreements(self)
+            if not found:
+                break
+            self.unlike_calls |= found
         for value in graph.outputs:
             self._need(value, self.algebra.full)
         for node in reversed(graph.nodes):
@@ -154,11 +154,27 @@ class ChannelAnalysis:
             if rule.reason
         }
 
+    def _run_forward(self):
+        """The forward pass."""
+        self.rules = {}
+        self.channels = {}
+        self.connected = {}
+        self.needed = {}
+        self.widths = {}
+        self._read_all = set()
+        for value in self.graph.inputs:
+            self.channels[value] = self.all_alive(value)
+            self.connected[value] = self.algebra.full
+        for node in self.graph.nodes:
+            self._forward(node)
+
     def _forward(self, node):
         rule = self.rules[node] = self.rule_for(node)
         for index in rule.restored_inputs(node, self):
             self._read_all.add((node, index))
-        outputs = rule.propagate_alive(node, self)
+        shared = shared_calls.has_rule(node, self)
+        seen = shared_calls.entering(node, self) if shared else self
+        outputs = rule.propagate_alive(node, seen)
         algebra = self.algebra
         reached = [self.connected[x] for x in node.inputs]
         if not rule.reads_inputs:

@@ -6,6 +6,7 @@ import dataclasses
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.analysis import shared_placements
 from keras_bar.analysis import trace
 from keras_bar.analysis.grouping import Grouping
 from keras_bar.analysis.residual_groups import ResidualGroups
@@ -64,12 +65,16 @@ def place_gates(analysis, skip=()):
                 placement = Placement(node.name, node, None, "was skipped")
             else:
                 placement = _place(node, analysis, placements)
-            if not _gives_output(placement, analysis):
-                placements.append(placement)
+            placements.append(placement)
         elif _has_kernel(node.op):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
             placements.extend(_hidden(node, rule))
+    placements = [
+        x
+        for x in shared_placements.agreed(placements, analysis)
+        if not _gives_output(x, analysis)
+    ]
     return _with_fronts(placements) + _place_widths(analysis, skip)
 
 
@@ -158,7 +163,10 @@ def _gives_output(placement, analysis):
     """Whether a layer without a gate gives the logits. Dense layers that give
     the logits are not reported."""
     node = placement.node
-    hidden_only = analysis.rules[node].only_hidden and not placement.gated
+    if node is None or placement.gated:
+        return False
+    rule = analysis.rules[node]
+    hidden_only = rule.prunable and rule.only_hidden
     return hidden_only and analysis.becomes_output(node.output)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.evaluation import evaluate
 from keras_bar.analysis.rules.base import has_full_shape
 
@@ -19,8 +20,8 @@ def check_connectivity(connectivity):
 
 
 class ResidualGroups:
-    """Groups of tensors that an ordinary addition would force to keep the same
-    channels.
+    """Groups of tensors that keep the same channels: ordinary additions force
+    them to, and the kernel of a layer that the model calls more than once.
 
     Args:
         analysis: `ChannelAnalysis`.
@@ -33,6 +34,9 @@ class ResidualGroups:
             for value in self._tied(node):
                 for output in node.outputs:
                     self._parent[self.of(value)] = self.of(output)
+            if shared_calls.has_rule(node, analysis):
+                first = node.shared_calls[0]
+                self._parent[self.of(node.output)] = self.of(first.output)
 
     def of(self, value):
         """The representative of the group of a tensor."""

@@ -19,6 +19,7 @@ from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.analysis.cloning import without_random_values
 from keras_bar.layers import BudgetState
+from keras_bar.layers import ChannelGate
 
 
 def _storable(x):
@@ -90,6 +91,13 @@ class Node:
     def calls(self):
         """Number of times the model calls this operation."""
         return len(self.shared_calls)
+
+    @property
+    def shares_weights(self):
+        """Whether it is one of several calls of a layer with weights."""
+        has_weights = bool(getattr(self.op, "weights", ()))
+        is_gate = isinstance(self.op, ChannelGate)
+        return self.calls > 1 and has_weights and not is_gate
 
 
 class Graph:

@@ -39,7 +39,7 @@ class Neighbours:
 
     Attributes:
         writers: List of `Node`, the layers with a kernel that write the
-            channels.
+            channels, each once.
         between: List of `Node`, layers between writers and readers with weights
             per channel, such as batch normalization.
         norms: Dict from the batch normalizations with a scale among them to the
@@ -51,7 +51,8 @@ class Neighbours:
         complete: Whether nothing but `readers` reads the channels, so that some
             channels can stand in for others, one for one. The search does not
             follow a concatenation, an addition to the channels of other gates,
-            or squeeze-and-excitation.
+            squeeze-and-excitation, or layers that the model calls several
+            times.
         widths: Whether the channels are the features that all heads of
             attention have in common. Their readers are not searched for.
     """
@@ -128,10 +129,16 @@ class _Search:
                     stack.append((node.output, rows))
                 else:
                     followed = False
+        writers = [writer for writer, _ in behind]
+        followed &= not any(
+            x.shares_weights
+            for x in [*writers, *passed, *(x.node for x in readers)]
+        )
+        layers = _layers(passed)
         return Neighbours(
-            writers=[writer for writer, _ in behind],
-            between=[x for x in passed if _has_weights(x)],
-            norms={x: at for x, at in passed.items() if _has_scale(x)},
+            writers=_layers(writers),
+            between=[x for x in layers if _has_weights(x)],
+            norms={x: passed[x] for x in layers if _has_scale(x)},
             unscaled=self._unscaled(nodes, behind, passed),
             readers=sorted(readers, key=lambda x: x.node.name),
             complete=bool(followed and readers) and gate.groups == 1,
@@ -221,6 +228,15 @@ class _Search:
         rule = self._analysis.rules[node]
         of, resolved = rule.features(node, channels, everything)
         return np.stack([resolved[of == i] for i in everything])
+
+
+def _layers(nodes):
+    """The nodes without further calls of their layers, whose weights are the
+    same."""
+    by_layer: dict = {}
+    for node in nodes:
+        by_layer.setdefault(node.shared_calls[0], node)
+    return list(by_layer.values())
 
 
 def _has_weights(node):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_bar import keras_internals
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import along
 from keras_bar.compaction.layout import arrange
@@ -86,6 +87,8 @@ class Builder:
         if not any(self.is_built(x) for x in node.outputs):
             self._removed.append(node)
             return [None] * len(node.outputs)
+        if shared_calls.has_rule(node, self.analysis):
+            return shared_calls.rebuild(node, self)
         return self.analysis.rules[node].rebuild(node, self)
 
     def finish(self, outputs):

@@ -140,6 +140,7 @@ def _fold_gates(analysis, weights):
         Set of the nodes whose gate is folded.
     """
     folded: set = set()
+    found: dict = {}  # The gates behind each layer, one per call.
     for node, rule in analysis.rules.items():
         gate, widths = rule.gate(node), rule.width_gate(node)
         if gate is None and widths is None:
@@ -148,13 +149,18 @@ def _fold_gates(analysis, weights):
         producer = _made_by(rule.gated(node), analysis, folded)
         if producer is None:
             continue
+        key = producer.shared_calls[0], gate or widths
+        behind = found.setdefault(key, [])
+        behind.append(node)
+        if len(behind) < producer.calls:
+            continue
         made = analysis.rules[producer]
         scaled = made.output_weights if gate else made.width_weights
         if not scaled(producer.op, factors):
             continue
         for weight, scale in scaled(weights.own(producer), factors):
             weight.assign(to_numpy(weight) * scale)
-        folded.add(node)
+        folded.update(behind)
     return folded
 
 

@@ -87,15 +87,16 @@ class OwnWeights:
 
     def __getitem__(self, node):
         """The layer of a node, which may be that of the graph."""
-        return self._copies.get(node, node.op)
+        return self._copies.get(node.shared_calls[0], node.op)
 
     def own(self, node, **changes):
         """A copy of the layer of a node, to be changed; the same each time.
 
         Args:
-            node: `Node` that is the only call of a built layer.
+            node: `Node`, a call of a built layer. All calls get the copy.
             **changes: Entries of its configuration that change.
         """
+        node = node.shared_calls[0]
         if node not in self._copies:
             copy = trace.clone(node.op, node.name, node, **changes)
             with named_in_errors(copy), without_random_values(copy):
@@ -107,8 +108,9 @@ class OwnWeights:
 
     def install(self):
         """Puts the copies into the graph."""
-        for node, copy in self._copies.items():
-            node.op = copy
+        for first, copy in self._copies.items():
+            for node in first.shared_calls:
+                node.op = copy
 
 
 def hard_prune(

@@ -10,6 +10,8 @@ between two convolutions has to rearrange them.
 
 import numpy as np
 
+from keras_bar.analysis import shared_calls
+
 
 def arrange(analysis, resolved):
     """Chooses the stored channels of every tensor, in their order.
@@ -152,6 +154,7 @@ def _groups(analysis):
         groups[value] = _Group(value, analysis.channels[value].size or 1)
     for node in analysis.graph.nodes:
         ties = analysis.rules[node].order_ties(node, analysis)
+        ties += shared_calls.order_ties(node, analysis)
         for tensor, here, value, there in ties:
             mine, other = groups[tensor], groups[value]
             if mine is not other:

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.arena_program import VIEWS
 
@@ -216,7 +217,10 @@ def _unit(chain, analysis):
     head = next((x for x in chain if rules[x].has_kernel), chain[0])
     output = head.output
     axis = analysis.channels[output].axis
-    live = analysis.live(output)
+    seen = analysis
+    if shared_calls.has_rule(head, analysis):
+        seen = shared_calls.of_call(head, analysis)
+    live = seen.live(output)
     reads, scalable = None, axis is not None and not rules[head].reason
     writes = (live, output.shape[axis] if axis is not None else 1)
     if axis is None:
@@ -227,7 +231,7 @@ def _unit(chain, analysis):
         if mixes and getattr(head.op, "groups", 1) == 1:
             value = head.inputs[0]
             reads = (
-                analysis.read(head, 0),
+                seen.read(head, 0),
                 value.shape[rules[head].axis(head, value)],
             )
         else:
@@ -249,7 +253,7 @@ def _unit(chain, analysis):
     parts = tuple(dict.fromkeys((x.alive, x.size) for x in found if x))
     if rules[head].shares_factors and rules[head].has_kernel:
         each = head.op.kernel.shape[-2]
-        parts = (*parts, (rules[head].places_read(head, analysis), each))
+        parts = (*parts, (rules[head].places_read(head, seen), each))
     return Unit(
         key, chain, head, reads, writes, scalable, axes=axes, parts=parts
     )

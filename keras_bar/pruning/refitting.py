@@ -17,6 +17,7 @@ from keras import ops
 from keras_bar.analysis import patches
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.kernels import following_norm
 
 # Samples that pass a layer together.
 BATCH = 64
@@ -44,32 +45,61 @@ def refit(analysis, masks, samples):
     """
     rng = np.random.default_rng(0)
     full, small = (_Activations(analysis.graph, samples) for _ in range(2))
-    for node in analysis.graph.nodes:
-        full.run(node)
+    for calls in _together(analysis.graph):
+        node = calls[0]
         rule, mask = analysis.rules[node], masks.get(node.op)
+        for x in calls:
+            full.run(x)
         if mask is not None:
             node.op.set_alive(mask)
-        elif node.calls == 1 and rule.subtracts_mean:
-            _recalibrate(node, analysis, full, small)
-        elif node.calls == 1 and rule.reads_patches(node.op):
-            _solve(node, rule, analysis, full, small, rng)
-        small.run(node)
+        elif len(calls) < node.calls:
+            pass  # All calls have the same weights, and one reads another.
+        elif rule.subtracts_mean:
+            _recalibrate(calls, analysis, full, small)
+        elif rule.reads_patches(node.op):
+            _solve(calls, rule, analysis, full, small, rng)
+        for x in calls:
+            small.run(x)
         if mask is not None:  # The full network may call it again.
             node.op.set_alive(np.ones_like(mask))
-        full.forget_inputs(node)
-        small.forget_inputs(node)
+        for x in calls:
+            full.forget_inputs(x)
+            small.forget_inputs(x)
     for gate, mask in masks.items():
         gate.set_alive(mask)
 
 
-def _recalibrate(node, analysis, full, small):
+def _together(graph):
+    """Lists of nodes, each after those that it reads from. All calls of a layer
+    with weights are in one list, unless one reads what another made."""
+    done, waiting = set(graph.inputs), list(graph.nodes)
+    while waiting:
+        left = []
+        for node in waiting:
+            calls = node.shared_calls if node.shares_weights else [node]
+            if done.issuperset(node.outputs):
+                continue  # Ran together with an earlier call.
+            calls = [x for x in calls if not done.issuperset(x.outputs)]
+            if all(done.issuperset(x.inputs) for x in calls):
+                yield calls
+                done.update(y for x in calls for y in x.outputs)
+            else:
+                left.append(node)
+        if len(left) == len(waiting):
+            node = next(x for x in left if done.issuperset(x.inputs))
+            yield [node]
+            done.update(node.outputs)
+        waiting = left
+
+
+def _recalibrate(calls, analysis, full, small):
     """Moves the statistics of a batch normalization by as much as those of its
     input changed: the stored ones come from more samples than there are here.
     """
-    layer, axis = node.op, analysis.channels[node.output].axis
+    layer, axis = calls[0].op, analysis.channels[calls[0].output].axis
     center = to_numpy(layer.moving_mean)
-    mean, variance = _moments(full.inputs(node), axis, center)
-    new_mean, new_variance = _moments(small.inputs(node), axis, center)
+    mean, variance = _moments(full.inputs(*calls), axis, center)
+    new_mean, new_variance = _moments(small.inputs(*calls), axis, center)
     layer.moving_mean.assign(center + new_mean - mean)
     positive = np.where(variance > 0, variance, 1.0)
     ratio = np.where(variance > 0, new_variance / positive, 1.0)
@@ -96,15 +126,15 @@ def _moments(batches, axis, center):
     return center + mean, np.maximum(second / count - np.square(mean), 0.0)
 
 
-def _solve(node, rule, analysis, full, small, rng):
+def _solve(calls, rule, analysis, full, small, rng):
     """Refits a kernel, and its bias, to the response of the full network."""
-    layer = node.op
+    node, layer = calls[0], calls[0].op
     kernel = to_numpy(layer.kernel)
     weights = kernel.reshape(-1, kernel.shape[-1])
     bias = to_numpy(layer.bias) if rule.has_bias(layer) else 0.0
     pairs, changed = [], False
-    count = ROWS // full.batch_count + 1
-    for x, y in zip(full.inputs(node), small.inputs(node), strict=True):
+    count = ROWS // (full.batch_count * len(calls)) + 1
+    for x, y in zip(full.inputs(*calls), small.inputs(*calls), strict=True):
         changed |= not np.array_equal(x, y)
         shape = (len(x), *rule.output_sizes(node, x))
         places = patches.sample_positions(shape, count, rng)
@@ -113,7 +143,11 @@ def _solve(node, rule, analysis, full, small, rng):
     if not changed:
         return  # Nothing in front of it was removed.
     reads, wanted = map(np.concatenate, zip(*pairs, strict=True))
-    shifts = rule.takes_shift(node, analysis)
+    # A normalization behind all calls is refitted, too.
+    norm = following_norm(node, analysis)
+    shifts = rule.has_bias(layer) or (
+        norm is not None and norm.calls in (1, len(calls))
+    )
     center = reads.mean(0) if shifts else np.zeros(reads.shape[1])
     shift = wanted.mean(0) if shifts else np.zeros(wanted.shape[1])
     solved = _least_squares(reads - center, wanted - shift, weights, node.name)
@@ -174,11 +208,13 @@ class _Activations:
         ]
         self._unread = {x: len(x.consumers) for x in graph.values}
 
-    def inputs(self, node):
-        """Yields what a layer of one input reads, one array per batch."""
-        for tensors in self._batches:
-            array = ops.convert_to_numpy(tensors[node.inputs[0]])
-            yield array.astype("float32", copy=False)
+    def inputs(self, *calls):
+        """Yields what calls of a layer of one input read, one array per
+        batch."""
+        for node in calls:
+            for tensors in self._batches:
+                array = ops.convert_to_numpy(tensors[node.inputs[0]])
+                yield array.astype("float32", copy=False)
 
     def run(self, node):
         """Runs a node."""

@@ -16,6 +16,7 @@ from tests.helpers.pruning import open_gates
 from tests.helpers.pruning import randomize
 from tests.helpers.pruning import recalibrate
 from tests.helpers.random_networks import Network
+from tests.helpers.random_shared import SharedNetwork
 
 BACKEND = keras.backend.backend()
 # The networks of the suite, by seed. PyTorch takes 0.7 s for one, TensorFlow
@@ -30,12 +31,12 @@ FIRST, END = map(
 pytestmark = pytest.mark.core
 
 
-def check(seed):
+def check(seed, kind):
     """Asserts the invariants on the network of a seed: gates that are open
     change nothing; half closed, the compact network equals the hard-pruned
     one, costs what was predicted, and can be gated again."""
     rng = np.random.default_rng(seed)
-    model = randomize(Network(seed).draw(), seed)
+    model = randomize(kind(seed).draw(), seed)
     gated = keras_bar.gate(model, connectivity=BOTH[rng.integers(2)], seed=seed)
     x = inputs_for(model)
     assert difference(open_gates(gated), model, x) < 1e-4
@@ -59,12 +60,12 @@ def close(gated, seed, share):
         return
 
 
-def failures(seeds):
+def failures(seeds, kind=Network):
     """Dict from the seed of every network that fails to its error."""
     failed = {}
     for seed in seeds:
         try:
-            check(seed)
+            check(seed, kind)
         except Exception as error:
             if "Nothing in this model can be pruned" in str(error):
                 continue  # A matrix of other axes reads all channels.
@@ -85,7 +86,13 @@ def test_invariants(seeds):
     assert not failures(seeds)
 
 
+@pytest.mark.parametrize("seeds", chunks(0, SUITE // 4, 12), ids=str)
+def test_invariants_of_shared_layers(seeds):
+    assert not failures(seeds, SharedNetwork)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Network, SharedNetwork])
 @pytest.mark.parametrize("seeds", chunks(FIRST, END, 100), ids=str)
-def test_invariants_of_many(seeds):
-    assert not failures(seeds)
+def test_invariants_of_many(seeds, kind):
+    assert not failures(seeds, kind)

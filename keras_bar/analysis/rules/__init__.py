@@ -4,6 +4,7 @@ To teach the compiler a kind of layer, write a `Rule`. Nothing else knows it.
 """
 
 from keras_bar.analysis import rule_registry
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis.rules import attention as attention
 from keras_bar.analysis.rules import channel_selection as channel_selection
 from keras_bar.analysis.rules import channelwise as channelwise
@@ -58,8 +59,13 @@ def rule_for(node, analysis):
 def _holding(rule, node, analysis):
     """The rule for the very node, or a boundary."""
     rule = rule.specialized(node, analysis)
-    if node.calls > 1 and getattr(node.op, "weights", ()):
-        return Boundary(f"the model calls it {node.calls} times", rule)
+    if node.shares_weights:
+        if reason := analysis.unlike_calls.get(node.shared_calls[0]):
+            return Boundary(reason, rule)
+        if reason := shared_calls.obstacle(node):
+            times = f"the model calls it {node.calls} times"
+            return Boundary(f"{times} {reason}", rule)
+        rule.folds_constants = False
     return _checked(rule, node, analysis)
 
 

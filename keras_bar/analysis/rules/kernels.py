@@ -67,8 +67,10 @@ class Kernel(Rule):
 
     def takes_shift(self, node, analysis):
         """Whether a constant can be added to its output."""
-        biased = self.has_bias(node.op)
-        return biased or following_norm(node, analysis) is not None
+        if self.has_bias(node.op):
+            return True
+        norm = following_norm(node, analysis)
+        return norm is not None and norm.calls == 1
 
     def sees_end(self, node, analysis):
         """Whether constants that enter it end before its border does."""

@@ -2,6 +2,7 @@
 
 import math
 
+from keras_bar.analysis import shared_calls
 from keras_bar.analysis import trace
 from keras_bar.analysis.counting import kind_of
 from keras_bar.analysis.counting import may_multiply
@@ -48,7 +49,7 @@ class Boundary(Rule):
     def terms(self, node, analysis):
         terms = self.rule.terms(node, analysis) if self.rule else []
         costs = [term for term in terms if term.metric != "params"]
-        if node is node.shared_calls[0]:
+        if node is shared_calls.used_calls(node, analysis)[0]:
             # The weights exist once, no matter how often it is called.
             weights = getattr(node.op, "weights", ())
             count = sum(math.prod(x.shape) for x in weights)
