@@ -101,11 +101,16 @@ class Builder:
 
     def clone(self, node, **changes):
         """A new layer for a node; all calls of a shared layer get the same."""
-        shared = node.calls > 1 and getattr(node.op, "weights", ())
-        if shared and id(node.op) in self._clones:
+        return self.made_once(
+            node, lambda: trace.clone(node.op, node.name, node, **changes)
+        )
+
+    def made_once(self, node, make):
+        """The layer that a function makes for a node, once for all calls of a
+        shared layer."""
+        if node.shares_weights and id(node.op) in self._clones:
             return self._clones[id(node.op)]
-        layer = trace.clone(node.op, node.name, node, **changes)
-        self._clones[id(node.op)] = layer
+        layer = self._clones[id(node.op)] = make()
         return layer
 
     def read_for(self, node, index):

@@ -41,8 +41,11 @@ class Parameter(Rule):
             ops.add(index, np.arange(rows, dtype="int32")[None]),
             f"{node.name}_rows",
         )
-        embedding = keras.layers.Embedding(
-            rows, size, name=node.name, dtype=op.dtype_policy
+        embedding = builder.made_once(
+            node,
+            lambda: keras.layers.Embedding(
+                rows, size, name=node.name, dtype=op.dtype_policy
+            ),
         )
         embedding.trainable = op.trainable
         output = embedding(index)
