@@ -28,7 +28,6 @@ SUMS = ("volume", "flops", "params")
 METRICS = (*SUMS, "memory")
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
-
 # The least cost of a channel of a metric with steps, as a share of the mean:
 # one in an incomplete block of a kernel costs nothing itself.
 LEAST_SHARE = 0.02
@@ -61,7 +60,7 @@ class CostModel:
             (node, _per_sample(term, node))
             for node in analysis.graph.nodes
             if _is_used(node, analysis)
-            for term in _terms(node, analysis)
+            for term in shared_calls.terms(node, analysis)
         ]
         terms = [term for _, term in self._terms]
         self.memory = PeakMemory(analysis, self.gates)
@@ -135,8 +134,8 @@ class CostModel:
             formula = self.formula(metric)
             return formula.cost(count_after(changes, formula.factors, masks))
 
-        factors = self._factors + self._conditions
-        return Costs(self._sums(count_after(changes, factors, masks)), measure)
+        counts = count_after(changes, self._factors + self._conditions, masks)
+        return Costs(self._sums(counts), measure)
 
     def formula(self, metric):
         """The formula of a metric that is an object, for this network."""
@@ -319,14 +318,6 @@ class CostModel:
 def alive_masks(gates):
     """Dict from gate to its alive channels, booleans `(channels,)`."""
     return {gate: gate.alive() for gate in gates}
-
-
-def _terms(node, analysis):
-    rule = analysis.rules[node]
-    # A boundary knows that it is called several times.
-    if node.shares_weights and (rule.restores or not rule.reason):
-        return shared_calls.terms(node, analysis)
-    return rule.terms(node, analysis)
 
 
 def _per_sample(term, node):

@@ -51,7 +51,8 @@ def gate(
     gate multiplies the output of the layer's batch normalization where that
     is its only reader, and the layer's own output otherwise. Convolutions in
     groups lose whole groups, or the same channels of each group. Layers
-    without a gate are listed, with the reason, by `keras_bar.explain`. The copy
+    without a gate are listed, with the reason, by `keras_bar.explain`. One gate
+    serves all calls of a layer that the model calls more than once. The copy
     starts from the model's weights and shares nothing with it; nested models
     are unrolled into one. Frozen layers stay frozen, but a model that is frozen
     as a whole becomes trainable.

@@ -60,20 +60,26 @@ class ChannelAnalysis:
         widths: Dict from `Value` to the `Width` that gates leave of it.
         unlike_calls: Dict from the first call of each shared layer that has to
             keep all channels, because its calls differ, to the reason.
+        folding_calls: Set of the first calls of the shared layers into whose
+            bias the constants are moved that enter all calls.
     """
 
     def __init__(self, graph):
         self.graph = graph
         self.algebra = Algebra()
-        self.unlike_calls = {}
+        self.unlike_calls: dict = {}
         self._outputs = set(graph.outputs)
-        while True:
-            self._run_forward()
-            # Only now is it known whether all calls of a layer are alike.
-            found = shared_calls.disagreements(self)
-            if not found:
-                break
+        self.folding_calls: set = set()
+        self._run_forward()
+        # Only now is it known whether all calls of a layer are alike.
+        while found := shared_calls.disagreements(self):
             self.unlike_calls |= found
+            self._run_forward()
+        foldable = shared_calls.foldable(self)
+        while foldable != self.folding_calls:
+            self.folding_calls = foldable
+            self._run_forward()
+            foldable = self.folding_calls & shared_calls.foldable(self)
         for value in graph.outputs:
             self._need(value, self.algebra.full)
         for node in reversed(graph.nodes):

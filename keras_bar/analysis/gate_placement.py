@@ -62,20 +62,17 @@ def place_gates(analysis, skip=()):
     for node, rule in analysis.rules.items():
         if rule.prunable:
             if node.name in skip or node.op.name in skip:
-                placement = Placement(node.name, node, None, "was skipped")
+                place = Placement(node.name, node, None, "was skipped")
             else:
-                placement = _place(node, analysis, placements)
-            placements.append(placement)
+                place = _place(node, analysis, placements)
+            placements.append(place)
         elif _has_kernel(node.op):
             placements.append(Placement(node.name, node, None, rule.reason))
         else:
             placements.extend(_hidden(node, rule))
-    placements = [
-        x
-        for x in shared_placements.agreed(placements, analysis)
-        if not _gives_output(x, analysis)
-    ]
-    return _with_fronts(placements) + _place_widths(analysis, skip)
+    agreed = shared_placements.agreed(placements, analysis)
+    kept = [x for x in agreed if not _gives_output(x, analysis)]
+    return _with_fronts(kept) + _place_widths(analysis, skip)
 
 
 def _with_fronts(placements):
@@ -148,11 +145,12 @@ def _gates_on(value, zone):
 
 
 def _keep_all(zone, analysis):
-    """Whether some layer has another rule than those that know widths; or the
-    heads are unknown, or there is a single width."""
+    """Whether a layer has another rule than those that know widths, or several
+    calls; or the heads are unknown, or there is a single width."""
     axes = analysis.channels
     return (
         any(analysis.rules[x].reason for x in zone.nodes)
+        or any(map(shared_placements.is_repeated, zone.nodes))
         or any(axes[x].axis in (None, axis) for x, axis in zone.axes.items())
         or any(x.shape[axis] < 2 for x, axis in zone.axes.items())
         or any(None in x.shape[1:] for x in zone.axes)
@@ -162,12 +160,10 @@ def _keep_all(zone, analysis):
 def _gives_output(placement, analysis):
     """Whether a layer without a gate gives the logits. Dense layers that give
     the logits are not reported."""
-    node = placement.node
-    if node is None or placement.gated:
+    node, rule = placement.node, analysis.rules.get(placement.node)
+    if node is None or placement.gated or not rule.prunable:
         return False
-    rule = analysis.rules[node]
-    hidden_only = rule.prunable and rule.only_hidden
-    return hidden_only and analysis.becomes_output(node.output)
+    return rule.only_hidden and analysis.becomes_output(node.output)
 
 
 def _place(node, analysis, placements):

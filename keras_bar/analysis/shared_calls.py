@@ -8,8 +8,9 @@ know about other calls: it is asked with the channels of all calls in the place
 of those of one.
 
 A constant that enters one call cannot be moved into the bias, which all calls
-add. It is restored, too, so that only channels that are exactly 0 in all calls
-are not read.
+add, unless it enters all of them, and their images have one size if it ends at
+their borders. Otherwise it is restored, too, so that only channels that are
+exactly 0 in all calls are not read.
 """
 
 import collections
@@ -18,6 +19,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_bar.analysis import constant_origins
 from keras_bar.analysis import rule_registry
 
 
@@ -53,6 +55,30 @@ def disagreements(analysis):
     return found
 
 
+def foldable(analysis):
+    """Set of the first calls of shared layers into whose bias the constants can
+    be moved that enter them, which are the same in all calls."""
+    found = set()
+    for node, rule in analysis.rules.items():
+        calls = node.shared_calls
+        if node is not calls[0] or not has_rule(node, analysis):
+            continue
+        values = [x.inputs[0] for x in calls]
+        if (
+            rule.has_kernel
+            and rule.mixes_channels
+            and type(rule).folds_constants
+            and any(analysis.channels[x].constant for x in values)
+            and (
+                len({x.shape for x in values}) == 1
+                or not any(rule.sees_end(x, analysis) for x in calls)
+            )
+            and constant_origins.are_same(values, analysis)
+        ):
+            found.add(node)
+    return found
+
+
 def _kind(node, analysis):
     """What must be the same in all calls of a layer."""
     rule, axis = analysis.rules[node], analysis.channels[node.output].axis
@@ -62,6 +88,13 @@ def _kind(node, analysis):
 
 def reads(node, analysis):
     """Which input channels a shared layer reads in some call."""
+    if analysis.rules[node].folds_constants:
+        return analysis.channels[node.inputs[0]].alive
+    return _nonzero(node, analysis)
+
+
+def _nonzero(node, analysis):
+    """Which input channels may hold something in some call."""
     return analysis.algebra.disjunction(
         *(analysis.channels[x.inputs[0]].nonzero for x in node.shared_calls)
     )
@@ -88,6 +121,8 @@ def used_calls(node, analysis):
 def entering(node, analysis):
     """The analysis in which the dead channels of the input of a shared layer
     are those that are 0: no other constant is moved into its weights."""
+    if analysis.rules[node].folds_constants:
+        return analysis
     (value,) = node.inputs
     channels = analysis.channels[value]
     seen = copy.copy(analysis)
@@ -121,7 +156,9 @@ def _with_channels(node, analysis, read, made):
     seen.channels = collections.ChainMap(
         {
             value: dataclasses.replace(
-                channels[value], alive=read, nonzero=read
+                channels[value],
+                alive=read,
+                nonzero=_nonzero(node, analysis),
             ),
             output: dataclasses.replace(
                 channels[output], alive=full, nonzero=full
@@ -134,9 +171,12 @@ def _with_channels(node, analysis, read, made):
 
 
 def terms(node, analysis):
-    """The cost of a call of a shared layer. The weights exist once, no matter
-    how often it is called."""
+    """The cost of a node, list of `Term`. The weights of a layer exist once, no
+    matter how often it is called."""
     rule = analysis.rules[node]
+    # A boundary knows that it is called several times.
+    if not node.shares_weights or (rule.reason and not rule.restores):
+        return rule.terms(node, analysis)
     each = rule.terms(node, of_call(node, analysis))
     found = [x for x in each if x.metric != "params"]
     if node is used_calls(node, analysis)[0]:
@@ -167,7 +207,10 @@ def rebuild(node, builder):
     if rule.has_kernel and rule.mixes_channels:
         (value,) = node.inputs
         axis = rule.axis(node, value)
-        size, orders = value.shape[axis], [builder.order[x.inputs[0]] for x in calls]
+        size, orders = (
+            value.shape[axis],
+            [builder.order[x.inputs[0]] for x in calls],
+        )
         read = resolved.holds(reads(node, analysis))
         read = _in_order(orders, read, size)
         view.order[value] = read

@@ -31,6 +31,15 @@ def agreed(placements, analysis):
     ]
 
 
+def is_repeated(node):
+    """Whether the model calls an operation several times, or a layer with
+    weights in front of it or behind it."""
+    readers = [y for x in node.outputs for y in x.consumers]
+    makers = [x.producer for x in node.inputs if x.producer is not None]
+    beside = any(x.shares_weights for x in (*readers, *makers))
+    return node.calls > 1 or beside
+
+
 def _without_gate(placement, reason):
     """A placement that gets no gate, for its own reason if it has one."""
     if placement.gated:

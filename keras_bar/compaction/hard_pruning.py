@@ -190,7 +190,7 @@ def fix_gates(model, allow_unfinished, align=1):
     check_connected(analysis, masks, model.name)
     pruning = _Pruning(ResolvedChannels(analysis, masks))
     for node, rule in analysis.rules.items():
-        if rule.folds_constants:
+        if rule.folds_constants and node is node.shared_calls[0]:
             pruning.move_constants(node)
     return HardPruned(
         model, cost_model, masks, pruning.adjustments, pruning.weights

@@ -130,6 +130,27 @@ def grouped():
     return keras.Model(inputs, layers.Dense(3)(layers.Add()(x)))
 
 
+def mobile():
+    """An encoder whose depthwise convolution leaves constants, of images of two
+    sizes."""
+    x = inputs = keras.Input((8, 8, 3))
+    made = [
+        layers.Conv2D(6, 3, padding="same", name="stem"),
+        layers.Conv2D(12, 1, use_bias=False, name="expand"),
+        layers.BatchNormalization(name="norm1"),
+        layers.Activation("relu6"),
+        layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        layers.BatchNormalization(name="norm2"),
+        layers.Activation("relu6"),
+        layers.Conv2D(6, 1, use_bias=False, name="project"),
+        layers.BatchNormalization(name="norm3"),
+        layers.Conv2D(5, 3, name="last"),
+        layers.GlobalAveragePooling2D(),
+    ]
+    x = [called(y, *made) for y in (x, layers.AveragePooling2D(2)(x))]
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()(x)))
+
+
 NETWORKS = {
     "plain detector": lambda: detector(None),
     "detector": lambda: detector("shared", 2),
@@ -143,4 +164,5 @@ NETWORKS = {
     "perceptrons": perceptrons,
     "one norm": one_norm,
     "grouped": grouped,
+    "mobile": mobile,
 }

@@ -65,7 +65,7 @@ def _holding(rule, node, analysis):
         if reason := shared_calls.obstacle(node):
             times = f"the model calls it {node.calls} times"
             return Boundary(f"{times} {reason}", rule)
-        rule.folds_constants = False
+        rule.folds_constants = node.shared_calls[0] in analysis.folding_calls
     return _checked(rule, node, analysis)
 
 

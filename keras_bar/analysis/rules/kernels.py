@@ -70,7 +70,7 @@ class Kernel(Rule):
         if self.has_bias(node.op):
             return True
         norm = following_norm(node, analysis)
-        return norm is not None and norm.calls == 1
+        return norm is not None and norm.calls == node.calls == 1
 
     def sees_end(self, node, analysis):
         """Whether constants that enter it end before its border does."""
