@@ -94,6 +94,16 @@ def test_expansion():
 
 
 @core
+def test_expansion_refuses_a_call_whose_input_is_fixed():
+    inputs = keras.Input((8, 8, 4))
+    tied = layers.Conv2D(4, 3, padding="same", activation="relu", name="tied")
+    x = called(inputs, tied, tied, layers.GlobalAveragePooling2D())
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    with pytest.raises(ValueError, match="cannot be widened"):
+        baselines.expand(model, 3 * keras_bar.measure_cost(model).flops)
+
+
+@core
 def test_aligned_widths():
     student = keras_bar.gate(randomize(detector("shared", 2)), seed=0)
     for gate in gates_of(student):

@@ -90,13 +90,14 @@ def uneven():
 def test_expansion_keeps_shared_layers_shared():
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(4, 3, padding="same", name="free")(inputs)
-    x = layers.Conv2D(4, 3, padding="same", name="fixed")(layers.ReLU()(x))
+    x = layers.Conv2D(4, 3, padding="same", name="other")(layers.ReLU()(x))
     twice = layers.Conv2D(4, 3, padding="same", name="twice")
     x = twice(layers.ReLU()(twice(layers.ReLU()(x))))
     x = layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, layers.Dense(3)(x))
     wider = baselines.expand(model, 5 * 4 * 36, "volume")
-    assert wider.get_layer("free").filters == 8
+    for name in ("free", "other", "twice"):
+        assert wider.get_layer(name).filters == 5
     assert [x.name for x in wider.layers if "twice" in x.name] == ["twice"]
     assert len(wider.get_layer("twice")._inbound_nodes) == 2
     assert_predicts(wider)
