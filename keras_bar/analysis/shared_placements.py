@@ -83,9 +83,9 @@ class SharedGates:
         self._parent: dict = {}
         self._layers = {}
         for x in placements:
-            made = x.node.shared_calls[0], x.value.producer.shared_calls[0]
-            layer, norm = map(self._of, made)
-            self._parent[norm] = layer
+            layer, last = self._of(x.node.shared_calls[0]), x.value.producer
+            if last.shares_weights:
+                self._parent[self._of(last.shared_calls[0])] = layer
             self._layers[x.value] = layer
 
     def of(self, value):
