@@ -140,9 +140,11 @@ def test_calls_that_differ_keep_all_channels():
     )
     model = gated(keras.Model(inputs, x))
     assert names(model) == ["b"]
+    why = "the model calls it 2 times: along different axes"
     assert model.ungated_reasons == {
-        "a": "'norm_1' needs all of its channels: the model calls it 2 times: "
-        "along different axes"
+        "a": f"'norm_1' needs all of its channels: {why}",
+        "norm": why,
+        "norm_1": why,
     }
     assert_invariants(close_gates(model), BOTH)
 
@@ -204,3 +206,18 @@ def test_groups_of_a_shared_convolution_close_as_a_whole():
     _, small = assert_invariants(model, BOTH)
     wide = small.get_layer("wide")
     assert wide.filters == 8 and ops.size(wide.kernel) < 3 * 3 * 2 * 16
+
+
+def test_an_activation_that_several_layers_use_ties_no_gates():
+    x = inputs = keras.Input((8, 8, 3))
+    relu = layers.ReLU()
+    for name in "ab":
+        x = layers.Conv2D(6, 3, padding="same", name=name)(x)
+        x = relu(layers.DepthwiseConv2D(3, padding="same")(x))
+        y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        y = layers.Conv2D(6, 1, activation="sigmoid", name=f"{name}2")(y)
+        x = layers.Multiply()([x, y])
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(x))
+    model = gated(keras.Model(inputs, x))
+    assert {"a", "b"} <= set(names(model))
+    assert_invariants(close_gates(model), BOTH)
