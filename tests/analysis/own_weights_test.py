@@ -10,6 +10,7 @@ from keras import ops
 import keras_bar
 from keras_bar.analysis import trace
 from tests.helpers import pruning
+from tests.helpers.subclassed import Scaled
 from tests.helpers.subclassed import copy_of
 
 pytestmark = pytest.mark.core
@@ -127,25 +128,6 @@ class Windows(layers.Layer):
         scores = ops.softmax(ops.reshape(scores, (-1, 2, 4, 4)), -1)
         x = ops.transpose(ops.matmul(scores, v), (0, 2, 1, 3))
         return self.out(ops.reshape(x, (count, 4, 8)))
-
-
-class Scaled(layers.Layer):
-    """A residual branch, scaled as LayerScale and ReZero do, and shifted."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.conv = layers.Conv2D(8, 3, padding="same", name="conv")
-
-    def build(self, shape):
-        self.conv.build(shape)
-        self.gamma, self.shift = (
-            self.add_weight((8,), "random_normal", name=name)
-            for name in ("gamma", "shift")
-        )
-        self.alpha = self.add_weight((), "ones", name="alpha")
-
-    def call(self, x):
-        return x + self.alpha * self.gamma * self.conv(x) + self.shift
 
 
 def head(inputs, x):

@@ -67,3 +67,22 @@ def copy_of(model):
         return outputs
 
     return replaying.replay(graph, rebuild)
+
+
+class Scaled(layers.Layer):
+    """A residual branch, scaled as LayerScale and ReZero do, and shifted."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(8, 3, padding="same", name="conv")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.gamma, self.shift = (
+            self.add_weight((8,), "random_normal", name=name)
+            for name in ("gamma", "shift")
+        )
+        self.alpha = self.add_weight((), "ones", name="alpha")
+
+    def call(self, x):
+        return x + self.alpha * self.gamma * self.conv(x) + self.shift
