@@ -188,10 +188,11 @@ class BudgetRegularizer(GateRegularizer):
         if 0 < progress.total - progress.steps < math.inf:
             line += f"; {progress.total - progress.steps} more to settle"
         line += "."
-        if "volume" not in self.budgets and is_mixed(self._cost_model.analysis):
+        of_speed = all(x == "flops" or is_object(x) for x in self.budgets)
+        if of_speed and is_mixed(self._cost_model.analysis):
             line += (
                 " The sides of additions may keep different channels; under "
-                f"budgets of {' and '.join(map(str, self.budgets))}, gates of "
+                "budgets of FLOPs or latency, gates of "
                 '`gate(..., connectivity="regular")` mostly leave better and '
                 "faster networks."
             )

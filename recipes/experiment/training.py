@@ -72,10 +72,10 @@ class Experiment(runs.Run):
 
     def connectivity(self, metric=None):
         """The connectivity that was asked for, or by default the one that suits
-        a metric, that of the key if it is None: mixed networks need the least
-        volume, regular ones the fewest FLOPs (docs/mixed_connectivity.md)."""
-        is_volume = (metric or self.key.metric) == "volume"
-        suits = "mixed" if is_volume else "regular"
+        a metric, that of the key if it is None: regular under budgets of FLOPs,
+        otherwise mixed (docs/mixed_connectivity.md)."""
+        metric = metric or self.key.metric
+        suits = "regular" if metric == "flops" else "mixed"
         return self.options.connectivity or suits
 
     def other(self, **changes):

@@ -282,6 +282,7 @@ def test_the_length_of_the_schedule_is_said_before_the_first_step(capsys):
         ("flops", "mixed", True),
         ("flops", "regular", False),
         ("volume", "mixed", False),
+        ("params", "mixed", False),
     ],
 )
 def test_the_connectivity_that_suits_a_metric_is_told(
