@@ -229,6 +229,26 @@ def test_a_scaled_depthwise_convolution_loses_its_channels():
     for metric in ("volume", "flops", "params"):
         assert getattr(found, metric) == getattr(expected, metric)
     assert_invariants(gated)
+    again = keras_bar.gate(gated)
+    assert [x.name for x in gates_of(again)] == [*named]
+    assert keras_bar.explain(gated).gated == keras_bar.explain(model).gated
+
+
+def test_a_depthwise_convolution_that_multiplies_channels_is_not_passed():
+    """The gates of what is in front of it have as many factors as channels."""
+    inputs = keras.Input((6, 6, 3))
+    x = conv_norm_relu(inputs, 4, name="front")
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same")(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    scale = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = x * layers.Conv2D(8, 1, activation="sigmoid")(scale)
+    model = randomize(keras.Model(inputs, head(layers.Conv2D(5, 1)(x))))
+    gated = keras_bar.gate(model)
+    named = {x.name: x.channels for x in gates_of(gated)}
+    assert named["front_gate"] == 4
+    assert_invariants(close_gates(gated))
+    small = keras_bar.prune(model, 0.6, "flops", connectivity="mixed")
+    assert small.get_layer("front").filters < 4
 
 
 def test_a_nested_model_is_gated_inside():

@@ -75,7 +75,11 @@ def _place(node, analysis, placements):
         value = norm.output
     value = _in_front_of_scaling(value, analysis)
     reason = _obstacle(value, analysis)
-    if reason is None:
+    # The gate behind a layer may be that of the one in front.
+    front_gates = [x for x in placements if x.gated or reason is not None]
+    tied = analysis.rules[node].ties_channels
+    follows = tied and _follows_gates(node, analysis, front_gates)
+    if reason is None and not follows:
         return Placement(node.name, node, gated=True)
     grouping = front = None
     if not reason:
@@ -84,8 +88,7 @@ def _place(node, analysis, placements):
         if behind and grouping.whole_groups:
             reason = f"its channels are those of {reader.name!r}, in groups"
             front = reader, value
-    tied = analysis.rules[node].ties_channels
-    if tied and _follows_gates(node, analysis, placements):
+    if follows:
         reason = "its channels follow those of its input"
     return Placement(
         node.name,
@@ -99,23 +102,25 @@ def _place(node, analysis, placements):
 
 def _in_front_of_scaling(value, analysis):
     """The tensor behind layers that shift closed channels, if it is scaled
-    then; otherwise the same tensor.
+    then, maybe behind its gate; otherwise the same tensor.
 
     A depthwise convolution and a normalization make a constant of a channel
     that is closed in front of them. Squeeze-and-excitation would multiply it by
     a factor of every sample, and no channel behind it would be closed.
     """
     place, shifts = value, False
+    size = analysis.channels[value].size
     while True:
-        readers = place.consumers
-        if any(_is_scaled(place, x, analysis) for x in readers):
+        gated = [x for x in place.consumers if analysis.rules[x].gate(x)]
+        behind = gated[0].output if gated else place
+        if any(_is_scaled(behind, x, analysis) for x in behind.consumers):
             return place if shifts else value
-        if len(readers) != 1:
+        if gated or len(place.consumers) != 1:
             return value
-        (reader,) = readers
-        rule = analysis.rules[reader]
+        (reader,) = place.consumers
         alone = len(reader.inputs) == len(reader.outputs) == 1
-        if not alone or not rule.ties_channels or rule.gate(reader):
+        same = analysis.channels[reader.output].size == size
+        if not (alone and same and analysis.rules[reader].ties_channels):
             return value
         shifts = shifts or bool(getattr(reader.op, "weights", ()))
         place = reader.output

@@ -92,20 +92,17 @@ class ResidualGroups:
 
 
 def is_mixed(analysis):
-    """Whether writers of one group have different gates."""
+    """Whether writers of one group have different gates, although their
+    tensors are alike enough to share one."""
+    groups = ResidualGroups(analysis)
     gates: dict = {}
-    for gate, group in _gates(analysis, ResidualGroups(analysis)):
-        gates.setdefault(group, set()).add(gate)
+    for node, rule in analysis.rules.items():
+        gate, value = rule.gate(node), node.output
+        if gate is not None:
+            axis = gate.axis % len(value.shape)
+            key = groups.of(value), len(value.shape), axis
+            gates.setdefault(key, set()).add(gate)
     return any(len(x) > 1 for x in gates.values())
-
-
-def _gates(analysis, groups):
-    """List of pairs of a gate and a group that it writes."""
-    return [
-        (gate, groups.of(node.output))
-        for node, rule in analysis.rules.items()
-        if (gate := rule.gate(node)) is not None
-    ]
 
 
 def unite(analysis, masks):
@@ -125,7 +122,11 @@ def unite(analysis, masks):
         for x in analysis.graph.values
         if analysis.channels[x].axis is not None and groups.kept_by(x)
     ]
-    gates = _gates(analysis, groups)
+    gates = [
+        (gate, groups.of(node.output))
+        for node, rule in analysis.rules.items()
+        if (gate := rule.gate(node)) is not None
+    ]
     while True:
         found = evaluate([analysis.channels[x].alive for x in values], united)
         union: dict = {}

@@ -38,7 +38,7 @@ def rows(node, shape, index=0):
         index: Its place among the outputs.
     """
     if index and isinstance(node.op, ChannelGate):
-        return 1  # The factors, which are the same for all entries.
+        return 1  # The factors, which fit any number of entries.
     count = max((x.rows for x in node.inputs), default=1)
     if isinstance(node.op, BackendFunction):
         return _rows_of_function(node, index) or count

@@ -17,7 +17,8 @@ class ChannelGate(keras.layers.Layer):
     Subclasses implement four methods: `add_parameters` adds the weights, `draw`
     and `inference_factors` return the factors, and `keep_probability` returns
     the probability that they are not 0. A channel whose inference factor is 0
-    is dead and can be removed.
+    is dead and can be removed. `spread` may replace the factors that several
+    tensors are multiplied by.
 
     Factors are computed in float32 under every dtype policy, and the noise is
     the same on all replicas of a `tf.distribute` strategy.

@@ -89,6 +89,8 @@ def spread_observed(z, size, samples=None):
 
     All tensors that are multiplied by them count together, such as those that
     are added to a residual stream: closing a channel closes it in all of them.
+    The sums over positions are those of ordinary products, in the precision of
+    these tensors, which are kept for the backward pass.
 
     Args:
         z: Tensor `(channels,)`.

@@ -10,7 +10,9 @@ class SharedGate(keras.layers.Layer):
 
     The factors of a training step may have a row for every entry of the first
     axis of the tensor behind the gate. This tensor may have more or fewer
-    entries, such as the windows of every image.
+    entries, such as the windows of every image; those of an image are taken to
+    be next to each other. If they are not, the product is right as long as all
+    rows are equal, but importance per image is that of mixed images.
 
     Call arguments:
         inputs: Pair of the tensor and the factors, whose sizes are 1 along all
