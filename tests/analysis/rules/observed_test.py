@@ -224,10 +224,6 @@ TOGETHER = {
     "limited": (lambda: Limited(), "its channels depend on each other"),
     "ranked": (lambda: Ranked(), "computes something else"),
     "training": (lambda: OnlyInTraining(), "something else, in training"),
-    "positions": (
-        lambda: Positions(),
-        "it maps zeros to values that differ",
-    ),
     "softmax": (lambda: layers.Softmax(), "several channels at once"),
     "not_finite": (lambda: lambda x: ops.log10(x), "not finite"),
     "size": (lambda: lambda x: ops.tile(x, (1, 1, 1, 2)), "another number"),
@@ -239,8 +235,16 @@ def test_the_reason_why_a_layer_stays_whole(name):
     make, why = TOGETHER[name]
     model = model_with(make(), zero=True)
     assert why in keras_bar.explain(model).ungated["first"]
-    if name in ("mean", "positions"):
+    if name == "mean":
         prune(model)
+
+
+def test_values_per_position_are_restored():
+    """A closed channel is no constant behind the layer, which gets the zeros in
+    front of it back."""
+    model = model_with(Positions(), zero=True)
+    assert "first" in keras_bar.explain(model).gated
+    prune(model)
 
 
 def test_a_layer_that_its_configuration_does_not_describe():
