@@ -18,6 +18,7 @@ from keras_bar.analysis.gate_placement import place_gates
 from keras_bar.analysis.gate_placement import regular_placements
 from keras_bar.analysis.residual_groups import ResidualGroups
 from keras_bar.analysis.residual_groups import check_connectivity
+from keras_bar.analysis.residual_groups import gate_key
 from keras_bar.analysis.shared_placements import SharedGates
 from keras_bar.gated_model import GatedModel
 from keras_bar.layers import BudgetState
@@ -216,9 +217,8 @@ class _Gates:
         return layer
 
     def _key(self, value):
-        """The key under which tensors share a gate, whose factors must fit."""
-        axis = self._analysis.channels[value].axis
-        return self._groups.of(value), len(value.shape), axis
+        """The key under which tensors share a gate."""
+        return gate_key(value, self._groups, self._analysis)
 
     def _next_seed(self):
         self._count += 1

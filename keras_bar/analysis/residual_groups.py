@@ -97,12 +97,24 @@ def is_mixed(analysis):
     groups = ResidualGroups(analysis)
     gates: dict = {}
     for node, rule in analysis.rules.items():
-        gate, value = rule.gate(node), node.output
+        gate = rule.gate(node)
         if gate is not None:
-            axis = gate.axis % len(value.shape)
-            key = groups.of(value), len(value.shape), axis
+            key = gate_key(node.output, groups, analysis)
             gates.setdefault(key, set()).add(gate)
     return any(len(x) > 1 for x in gates.values())
+
+
+def gate_key(value, groups, analysis):
+    """What the tensors that can share a gate have in common: their group, and
+    the place of their channels, which the factors must fit.
+
+    Args:
+        value: `Value`.
+        groups: `ResidualGroups`, or another object with its method `of`.
+        analysis: `ChannelAnalysis`.
+    """
+    axis = analysis.channels[value].axis
+    return groups.of(value), len(value.shape), axis
 
 
 def unite(analysis, masks):

@@ -252,8 +252,8 @@ class GateRegularizer(keras.callbacks.Callback):
         if self._progress.phase is Phase.TRACKING and total > done:
             least = self._control.least_steps(optimizer)
             validation.check_length(steps, total, least)
-            if self.params.get("verbose") and self.announce():
-                print(self.announce(), flush=True)
+            if self.params.get("verbose") and (line := self.announce()):
+                print(line, flush=True)
 
     def _entries(self):
         """The entries of the logs, dict from name to float."""
