@@ -8,6 +8,10 @@ import numpy as np
 
 from keras_bar.analysis import static_shapes
 
+# Ends of the names of arguments that take a function, or an object that is
+# called like one.
+_TAKE_OBJECTS = ("activation", "initializer", "regularizer", "constraint")
+
 
 def clone(op, name=None, node=None, **changes):
     """A new operation with the same configuration, without weights.
@@ -38,15 +42,49 @@ def clone(op, name=None, node=None, **changes):
 
 
 def _config(layer):
-    """The configuration of a layer."""
+    """The configuration of a layer. What the user wrote in it, such as the
+    function of an activation, is the very object: Keras only finds functions
+    and classes again that are registered, and keeps no `functools.partial`."""
+    own = _objects_of_the_user(layer)
+    # `get_config` would fail at some of them.
+    vars(layer).update(dict.fromkeys(own, keras.activations.linear))
     try:
-        return layer.get_config()
+        config = layer.get_config()
     except NotImplementedError:
         # Keras cannot tell the arguments of a layer that has none of its own,
         # if it was given a policy instead of the name of one.
         if type(layer) is not keras.layers.Identity:
             raise
-        return {"name": layer.name, "dtype": layer.dtype_policy.name}
+        config = {"name": layer.name, "dtype": layer.dtype_policy.name}
+    finally:
+        vars(layer).update(own)
+    return {**config, **{x: own[x] for x in own if x in config}}
+
+
+def _objects_of_the_user(layer):
+    """Dict from argument to function, initializer, regularizer or constraint
+    that is not Keras's, of a layer that is."""
+    if not _is_of_keras(type(layer)):
+        return {}
+    return {
+        name: x
+        for name, x in vars(layer).items()
+        if name.endswith(_TAKE_OBJECTS)
+        and callable(x)
+        and not isinstance(x, keras.Operation)
+        and not _is_found_again(x)
+    }
+
+
+def _is_found_again(x):
+    """Whether Keras finds a function or the class of an object by its name."""
+    if not inspect.isfunction(x):
+        return _is_of_keras(type(x))
+    return getattr(keras.activations, x.__name__, None) is x
+
+
+def _is_of_keras(cls):
+    return cls.__module__.startswith("keras.")
 
 
 def _from_config(kind, config):

@@ -89,6 +89,18 @@ def test_what_is_registered_needs_no_warning(tmp_path):
     assert difference(loaded, small, inputs_for(small)) == 0.0
 
 
+def test_a_layer_is_told_from_others_that_load():
+    """Layers of Keras that differ in numbers alone are restored once."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="loads")(inputs)
+    x = layers.Conv2D(6, 1, activation="relu", name="wider")(x)
+    x = layers.Conv2D(6, 3, activation=unregistered, name="odd")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    with pytest.warns(UserWarning, match=r"Conv2D \('odd'"):
+        keras_bar.compact(close_gates(keras_bar.gate(model)))
+
+
 def test_registering_in_time_is_enough(tmp_path):
     class Late(Opaque):
         pass

@@ -1,0 +1,60 @@
+"""Copies of layers that were given objects of the user's."""
+
+import functools
+import warnings
+
+import keras
+import pytest
+from keras import layers
+
+import keras_bar
+from tests.helpers.pruning import assert_invariants
+from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import randomize
+
+pytestmark = pytest.mark.core
+
+
+def doubled(x):
+    return 2 * keras.ops.relu(x)
+
+
+class Halves(keras.initializers.Initializer):
+    """Without `get_config`, like the next."""
+
+    def __call__(self, shape, dtype=None):
+        return keras.ops.full(shape, 0.5, dtype)
+
+
+class Squares(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return keras.ops.sum(x * x)
+
+
+OBJECTS = {
+    "function": {"activation": doubled},
+    "lambda": {"activation": lambda x: 3 * keras.ops.tanh(x)},
+    "operation": {"activation": keras.ops.sin},
+    "partial": {
+        "activation": functools.partial(keras.activations.relu, max_value=3)
+    },
+    "initializer": {"kernel_initializer": Halves()},
+    "regularizer": {"kernel_regularizer": Squares()},
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_objects_that_keras_does_not_find_by_name(kind):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, name="conv", **OBJECTS[kind])(inputs)
+    x = layers.Conv2D(8, 3)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    gated = keras_bar.gate(model)
+    assert "conv" in keras_bar.explain(gated).gated
+    with warnings.catch_warnings():  # The file will need the user's object.
+        warnings.filterwarnings("ignore", message=".*cannot be saved|.*lambda")
+        _, small = assert_invariants(close_gates(gated))
+    (name, given), *_ = OBJECTS[kind].items()
+    assert getattr(small.get_layer("conv"), name) is given
+    assert getattr(model.get_layer("conv"), name) is given
