@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras.src.activations import activations
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask as get_keras_mask
+from keras.src.backend.common.masking import set_keras_mask as set_keras_mask
 from keras.src.layers import layer as base_layer
 from keras.src.ops import node
 
@@ -116,11 +118,6 @@ def learning_rate(optimizer, variable, steps):
 def build_shapes(layer):
     """Dict from names to the shapes for which a layer was built, or None."""
     return layer._build_shapes_dict
-
-
-def has_mask(tensor):
-    """Whether a tensor carries a mask of Keras's, as behind an `Embedding`."""
-    return getattr(tensor, "_keras_mask", None) is not None
 
 
 def nodes_in_order(model):

@@ -25,6 +25,8 @@ def clone(op, name=None, node=None, **changes):
     """
     if node is not None and isinstance(op, keras.layers.EinsumDense):
         changes.setdefault("output_shape", static_shapes.full_shape_of(node))
+    if node is not None and node.hides_mask:
+        changes["mask_zero"] = False
     with named_in_errors(op):
         if not isinstance(op, keras.layers.Layer):
             new = _clone_operation(op, changes)

@@ -59,6 +59,7 @@ def replay(graph, rebuild, finish=None, name=None, kind=keras.Model):
         graph.fresh_name,
     )
     final = dict(zip(final, named, strict=True))
+    _warn_of_masks(graph, final)
     graph._names = known_names  # Another new model may use the same names.
     inputs = tree.map_structure(lambda x: tensors[x], graph.input_struct)
     outputs = tree.map_structure(lambda x: final[x], graph.output_struct)
@@ -86,3 +87,26 @@ def functional(inputs, outputs, name, kind=keras.Model):
         return kind(inputs, outputs, name=name)
     finally:
         sys.setrecursionlimit(before)
+
+
+def _warn_of_masks(graph, outputs):
+    """Warns of masks that the outputs of a new model do not carry.
+
+    Args:
+        graph: The `Graph` of the old model.
+        outputs: Dict from its outputs to those of the new one.
+    """
+    lost = [
+        name
+        for value, name in zip(graph.outputs, graph.output_names, strict=True)
+        if value.mask is not None
+        and keras_internals.get_keras_mask(outputs[value]) is None
+    ]
+    if lost:
+        warnings.warn(
+            f"The new model made of {graph.name!r} computes the same, but its "
+            "outputs carry no mask. Expected, if losses are to leave out "
+            "masked steps as before, a `sample_weight` in `fit`. Received: "
+            f"outputs with a mask: {', '.join(map(repr, lost))}",
+            stacklevel=5,
+        )

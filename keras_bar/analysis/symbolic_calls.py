@@ -13,6 +13,7 @@ from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
 from keras_bar.analysis import dispatching
 from keras_bar.analysis import kinds
+from keras_bar.analysis import masks
 from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
 from keras_bar.analysis import static_shapes
@@ -183,6 +184,7 @@ def _call(layer, args, kwargs, nested, own):
         if "training" in inspect.signature(layer.call).parameters:
             # The mode is that in which the graph will run, not the default.
             new_kwargs.setdefault("training", None)
+        masks.attach(layer, new_args, new_kwargs)
         sublayers = keras_internals.layers_inside(layer)
         refused: list[str] = []
         try:

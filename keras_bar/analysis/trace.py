@@ -11,6 +11,7 @@ from keras import tree
 
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
+from keras_bar.analysis import masks
 from keras_bar.analysis import naming
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
@@ -18,8 +19,9 @@ from keras_bar.analysis.cloning import clone as clone
 from keras_bar.analysis.cloning import copy_state as copy_state
 from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.analysis.cloning import without_random_values
+from keras_bar.analysis.nodes import Node as Node
+from keras_bar.analysis.nodes import Value as Value
 from keras_bar.layers import BudgetState
-from keras_bar.layers import ChannelGate
 
 
 def _storable(x):
@@ -29,75 +31,6 @@ def _storable(x):
     if is_scalar and "bfloat16" in str(x.dtype):
         return float(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
     return x
-
-
-class Value:
-    """A tensor of the traced model.
-
-    Attributes:
-        shape: Tuple, batch first, `None` where unknown.
-        dtype: String.
-        producer: The `Node` that makes it, `None` for a model input.
-        consumers: List of `Node`s that read it.
-        optional: Whether it is a model input that may be None.
-        rows: Number of entries of the first axis per sample: windows of an
-            image may be put beside the samples.
-    """
-
-    optional = False
-
-    def __init__(self, tensor, producer, rows=1):
-        self.rows = rows
-        self.shape = tuple(tensor.shape)
-        self.dtype = tensor.dtype
-        self.producer = producer
-        self.consumers = []
-
-
-class Node:
-    """One call of an operation.
-
-    Attributes:
-        op: The `keras.Operation` (a layer, or a `keras.ops` operation).
-        name: Unique name; prefixed by the name of a nested model.
-        args, kwargs: Arguments of the call, `Value`s in place of tensors.
-        inputs, outputs: The `Value`s among them, and those it returns.
-        shared_calls: List of all `Node`s that call this very operation, in
-            order.
-        opaque: Why the operation shows no graph of its own, a string; empty
-            where it has none to show.
-    """
-
-    opaque = ""
-
-    def __init__(self, op, name, args, kwargs):
-        self.op = op
-        self.name = name
-        self.args = args
-        self.kwargs = kwargs
-        self.inputs = [
-            x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)
-        ]
-        self.outputs = []
-        self.shared_calls = [self]
-        for value in self.inputs:
-            value.consumers.append(self)
-
-    @property
-    def output(self):
-        return self.outputs[0]
-
-    @property
-    def calls(self):
-        """Number of times the model calls this operation."""
-        return len(self.shared_calls)
-
-    @property
-    def shares_weights(self):
-        """Whether it is one of several calls of a layer with weights."""
-        has_weights = bool(getattr(self.op, "weights", ()))
-        is_gate = isinstance(self.op, ChannelGate)
-        return self.calls > 1 and has_weights and not is_gate
 
 
 class Graph:
@@ -134,6 +67,7 @@ class Graph:
         self._opaque = {}
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
+        masks.hide(self)
         # Mapped, not packed again: on PyTorch Keras would sort dict keys.
         known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
         known |= zip(map(id, model.outputs), outputs, strict=True)
@@ -181,8 +115,14 @@ class Graph:
             args = (parts, *args[1:]) if len(parts) > 1 else args
         before = len(self.nodes)
         made = keras_node.outputs
-        if kinds.is_functional(op):
+        nested = kinds.is_functional(op)
+        around = None if nested else masks.Masks(op, args, kwargs)
+        if nested:
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
+            if kwargs.get("mask") is not None:
+                given = tree.flatten(kwargs["mask"])
+                for value, mask in zip(called_on, given, strict=True):
+                    value.mask = mask
             outputs = self._unroll(
                 op, called_on, f"{name}_", kwargs.get("training")
             )
@@ -217,6 +157,10 @@ class Graph:
             self.nodes.append(node)
             outputs = node.outputs
         values |= zip(map(id, made), outputs, strict=True)
+        if masks.is_cast_of_input(keras_node):
+            outputs[0].mask = args[0].mask
+        elif around is not None:
+            self._carry(around, outputs, name)
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             names = [x.name for x in nodes]
@@ -226,10 +170,6 @@ class Graph:
         """The graph inside a layer of the user's, with the places of its
         outputs among those of the layer; or None."""
         if not unrolling.is_candidate(op):
-            return None
-        if any(map(keras_internals.has_mask, keras_node.input_tensors)):
-            # Inside, its layers read the mask from the tensor.
-            self._opaque[id(op)] = "its input carries a mask"
             return None
         given = [x for x in tree.flatten((args, kwargs)) if _is_value(x)]
         if any(x.optional for x in given):
@@ -249,6 +189,19 @@ class Graph:
                 self._opaque[id(op)] = "it returns a constant that is read"
                 return None
         return inner, places
+
+    def _carry(self, around, outputs, name):
+        """Sets the masks of the outputs of a call."""
+
+        def unroll(model, inputs):
+            return self._unroll(model, inputs, f"{name}_", training=None)
+
+        if any(x.mask is None for x in outputs):
+            # Keras gives the first outputs as many as there are.
+            for value, mask in zip(
+                outputs, around.behind(unroll), strict=False
+            ):
+                value.mask = value.mask or mask
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""
@@ -307,8 +260,14 @@ def call(op, node, tensors, initialize=False):
     Returns:
         The flat list of output tensors.
     """
+
+    def tensor_of(x):
+        # On constants alone, in inference, masks change nothing.
+        is_left_out = x in node.masks and x not in tensors
+        return None if is_left_out else tensors[x]
+
     args, kwargs = tree.map_structure(
-        lambda x: tensors[x] if isinstance(x, Value) else x,
+        lambda x: tensor_of(x) if isinstance(x, Value) else x,
         (node.args, node.kwargs),
     )
     values = (

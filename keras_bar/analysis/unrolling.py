@@ -18,6 +18,7 @@ from keras_bar import keras_internals
 from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
 from keras_bar.analysis import heads_apart
+from keras_bar.analysis import masks
 from keras_bar.analysis import recognizing
 from keras_bar.analysis import symbolic_calls
 from keras_bar.analysis.symbolic_calls import DoesNotRun
@@ -278,7 +279,9 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
         flat.append(tensor)
         return tensor
 
-    args, kwargs = tree.map_structure(concrete, (args, kwargs))
+    # Not mapped: on PyTorch Keras maps dicts in another order.
+    leaves = [concrete(x) for x in tree.flatten((args, kwargs))]
+    args, kwargs = tree.pack_sequence_as((args, kwargs), leaves)
     given = tree.pack_sequence_as(inner.input, flat)
     # With other weights: what was computed from them while the layer was traced
     # is a constant of the graph. Seeds stay, and what the layers update in the
@@ -290,6 +293,7 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
     ]
     for training in (False, True):
         scope = keras.StatelessScope(state_mapping=changed)
+        masks.attach(layer, args, kwargs)
         with scope, comparing.same_noise():
             expected = layer(*args, **{**kwargs, "training": training})
         scope = keras.StatelessScope(state_mapping=changed)

@@ -97,11 +97,15 @@ def recalibrate(model):
 
 def inputs_for(model, batch=2, seed=0):
     """A random batch, nested like the inputs of the model; unknown sizes are
-    12."""
+    12. Integers are words from 1 to 4, and 0 at the end of a sentence."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
         shape = (batch, *(12 if d is None else d for d in x.shape[1:]))
+        if "int" in str(x.dtype):
+            words = rng.integers(1, 5, shape)
+            words[:, -(shape[-1] // 3) :] = 0
+            return words.astype(x.dtype)
         return rng.normal(size=shape).astype("float32")
 
     source = getattr(model, "_functional", None) or model

@@ -28,8 +28,8 @@ class Channelwise(Rule):
         return analysis.inputs(node)[0].axis
 
     def refuse(self, node, analysis):
-        if len(node.inputs) > 1:
-            return "its input carries a mask"
+        if not set(node.inputs[1:]) <= node.masks:
+            return "it reads several tensors"
         data_format = getattr(node.op, "data_format", None)
         if data_format is None:
             return None
@@ -49,7 +49,7 @@ class Channelwise(Rule):
         return [analysis.carries(node.output, axis, channels.alive, nonzero)]
 
     def propagate_needed(self, node, analysis):
-        return [analysis.needed[node.output]]
+        return [analysis.needed[node.output]] * len(node.inputs)
 
     def preserves_zero(self, node):
         """Whether 0 becomes 0."""
@@ -62,7 +62,8 @@ class Channelwise(Rule):
     def rebuild(self, node, builder):
         tensor = builder.read_for(node, 0)
         layer = builder.clone(node, **self.config(node, builder))
-        outputs = trace.call(layer, node, {node.inputs[0]: tensor})
+        tensors = {x: builder.restored(x) for x in node.masks}
+        outputs = trace.call(layer, node, {**tensors, node.inputs[0]: tensor})
         self.assign(node, layer, builder)
         return outputs
 

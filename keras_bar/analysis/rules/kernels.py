@@ -45,7 +45,7 @@ class Kernel(Rule):
 
     def refuse(self, node, analysis):
         if len(node.inputs) > 1:
-            return "its input carries a mask"
+            return "it reads several tensors"
         if not agree(analysis.inputs(node)[0], self.axis(node, node.inputs[0])):
             return "it works along another axis than the channels"
         if getattr(node.op, "lora_enabled", False):

@@ -1,0 +1,166 @@
+"""Masks of time steps, which Keras carries along with tensors, as tensors of
+the graph.
+
+A layer reads the mask of its input unseen, and hands on that of its output. A
+rebuilt network would lose them, because operations carry none. In a traced
+graph every layer therefore has its masks among its arguments.
+"""
+
+import inspect
+
+import keras
+from keras import tree
+
+from keras_bar import keras_internals
+from keras_bar.analysis import replaying
+
+
+class Masks:
+    """The masks of one call of an operation in a `Graph`.
+
+    Args:
+        op: `keras.Operation`.
+        args, kwargs: Arguments of the call, with a `Value` in the place of
+            every tensor. The masks that Keras would pass are added to `kwargs`.
+    """
+
+    def __init__(self, op, args, kwargs):
+        self._op = op
+        self._previous = None
+        if not isinstance(op, keras.Layer):
+            return
+        given = _bound(op, args, kwargs)
+        self._first = next(iter(given.values()), None)
+        self._previous = tree.map_structure(_mask, self._first)
+        kwargs |= _unseen(given)
+        if kwargs.get("mask") is not None:
+            self._previous = kwargs["mask"]
+        if isinstance(op, keras.layers.MultiHeadAttention):
+            # It takes the masks from its inputs, and hands on the first.
+            for x in (given["query"], given["value"], given["key"]):
+                if x is not None:
+                    x.mask = None
+
+    def behind(self, unroll):
+        """The masks of the outputs, list of `Value` or None; empty if there are
+        none.
+
+        Args:
+            unroll: Function of a Functional model, and a list of `Value`, its
+                inputs, that returns its outputs as `Value`s.
+        """
+        op = self._op
+        if not isinstance(op, keras.Layer) or not op.supports_masking:
+            return []
+        if not _any(self._previous) and not _begins(op):
+            return []
+        specs: dict = {}
+
+        def spec(x):
+            if not _is_value(x):
+                return x
+            if x not in specs:
+                specs[x] = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+            return specs[x]
+
+        arguments = tree.map_structure(spec, (self._first, self._previous))
+        with keras_internals.undisturbed(op):
+            found = tree.flatten(op.compute_mask(*arguments))
+        known = {id(y): x for x, y in specs.items()}
+        new = [x for x in found if _is_spec(x) and id(x) not in known]
+        if new:
+            inner = replaying.functional(list(specs.values()), new, "mask")
+            known |= zip(map(id, new), unroll(inner, list(specs)), strict=True)
+        return [known.get(id(x)) for x in found]
+
+
+def attach(layer, args, kwargs):
+    """Gives the tensors that attention is called on the masks that it is called
+    with: it reads these from the tensors."""
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        given = _bound(layer, args, kwargs)
+        for name in ("query", "value", "key"):
+            if given[f"{name}_mask"] is not None:
+                keras_internals.set_keras_mask(
+                    given[name], given[f"{name}_mask"]
+                )
+
+
+def hide(graph):
+    """Lets new embeddings carry no masks along, if all that read these have
+    them as arguments: Keras warns where masks end, as in attention."""
+    unseen = [*graph.outputs]
+    for node in graph.nodes:
+        unseen += node.inputs if node.opaque else []
+    if all(x.mask is None for x in unseen):
+        for node in graph.nodes:
+            node.hides_mask = getattr(node.op, "mask_zero", False)
+
+
+def is_cast_of_input(keras_node):
+    """Whether a call casts an input of a graph, as Keras casts that of a layer:
+    it keeps the mask."""
+    if type(keras_node.operation).__name__ != "Cast":
+        return False
+    maker = keras_internals.maker_of(keras_node.input_tensors[0])
+    return isinstance(maker, keras.layers.InputLayer)
+
+
+def _unseen(given):
+    """Dict from arguments that Keras fills in with masks to these.
+
+    Args:
+        given: Dict from arguments of `call` to their values.
+    """
+    tensors = {name: x for name, x in given.items() if _is_tensors(x)}
+    named = {
+        "mask" if len(tensors) == 1 else f"{name}_mask": tree.map_structure(
+            _mask, x
+        )
+        for name, x in tensors.items()
+    }
+    return {
+        name: masks
+        for name, masks in named.items()
+        if name in given and given[name] is None and _any(masks)
+    }
+
+
+def _bound(op, args, kwargs):
+    """Dict from all arguments of a layer's `call` to their values."""
+    signature = inspect.signature(op.call)
+    accepted = {x: y for x, y in kwargs.items() if x in signature.parameters}
+    bound = signature.bind(*args, **accepted)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _begins(layer):
+    """Whether a layer may make a mask of inputs that have none."""
+    if isinstance(layer, keras.layers.Embedding | keras.layers.Masking):
+        return True
+    own = type(layer).compute_mask is not keras.Layer.compute_mask
+    return own and not type(layer).__module__.startswith("keras.")
+
+
+def _is_value(x):
+    return hasattr(x, "producer")
+
+
+def _is_spec(x):
+    return isinstance(x, keras.KerasTensor)
+
+
+def _is_tensors(x):
+    """Whether an argument is a tensor or a structure of tensors."""
+    leaves = tree.flatten(x) if tree.is_nested(x) else [x]
+    found = [y for y in leaves if y is not None]
+    return bool(found) and all(map(_is_value, found))
+
+
+def _mask(x):
+    return x.mask if _is_value(x) else None
+
+
+def _any(masks):
+    return any(x is not None for x in tree.flatten(masks))
