@@ -130,7 +130,8 @@ def _bound(op, args, kwargs):
     """Dict from all arguments of a layer's `call` to their values."""
     signature = inspect.signature(op.call)
     accepted = {x: y for x, y in kwargs.items() if x in signature.parameters}
-    bound = signature.bind(*args, **accepted)
+    # A graph may leave out `training`, which some layers require.
+    bound = signature.bind_partial(*args, **accepted)
     bound.apply_defaults()
     return bound.arguments
 
