@@ -9,13 +9,15 @@ of that size, it was computed from it.
 import math
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_bar import keras_internals
 from keras_bar.layers import Parameter
 
-# A prime number, so that no other size is a multiple of it.
-PRIME = 7919
+# A prime number, so that no other size is a multiple of it. Masks of all pairs
+# of steps that are repeated for every sample must fit into memory.
+PRIME = 509
 
 
 def divisor(arguments):
@@ -45,7 +47,7 @@ def released(model, opened):
         Pair of the lists of its inputs and its outputs, symbolic tensors.
 
     Raises:
-        ValueError: If it computes with a constant of the size of the batch.
+        ValueError: If it computes with a constant that differs between samples.
     """
     tensors = {}
     for x, is_open in zip(model.inputs, opened, strict=True):
@@ -57,11 +59,9 @@ def released(model, opened):
         )
     inputs = [tensors[id(x)] for x in model.inputs]
     for node in keras_internals.nodes_in_order(model):
-        given = (node.arguments.args, node.arguments.kwargs)
-        if any(map(_is_sized, tree.flatten(given))):
-            raise ValueError("A constant has the size of the batch.")
         args, kwargs = tree.map_structure(
-            lambda x: tensors.get(id(x), x), given
+            lambda x: tensors.get(id(x), _for_any_sample(x)),
+            (node.arguments.args, node.arguments.kwargs),
         )
         op = _released(node)
         if isinstance(op, Parameter):
@@ -74,12 +74,21 @@ def released(model, opened):
     return inputs, [tensors[id(x)] for x in model.outputs]
 
 
-def _is_sized(x):
-    """Whether something is a constant with the size of the batch."""
-    if isinstance(x, keras.KerasTensor):
-        return False
-    shape = x.shape if hasattr(x, "shape") else ()
-    return any(size and size % PRIME == 0 for size in shape)
+def _for_any_sample(x):
+    """An argument without the size of the batch: a constant that is the same
+    for all samples, such as a causal mask, is broadcast to them."""
+    shape = getattr(x, "shape", ())
+    if isinstance(x, keras.KerasTensor) or not any(map(_is_sized, shape)):
+        return x
+    array = keras.ops.convert_to_numpy(x)
+    if any(map(_is_sized, shape[1:])) or not np.all(array == array[:1]):
+        raise ValueError("A constant differs between the samples of a batch.")
+    return array[:1]
+
+
+def _is_sized(size):
+    """Whether a size is that of the batch, or a multiple."""
+    return bool(size) and size % PRIME == 0
 
 
 def _released(node):

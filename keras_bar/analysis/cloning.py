@@ -27,40 +27,81 @@ def clone(op, name=None, node=None, **changes):
         changes.setdefault("output_shape", static_shapes.full_shape_of(node))
     if node is not None and node.hides_mask:
         changes["mask_zero"] = False
+    is_layer = isinstance(op, keras.layers.Layer)
+    config = {**config_of(op), **changes} if is_layer else changes
     with named_in_errors(op):
-        if not isinstance(op, keras.layers.Layer):
+        if not is_layer:
             new = _clone_operation(op, changes)
         elif isinstance(op, keras.layers.Lambda):
             # The function comes from this very process, so it is safe.
-            config = {**op.get_config(), **changes}
             new = type(op).from_config(config, safe_mode=False)
         else:
-            new = _from_config(type(op), {**_config(op), **changes})
+            new = _from_config(type(op), config)
     if name is not None:
         new.name = name
-    if isinstance(op, keras.layers.Layer):
+    if is_layer:
         new.trainable = op.trainable
     return new
 
 
-def _config(layer):
+def config_of(layer):
     """The configuration of a layer. What the user wrote in it, such as the
     function of an activation, is the very object: Keras only finds functions
-    and classes again that are registered, and keeps no `functools.partial`."""
+    and classes again that are registered, and keeps no `functools.partial`.
+
+    Raises:
+        ValueError: If the layer does not describe itself.
+    """
     own = _objects_of_the_user(layer)
     # `get_config` would fail at some of them.
     vars(layer).update(dict.fromkeys(own, keras.activations.linear))
     try:
-        config = layer.get_config()
-    except NotImplementedError:
-        # Keras cannot tell the arguments of a layer that has none of its own,
-        # if it was given a policy instead of the name of one.
-        if type(layer) is not keras.layers.Identity:
-            raise
-        config = {"name": layer.name, "dtype": layer.dtype_policy.name}
+        with named_in_errors(layer):
+            config = _described(layer)
     finally:
         vars(layer).update(own)
     return {**config, **{x: own[x] for x in own if x in config}}
+
+
+def _described(layer):
+    """The configuration of a layer, from itself or from its attributes."""
+    try:
+        return layer.get_config()
+    except NotImplementedError:
+        config = _from_attributes(layer)
+        if config is None:
+            raise
+        return config
+
+
+def _from_attributes(layer):
+    """The configuration of a layer without `get_config` which was given a
+    policy instead of the name of one, so that Keras cannot tell its arguments:
+    its attributes of the same names. None if these do not make the same
+    layer."""
+    parameters = inspect.signature(type(layer).__init__).parameters.values()
+    named = {
+        x.name
+        for x in list(parameters)[1:]
+        if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)
+    } - {"name", "dtype"}
+    if not all(hasattr(layer, x) for x in named):
+        return None
+    config = {x: getattr(layer, x) for x in named}
+    config |= {"name": layer.name, "dtype": layer.dtype_policy.name}
+    old, new = map(_numbers, (layer, type(layer)(**config)))
+    return config if all(old.get(x) == y for x, y in new.items()) else None
+
+
+def _numbers(layer):
+    """Dict of the attributes of a layer that are numbers or text."""
+    return {
+        name: x
+        for name, x in vars(layer).items()
+        if isinstance(x, int | float | str)
+        and name != "built"
+        and not name.startswith("_")
+    }
 
 
 def _objects_of_the_user(layer):

@@ -3,6 +3,7 @@ gates do: they are made by the same layers from such tensors."""
 
 import keras
 
+from keras_bar.analysis import cloning
 from keras_bar.analysis import trace
 
 _PLAIN = (int, float, str, bool, type(None))
@@ -49,7 +50,7 @@ def _made_from(value, analysis, found):
 def _settings(node):
     """The settings of an operation without weights, to be compared."""
     if isinstance(node.op, keras.layers.Layer):
-        settings = node.op.get_config()
+        settings = cloning.config_of(node.op)
     else:
         settings = {x: y for x, y in vars(node.op).items() if x[0] != "_"}
     settings.pop("name", None)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis import cloning
 from keras_bar.analysis import comparing
 from keras_bar.analysis import trace
 
@@ -178,7 +179,7 @@ class Experiment:
         """Yields tuples of the names of entries that may have to change."""
         yield ()
         if isinstance(self.op, keras.layers.Layer):
-            config = self.op.get_config()
+            config = cloning.config_of(self.op)
             names = tuple(
                 name
                 for name, value in config.items()
@@ -195,7 +196,7 @@ class Experiment:
         """
         changes = {}
         if entries:
-            config = self.op.get_config()
+            config = cloning.config_of(self.op)
             changes = {
                 x: adapted(config[x], self.channels, kept) for x in entries
             }

@@ -35,8 +35,7 @@ class Masks:
         kwargs |= _unseen(given)
         if kwargs.get("mask") is not None:
             self._previous = kwargs["mask"]
-        if isinstance(op, keras.layers.MultiHeadAttention):
-            # It takes the masks from its inputs, and hands on the first.
+        if _takes_masks(op):
             for x in (given["query"], given["value"], given["key"]):
                 if x is not None:
                     x.mask = None
@@ -77,7 +76,7 @@ class Masks:
 def attach(layer, args, kwargs):
     """Gives the tensors that attention is called on the masks that it is called
     with: it reads these from the tensors."""
-    if isinstance(layer, keras.layers.MultiHeadAttention):
+    if _takes_masks(layer):
         given = _bound(layer, args, kwargs)
         for name in ("query", "value", "key"):
             if given[f"{name}_mask"] is not None:
@@ -104,6 +103,13 @@ def is_cast_of_input(keras_node):
         return False
     maker = keras_internals.maker_of(keras_node.input_tensors[0])
     return isinstance(maker, keras.layers.InputLayer)
+
+
+def _takes_masks(op):
+    """Whether a layer is Keras's attention, which reads the masks of tensors,
+    and takes them away from these."""
+    kind = keras.layers.MultiHeadAttention
+    return isinstance(op, kind) and type(op).call is kind.call
 
 
 def _unseen(given):

@@ -14,6 +14,7 @@ import math
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.analysis import cloning
 from keras_bar.analysis import comparing
 from keras_bar.analysis import trace
 from keras_bar.analysis.experiments import Experiment
@@ -64,7 +65,7 @@ def _key(node, axis, output_axis):
         for x in keras.tree.flatten((node.args, node.kwargs))
     ]
     if isinstance(node.op, keras.layers.Layer):
-        config = {**node.op.get_config(), "name": None}
+        config = {**cloning.config_of(node.op), "name": None}
     else:
         attributes = vars(node.op).items()
         config = {x: y for x, y in attributes if x[0] != "_" and x != "name"}

@@ -79,10 +79,10 @@ def keep_sizes(layers):
     attention do, take them from their input; and a reshape to a size that was
     read from a tensor where it is unknown, mostly that of the batch, finds it
     out when it runs. Layers that describe their outputs themselves may not
-    expect to be told the mode.
+    expect to be told the mode, or what the `call` of a subclass takes besides.
     """
     changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
-    modeless = [x for x in layers if not _expects_mode(x)]
+    unexpected = {x: _unexpected(x) for x in layers}
     reshape = _reshape_operation()
     infer = reshape.compute_output_spec
 
@@ -92,8 +92,12 @@ def keep_sizes(layers):
 
     for x in changed:
         x.compute_output_shape = functools.partial(einsum_shape, x)
-    for x in modeless:
-        x.compute_output_spec = functools.partial(_spec_in_any_mode, x)
+    for x, names in unexpected.items():
+        if names:
+            describe = (
+                _spec_by_call if names - {"training"} else _spec_in_any_mode
+            )
+            x.compute_output_spec = functools.partial(describe, x)
     reshape.compute_output_spec = infer_reshape
     try:
         yield
@@ -101,16 +105,24 @@ def keep_sizes(layers):
         reshape.compute_output_spec = infer
         for x in changed:
             del x.compute_output_shape
-        for x in modeless:
-            del x.compute_output_spec
+        for x, names in unexpected.items():
+            if names:
+                del x.compute_output_spec
 
 
-def _expects_mode(layer):
-    """Whether a layer's `compute_output_spec` has a parameter `training`."""
+def _unexpected(layer):
+    """Names of the parameters of a layer's `call`, and of the mode, that its
+    `compute_output_spec` lacks."""
     parameters = inspect.signature(layer.compute_output_spec).parameters
-    return "training" in parameters or any(
-        x.kind is x.VAR_KEYWORD for x in parameters.values()
-    )
+    if any(x.kind is x.VAR_KEYWORD for x in parameters.values()):
+        return set()
+    called = inspect.signature(layer.call).parameters
+    return {*called, "training"} - parameters.keys()
+
+
+def _spec_by_call(layer, *args, **kwargs):
+    """The outputs of a layer, from what its `call` does."""
+    return keras.Operation.compute_output_spec(layer, *args, **kwargs)
 
 
 def _spec_in_any_mode(layer, *args, training=None, **kwargs):

@@ -14,6 +14,7 @@ from keras_bar.analysis import comparing
 from keras_bar.analysis import dispatching
 from keras_bar.analysis import kinds
 from keras_bar.analysis import masks
+from keras_bar.analysis import products
 from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
 from keras_bar.analysis import static_shapes
@@ -193,6 +194,7 @@ def _call(layer, args, kwargs, nested, own):
                 _as_tensors(layer, own, inputs),
                 _looked_up(sublayers, inputs),
                 _one_by_one(),
+                products.are_dense(),
                 dispatching.functions_as_operations() as refused,
                 keras_internals.symbolic_activations(),
                 keras_internals.none_beside_tensors() as incomplete,

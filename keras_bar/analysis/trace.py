@@ -13,6 +13,7 @@ from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import masks
 from keras_bar.analysis import naming
+from keras_bar.analysis import products
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.cloning import clone as clone
@@ -273,7 +274,7 @@ def call(op, node, tensors, initialize=False):
     values = (
         contextlib.nullcontext() if initialize else without_random_values(op)
     )
-    with named_in_errors(op), values:
+    with named_in_errors(op), values, products.are_dense():
         return tree.flatten(op(*args, **kwargs))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_bar.analysis import cloning
 from keras_bar.analysis import shared_calls
 from keras_bar.analysis.algebra import Expression
 from keras_bar.analysis.arena_program import VIEWS
@@ -294,7 +295,7 @@ def _describe(node, rule):
     """The configuration of a layer as text."""
     op = node.op
     if isinstance(op, keras.layers.Layer):
-        config = op.get_config()
+        config = cloning.config_of(op)
     else:
         config = {x: y for x, y in vars(op).items() if not x.startswith("_")}
     defaults = inspect.signature(type(op).__init__).parameters
@@ -309,6 +310,7 @@ def _describe(node, rule):
             continue
         if isinstance(value, dict):
             value = value.get("class_name", "")
+        value = getattr(value, "__name__", value)
         if value is None or not isinstance(value, (*_PLAIN, list, tuple)):
             continue
         if isinstance(value, list | tuple):

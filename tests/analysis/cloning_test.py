@@ -58,3 +58,50 @@ def test_objects_that_keras_does_not_find_by_name(kind):
     (name, given), *_ = OBJECTS[kind].items()
     assert getattr(small.get_layer("conv"), name) is given
     assert getattr(model.get_layer("conv"), name) is given
+
+
+class Mixing(layers.Layer):
+    """Keras keeps the arguments of a layer without `get_config`, unless one of
+    them is an object such as a policy."""
+
+    def __init__(self, share=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.share = share
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        mean = keras.ops.mean(x, axis=-1, keepdims=True)
+        return x * self.scale + self.share * mean
+
+
+class Changed(Mixing):
+    """Its attribute is not its argument."""
+
+    def __init__(self, share=0.1, **kwargs):
+        super().__init__(2 * share, **kwargs)
+
+
+def with_layer(kind):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, name="conv")(inputs)
+    x = layers.Conv2D(8, 3)(x)
+    x = kind(0.5, name="mixing", dtype=keras.DTypePolicy("float32"))(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return randomize(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be saved")
+def test_layers_without_a_configuration():
+    gated = keras_bar.gate(with_layer(Mixing))
+    assert gated.get_layer("mixing").share == 0.5
+    _, small = assert_invariants(close_gates(gated))
+    assert small.get_layer("mixing").share == 0.5
+
+
+def test_layers_whose_attributes_are_not_their_arguments():
+    with pytest.raises(
+        ValueError, match="'mixing' cannot be rebuilt.*get_config"
+    ):
+        keras_bar.gate(with_layer(Changed))

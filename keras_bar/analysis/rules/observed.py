@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 
+from keras_bar.analysis import cloning
 from keras_bar.analysis import experiments
 from keras_bar.analysis import observing
 from keras_bar.analysis import trace
@@ -116,7 +117,7 @@ class Observed(Channelwise):
         kept = builder.order[node.output]
         if not self.behaviour.entries:
             return {}
-        old = node.op.get_config()
+        old = cloning.config_of(node.op)
         size = builder.analysis.channels[node.output].size
         return {
             name: experiments.adapted(old[name], size, kept)
