@@ -79,7 +79,9 @@ TITLES = {
         "`import keras_bar`. DINOV3's queries and keys stay whole, because",
         "rotary positions mix their features. FeaturePyramid has no layers;",
         "the encoders of Gemma3 and Gemma4 read any number of images, and",
-        "SAM3's is no model of its own.",
+        "SAM3's is no model of its own. Encoders and decoders of text are",
+        "small ones, too, and read sentences of 32 words. T5's first decoder",
+        "stays whole.",
         "",
     ),
 }
@@ -145,12 +147,19 @@ def share_behind_gates(full, predicted):
     return behind / full.flops
 
 
-def pixels(model):
-    """Random images. Many models scale values from 0 to 255 themselves; smaller
-    ones would be nearly constant then, and rounding would count for more than
-    the images do."""
-    shape = (IMAGES, *model.input_shape[1:])
-    return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+def samples(model):
+    """Random images, or random words without padding. Many models scale values
+    from 0 to 255 themselves; smaller ones would be nearly constant then, and
+    rounding would count for more than the images do."""
+    rng = np.random.default_rng(0)
+    if isinstance(model.input, keras.KerasTensor):
+        shape = (IMAGES, *model.input_shape[1:])
+        return rng.uniform(0, 255, shape).astype("float32")
+    words = rng.integers(1, zoo.WORDS, (IMAGES, zoo.STEPS)).astype("int32")
+    return {
+        name: words if "token" in name else np.full_like(words, "mask" in name)
+        for name in model.input
+    }
 
 
 def infer(model, x):
@@ -202,9 +211,9 @@ def measure_once(name):
     full = keras_bar.measure_cost(model)
     behind = set(keras_bar.explain(gated).gated)
     close_half(gated)
-    x = pixels(model)
+    x = samples(model)
     recalibrate(gated, x)
-    x = x[:COMPARED]
+    x = keras.tree.map_structure(lambda array: array[:COMPARED], x)
     predicted = keras_bar.measure_cost(gated)
     start = time.process_time()
     small = keras_bar.compact(gated)

@@ -1,9 +1,12 @@
-"""Image models of other packages, kimm and keras-hub, with random weights."""
+"""Models of other packages, kimm and keras-hub, with random weights."""
 
 import keras
 
 from benchmarks.keras_hub_backbones import BACKBONES
 from benchmarks.keras_hub_backbones import SHAPE
+from benchmarks.keras_hub_texts import STEPS as STEPS
+from benchmarks.keras_hub_texts import TEXTS
+from benchmarks.keras_hub_texts import WORDS as WORDS
 from benchmarks.keras_hub_transformers import TRANSFORMERS
 
 KERAS_HUB = {**BACKBONES, **TRANSFORMERS}
@@ -23,12 +26,12 @@ def names():
     ]
     return [
         *(f"kimm/{x}" for x in found),
-        *(f"keras_hub/{x}" for x in sorted(KERAS_HUB)),
+        *(f"keras_hub/{x}" for x in sorted({**KERAS_HUB, **TEXTS})),
     ]
 
 
 def build(name):
-    """A classifier of ten classes on small images."""
+    """A classifier of ten classes, on small images or short sentences."""
     package, _, name = name.partition("/")
     if package == "kimm":
         import kimm
@@ -40,6 +43,8 @@ def build(name):
             classes=10,
             classifier_activation=None,
         )
+    if name in TEXTS:
+        return _reader(TEXTS[name]())
     return _classifier(KERAS_HUB[name]())
 
 
@@ -55,3 +60,17 @@ def _classifier(backbone):
     if len(pooled) > 1:
         pooled = [keras.layers.Concatenate()(pooled)]
     return keras.Model(inputs, keras.layers.Dense(10)(pooled[0]))
+
+
+def _reader(backbone):
+    """A backbone and a dense layer behind the features of the last word that
+    it returns."""
+    inputs = {
+        name: keras.Input((STEPS,), dtype="int32", name=name)
+        for name in backbone.input
+    }
+    features = backbone(inputs)
+    if isinstance(features, dict):
+        names = ("sequence_output", "decoder_sequence_output")
+        features = next(features[x] for x in names if x in features)
+    return keras.Model(inputs, keras.layers.Dense(10)(features[:, -1]))

@@ -8,6 +8,7 @@ from keras import tree
 
 from keras_bar import keras_internals
 from keras_bar.analysis import naming
+from keras_bar.analysis import products
 from keras_bar.analysis.cloning import clone
 
 # The recursion limit for models deeper than Python's usual limit: enough for
@@ -47,7 +48,7 @@ def replay(graph, rebuild, finish=None, name=None, kind=keras.Model):
     for node in graph.nodes:
         outputs = rebuild(node, tensors)
         for value, tensor in zip(node.outputs, outputs, strict=True):
-            tensors[value] = tensor
+            tensors[value] = products.as_dense(tensor, node, graph.fresh_name)
     outputs = [tensors[value] for value in graph.outputs]
     outputs = finish(outputs) if finish else outputs
     final = dict(zip(graph.outputs, outputs, strict=True))

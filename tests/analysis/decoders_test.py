@@ -105,7 +105,8 @@ def test_masks_that_differ_between_samples_stay_inside():
     assert difference(open_gates(gated), model, inputs_for(model)) < 1e-5
 
 
-def test_a_product_with_a_constant_is_dense():
+def test_a_product_with_a_constant_is_dense(tmp_path):
+    """Keras takes it for sparse, as soon as it loads the file."""
     inputs = keras.Input((STEPS, SIZE))
     x = layers.Dense(12, "relu", name="first")(inputs)
     middle = keras.Model(inputs, layers.Dense(SIZE)(x) * ops.sqrt(8.0))
@@ -116,3 +117,4 @@ def test_a_product_with_a_constant_is_dense():
     del centered.compute_output_spec
     gated = keras_bar.gate(randomize(model))
     assert difference(open_gates(gated), model, inputs_for(model)) < 1e-5
+    assert_invariants(close_gates(gated), path=tmp_path / "small.keras")
