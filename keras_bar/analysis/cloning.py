@@ -40,7 +40,10 @@ def clone(op, name=None, node=None, **changes):
     if name is not None:
         new.name = name
     if is_layer:
+        _hand_on(op, new)
         new.trainable = op.trainable
+        # Keras itself sets it from outside.
+        new.supports_masking = new.supports_masking or op.supports_masking
     return new
 
 
@@ -52,15 +55,35 @@ def config_of(layer):
     Raises:
         ValueError: If the layer does not describe itself.
     """
-    own = _objects_of_the_user(layer)
+    own = [
+        (part, name, x)
+        for part in (layer, *_wrapped(layer))
+        for name, x in _objects_of_the_user(part)
+    ]
     # `get_config` would fail at some of them.
-    vars(layer).update(dict.fromkeys(own, keras.activations.linear))
+    for part, name, _ in own:
+        vars(part)[name] = _placeholder(name)
     try:
         with named_in_errors(layer):
             config = _described(layer)
     finally:
-        vars(layer).update(own)
-    return {**config, **{x: own[x] for x in own if x in config}}
+        for part, name, x in own:
+            vars(part)[name] = x
+    # A recurrent layer describes its cell as itself.
+    described = (layer, getattr(layer, "cell", None))
+    found = {
+        name.lstrip("_"): x
+        for part, name, x in own
+        if any(part is y for y in described)
+    }
+    return {**config, **{x: found[x] for x in found if x in config}}
+
+
+def _placeholder(name):
+    """What an argument of this name may be instead."""
+    if name.endswith("activation"):
+        return keras.activations.linear
+    return keras.initializers.Zeros() if name.endswith("initializer") else None
 
 
 def _described(layer):
@@ -105,18 +128,43 @@ def _numbers(layer):
 
 
 def _objects_of_the_user(layer):
-    """Dict from argument to function, initializer, regularizer or constraint
-    that is not Keras's, of a layer that is."""
-    if not _is_of_keras(type(layer)):
-        return {}
-    return {
-        name: x
+    """The functions, initializers, regularizers and constraints that are not
+    Keras's, of a layer that describes itself like Keras's: list of pairs of
+    the attribute and the object."""
+    if not _is_of_keras(type(layer).get_config):
+        return []
+    return [
+        (name, x)
         for name, x in vars(layer).items()
         if name.endswith(_TAKE_OBJECTS)
         and callable(x)
         and not isinstance(x, keras.Operation)
         and not _is_found_again(x)
-    }
+    ]
+
+
+def _wrapped(layer):
+    """List of the layers inside of a recurrent layer or a wrapper of Keras's,
+    which describes them."""
+    if not _is_of_keras(type(layer).get_config):
+        return []
+    names = ("cell", "layer", "forward_layer", "backward_layer")
+    parts = [getattr(layer, x, None) for x in names]
+    found = [x for x in parts if isinstance(x, keras.Layer)]
+    return found + [x for part in found for x in _wrapped(part)]
+
+
+def _hand_on(old, new):
+    """Gives the layers inside of a new wrapper what the user wrote in the old
+    ones, which the configuration of the wrapper does not hold."""
+    if isinstance(old, keras.layers.Wrapper):
+        for before, after in zip(_wrapped(old), _wrapped(new), strict=True):
+            for name, x in _objects_of_the_user(before):
+                vars(after)[name] = x
+                stem, _, kind = name.rpartition("_")
+                variable = getattr(after, stem, None)
+                if isinstance(variable, keras.Variable):  # It is built.
+                    setattr(variable, kind, x)
 
 
 def _is_found_again(x):
@@ -126,8 +174,8 @@ def _is_found_again(x):
     return getattr(keras.activations, x.__name__, None) is x
 
 
-def _is_of_keras(cls):
-    return cls.__module__.startswith("keras.")
+def _is_of_keras(x):
+    return x.__module__.startswith("keras.")
 
 
 def _from_config(kind, config):

@@ -14,6 +14,9 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import replaying
 
+# End of the names of models that carry a mask along.
+CARRIER = "_with_mask"
+
 
 class Masks:
     """The masks of one call of an operation in a `Graph`.
@@ -22,11 +25,19 @@ class Masks:
         op: `keras.Operation`.
         args, kwargs: Arguments of the call, with a `Value` in the place of
             every tensor. The masks that Keras would pass are added to `kwargs`.
+
+    Attributes:
+        carried: Dict from the tensors among them to the masks that these carry.
     """
 
     def __init__(self, op, args, kwargs):
         self._op = op
         self._previous = None
+        self.carried = {
+            x: x.mask
+            for x in tree.flatten((args, kwargs))
+            if _is_value(x) and x.mask is not None
+        }
         if not isinstance(op, keras.Layer):
             return
         given = _bound(op, args, kwargs)
@@ -63,12 +74,13 @@ class Masks:
             return specs[x]
 
         arguments = tree.map_structure(spec, (self._first, self._previous))
+        known = {id(y): x for x, y in specs.items()}
         with keras_internals.undisturbed(op):
             found = tree.flatten(op.compute_mask(*arguments))
-        known = {id(y): x for x, y in specs.items()}
-        new = [x for x in found if _is_spec(x) and id(x) not in known]
+            new = [x for x in found if _is_spec(x) and id(x) not in known]
+            inner = new and replaying.functional([*specs.values()], new, "mask")
         if new:
-            inner = replaying.functional(list(specs.values()), new, "mask")
+            _refuse_variables(op, inner)
             known |= zip(map(id, new), unroll(inner, list(specs)), strict=True)
         return [known.get(id(x)) for x in found]
 
@@ -85,24 +97,52 @@ def attach(layer, args, kwargs):
                 )
 
 
+def carrier(value):
+    """A model that returns a tensor which carries the mask that it is called
+    with: an ordinary one, because only Keras loads a compact model.
+
+    Args:
+        value: `Value` like its input.
+    """
+    inputs = keras.Input(batch_shape=value.shape, dtype=value.dtype)
+    identity = keras.layers.Identity(dtype=value.dtype)
+    model = keras.Model(inputs, identity(inputs), name=CARRIER)
+    model.supports_masking = True
+    return model
+
+
 def hide(graph):
-    """Lets new embeddings carry no masks along, if all that read these have
-    them as arguments: Keras warns where masks end, as in attention."""
-    unseen = [*graph.outputs]
-    for node in graph.nodes:
-        unseen += node.inputs if node.opaque else []
-    if all(x.mask is None for x in unseen):
+    """Lets new embeddings carry no masks along, unless outputs do: Keras warns
+    where masks end, as in attention, and all that read them have them as
+    arguments, or carriers in front."""
+    if all(x.mask is None for x in graph.outputs):
         for node in graph.nodes:
-            node.hides_mask = getattr(node.op, "mask_zero", False)
+            embeds = type(node.op) is keras.layers.Embedding
+            node.hides_mask = embeds and node.op.mask_zero
 
 
-def is_cast_of_input(keras_node):
-    """Whether a call casts an input of a graph, as Keras casts that of a layer:
-    it keeps the mask."""
-    if type(keras_node.operation).__name__ != "Cast":
+def is_kept(keras_node):
+    """Whether an operation returns its very input, with the mask: it casts the
+    input of a layer, as Keras does, or to the dtype that it has."""
+    op = keras_node.operation
+    if getattr(op, "keeps_mask", False):
+        return True
+    if type(op).__name__ not in ("Cast", "ConvertToTensor"):
         return False
-    maker = keras_internals.maker_of(keras_node.input_tensors[0])
-    return isinstance(maker, keras.layers.InputLayer)
+    return keras_node.input_tensors[0].dtype == keras_node.outputs[0].dtype
+
+
+def _refuse_variables(layer, model):
+    """Raises a ValueError if masks are computed with variables, which a copy
+    would share with the original."""
+    for op in model.operations:
+        for leaves in keras_internals.arguments_of_calls(op):
+            if any(isinstance(x, keras.Variable) for x in leaves):
+                raise ValueError(
+                    f"The masks of {layer.name!r} cannot be rebuilt. Expected "
+                    "a `compute_mask` that computes with its arguments alone. "
+                    "Received: one that computes with a variable"
+                )
 
 
 def _takes_masks(op):

@@ -313,5 +313,6 @@ def _cast(tensor, layer):
     """A layer's input as `Layer.__call__` would cast it."""
     floating = keras.backend.is_float_dtype(tensor.dtype)
     if layer.autocast and floating and tensor.dtype != layer.compute_dtype:
-        return ops.cast(tensor, layer.compute_dtype)
+        tensor = ops.cast(tensor, layer.compute_dtype)
+        keras_internals.maker_of(tensor).keeps_mask = True
     return tensor

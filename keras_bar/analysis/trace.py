@@ -66,8 +66,10 @@ class Graph:
         self._names = {x.name for x in source.operations}
         self._shared_calls = {}
         self._opaque = {}
+        self._of_masks = []
         outputs = self._unroll(model, self.inputs, prefix="", training=None)
         self.outputs = outputs
+        self._drop_unread_masks()
         masks.hide(self)
         # Mapped, not packed again: on PyTorch Keras would sort dict keys.
         known = dict(zip(map(id, model.inputs), self.inputs, strict=True))
@@ -118,12 +120,16 @@ class Graph:
         made = keras_node.outputs
         nested = kinds.is_functional(op)
         around = None if nested else masks.Masks(op, args, kwargs)
-        if nested:
+        places = None
+        if nested and op.name.endswith(masks.CARRIER):
+            outputs = [x for x in tree.flatten(args) if isinstance(x, Value)]
+            outputs[0].mask = kwargs["mask"]
+        elif nested:
             called_on = tree.flatten(args[0] if args else kwargs["inputs"])
             if kwargs.get("mask") is not None:
                 given = tree.flatten(kwargs["mask"])
                 for value, mask in zip(called_on, given, strict=True):
-                    value.mask = mask
+                    value.mask = value.mask if mask is None else mask
             outputs = self._unroll(
                 op, called_on, f"{name}_", kwargs.get("training")
             )
@@ -143,6 +149,10 @@ class Graph:
             if isinstance(op, BudgetState):
                 # It waits for its other inputs without reading them.
                 args = tuple(tree.flatten(args)[:1])
+            if self._opaque.get(id(op)):
+                args, kwargs = tree.map_structure(
+                    lambda x: self._carrying(x, around, name), (args, kwargs)
+                )
             shared_calls = self._shared_calls.setdefault(id(op), [])
             first = not prefix and not shared_calls
             name = name if first else self.fresh_name(name)
@@ -158,10 +168,10 @@ class Graph:
             self.nodes.append(node)
             outputs = node.outputs
         values |= zip(map(id, made), outputs, strict=True)
-        if masks.is_cast_of_input(keras_node):
+        if masks.is_kept(keras_node):
             outputs[0].mask = args[0].mask
         elif around is not None:
-            self._carry(around, outputs, name)
+            self._mask(outputs, around, places, name)
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             names = [x.name for x in nodes]
@@ -191,18 +201,47 @@ class Graph:
                 return None
         return inner, places
 
-    def _carry(self, around, outputs, name):
-        """Sets the masks of the outputs of a call."""
+    def _mask(self, outputs, around, places, name):
+        """Sets the masks of the outputs of a call, which are those at some
+        places among all that the layer returns."""
 
         def unroll(model, inputs):
-            return self._unroll(model, inputs, f"{name}_", training=None)
+            before = len(self.nodes)
+            found = self._unroll(model, inputs, f"{name}_", training=None)
+            self._of_masks += self.nodes[before:]
+            return found
 
         if any(x.mask is None for x in outputs):
-            # Keras gives the first outputs as many as there are.
-            for value, mask in zip(
-                outputs, around.behind(unroll), strict=False
-            ):
+            found = around.behind(unroll)
+            if found and places is not None:
+                found = [found[i] for i in places]
+            # Of several outputs only the first may have masks.
+            for value, mask in zip(outputs, found, strict=False):
                 value.mask = value.mask or mask
+
+    def _carrying(self, value, around, name):
+        """A tensor that carries its mask along, for a layer that reads it
+        unseen."""
+        mask = around.carried.get(value) if isinstance(value, Value) else None
+        if mask is None:
+            return value
+        op = masks.carrier(value)
+        name = self.fresh_name(name + masks.CARRIER)
+        node = Node(op, name, (value,), {"mask": mask})
+        node.outputs = [Value(value, node, value.rows)]
+        self.nodes.append(node)
+        return node.output
+
+    def _drop_unread_masks(self):
+        """Removes what computes masks that nobody reads."""
+        outputs = {*self.outputs, *(x.mask for x in self.outputs)}
+        for node in reversed(self._of_masks):
+            if any(x.consumers or x in outputs for x in node.outputs):
+                continue
+            self.nodes.remove(node)
+            node.shared_calls.remove(node)
+            for value in {*node.inputs}:
+                value.consumers = [x for x in value.consumers if x is not node]
 
     def fresh_name(self, name):
         """A name like `name` that no operation has."""

@@ -10,6 +10,9 @@ from keras import layers
 import keras_bar
 from tests.helpers.pruning import assert_invariants
 from tests.helpers.pruning import close_gates
+from tests.helpers.pruning import difference
+from tests.helpers.pruning import inputs_for
+from tests.helpers.pruning import open_gates
 from tests.helpers.pruning import randomize
 
 pytestmark = pytest.mark.core
@@ -58,6 +61,71 @@ def test_objects_that_keras_does_not_find_by_name(kind):
     (name, given), *_ = OBJECTS[kind].items()
     assert getattr(small.get_layer("conv"), name) is given
     assert getattr(model.get_layer("conv"), name) is given
+
+
+WRAPPERS = {
+    "recurrent": lambda **x: layers.LSTM(8, return_sequences=True, **x),
+    "distributed": lambda **x: layers.TimeDistributed(layers.Dense(8, **x)),
+    "attention": lambda **x: layers.MultiHeadAttention(2, 4, value_dim=3, **x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(cannot be saved|lambda)")
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        *((x, "lambda") for x in WRAPPERS if x != "attention"),
+        *((x, "initializer") for x in WRAPPERS),
+        *((x, "regularizer") for x in WRAPPERS),
+    ],
+)
+def test_objects_inside_of_layers(kind, given):
+    """Of wrappers, of the cells of recurrent layers, and private ones."""
+    inputs = keras.Input((6, 8))
+    x = layers.Dense(8, "relu", name="first")(inputs)
+    layer = WRAPPERS[kind](**OBJECTS[given])
+    x = layer(x, x) if kind == "attention" else layer(x)
+    x = layers.Dense(9, "relu", name="hidden")(layers.Flatten()(x))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    gated = keras_bar.gate(model)
+    assert {"hidden"} <= {*keras_bar.explain(gated).gated}
+    x = inputs_for(model)
+    open_gates(gated)
+    assert difference(gated, model, x) < 1e-5
+    if given == "regularizer":
+        found, expected = (float(sum(y.losses)) for y in (gated, model))
+        assert found == pytest.approx(expected, rel=1e-4) and found > 0
+
+
+@keras.saving.register_keras_serializable("tests")
+class Describing(layers.Layer):
+    """It describes a layer inside of it by itself."""
+
+    def __init__(self, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(8, activation=activation)
+        self.factor = None
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.factor = self.add_weight(
+            shape=(), initializer="ones", regularizer="l2"
+        )
+
+    def call(self, x):
+        return self.factor * self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "activation": self.dense.activation}
+
+
+def test_what_users_describe_themselves_stays():
+    inputs = keras.Input((8,))
+    x = layers.Dense(12, "relu", name="hidden")(inputs)
+    x = Describing(doubled)(layers.Dense(8, "relu", name="first")(x))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    gated = open_gates(keras_bar.gate(model))
+    assert difference(gated, model, inputs_for(model)) < 1e-5
 
 
 class Mixing(layers.Layer):

@@ -97,14 +97,16 @@ def recalibrate(model):
 
 def inputs_for(model, batch=2, seed=0):
     """A random batch, nested like the inputs of the model; unknown sizes are
-    12. Integers are words from 1 to 4, and 0 at the end of a sentence."""
+    12. Integers are words from 1 to 4, and 0 at the end of a sentence or at its
+    beginning."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
         shape = (batch, *(12 if d is None else d for d in x.shape[1:]))
         if "int" in str(x.dtype):
             words = rng.integers(1, 5, shape)
-            words[:, -(shape[-1] // 3) :] = 0
+            words[::2, -(shape[-1] // 3) :] = 0
+            words[1::2, : shape[-1] // 3] = 0
             return words.astype(x.dtype)
         return rng.normal(size=shape).astype("float32")
 

@@ -152,6 +152,8 @@ class Selection(OneInput):
     """keras.ops.take and slices along the channels."""
 
     def refuse(self, node, analysis):
+        if len(node.inputs) > 1:
+            return "it selects by a tensor"
         axis = analysis.inputs(node)[0].axis
         if axis is None:
             return None
