@@ -80,8 +80,11 @@ TITLES = {
         "rotary positions mix their features. FeaturePyramid has no layers;",
         "the encoders of Gemma3 and Gemma4 read any number of images, and",
         "SAM3's is no model of its own. Encoders and decoders of text are",
-        "small ones, too, and read sentences of 32 words. T5's first decoder",
-        "stays whole.",
+        "small ones, too, and read sentences of 32 words. Of T5's decoder a",
+        "block stays whole, and Gemma's projections have equations that no",
+        "rule knows. MobileNetV3W100Large of kimm 0.2.5 cannot be built with",
+        "random weights. Rows were measured on machines of different speed;",
+        "`benchmarks/compile_time.py` compares with building the model.",
         "",
     ),
 }

@@ -45,7 +45,6 @@ TEXTS = {
         "FalconBackbone", **SIZES, num_attention_heads=3
     ),
     "GPT2": lambda: encoder("GPT2Backbone"),
-    "Gemma": lambda: decoder("GemmaBackbone", head_dim=48),
     "Llama": lambda: decoder("LlamaBackbone"),
     "Mistral": lambda: decoder("MistralBackbone"),
     "OPT": lambda: encoder("OPTBackbone"),
