@@ -27,7 +27,15 @@ class Stochastic(layers.Layer):
 
 class Sized(layers.Layer):
     def call(self, x):
-        return x + ops.zeros((ops.shape(x)[0], 1, 1, 1))
+        return (
+            x
+            + ops.cast(ops.arange(ops.shape(x)[0]), x.dtype)[
+                :, None, None, None
+            ]
+        )
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
 
 
 class Scaled(layers.Layer):
