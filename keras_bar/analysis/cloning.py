@@ -6,6 +6,7 @@ import inspect
 import keras
 import numpy as np
 
+from keras_bar import keras_internals
 from keras_bar.analysis import static_shapes
 
 # Ends of the names of arguments that take a function, or an object that is
@@ -42,8 +43,8 @@ def clone(op, name=None, node=None, **changes):
     if is_layer:
         _hand_on(op, new)
         new.trainable = op.trainable
-        # Keras itself sets it from outside.
-        new.supports_masking = new.supports_masking or op.supports_masking
+        # Users may set it from outside.
+        new.supports_masking = op.supports_masking
     return new
 
 
@@ -100,28 +101,32 @@ def _described(layer):
 def _from_attributes(layer):
     """The configuration of a layer without `get_config` which was given a
     policy instead of the name of one, so that Keras cannot tell its arguments:
-    its attributes of the same names. None if these do not make the same
-    layer."""
+    its attributes of the same names. None unless these are numbers and text,
+    and make the same layer."""
     parameters = inspect.signature(type(layer).__init__).parameters.values()
     named = {
         x.name
         for x in list(parameters)[1:]
         if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)
     } - {"name", "dtype"}
-    if not all(hasattr(layer, x) for x in named):
+    if not named <= _plain(layer).keys():
         return None
     config = {x: getattr(layer, x) for x in named}
     config |= {"name": layer.name, "dtype": layer.dtype_policy.name}
-    old, new = map(_numbers, (layer, type(layer)(**config)))
-    return config if all(old.get(x) == y for x, y in new.items()) else None
+    try:
+        with keras_internals.undisturbed(layer):
+            made = _plain(type(layer)(**config))
+    except TypeError:
+        return None
+    return config if made.items() <= _plain(layer).items() else None
 
 
-def _numbers(layer):
-    """Dict of the attributes of a layer that are numbers or text."""
+def _plain(layer):
+    """Dict of the attributes of a layer that are numbers, text or None."""
     return {
         name: x
         for name, x in vars(layer).items()
-        if isinstance(x, int | float | str)
+        if isinstance(x, int | float | str | None)
         and name != "built"
         and not name.startswith("_")
     }
@@ -131,7 +136,8 @@ def _objects_of_the_user(layer):
     """The functions, initializers, regularizers and constraints that are not
     Keras's, of a layer that describes itself like Keras's: list of pairs of
     the attribute and the object."""
-    if not _is_of_keras(type(layer).get_config):
+    describe = type(layer).get_config
+    if not _is_of_keras(describe) or describe is keras.Layer.get_config:
         return []
     return [
         (name, x)
@@ -150,21 +156,21 @@ def _wrapped(layer):
         return []
     names = ("cell", "layer", "forward_layer", "backward_layer")
     parts = [getattr(layer, x, None) for x in names]
+    parts += getattr(layer, "cells", ())
     found = [x for x in parts if isinstance(x, keras.Layer)]
     return found + [x for part in found for x in _wrapped(part)]
 
 
 def _hand_on(old, new):
-    """Gives the layers inside of a new wrapper what the user wrote in the old
-    ones, which the configuration of the wrapper does not hold."""
-    if isinstance(old, keras.layers.Wrapper):
-        for before, after in zip(_wrapped(old), _wrapped(new), strict=True):
-            for name, x in _objects_of_the_user(before):
-                vars(after)[name] = x
-                stem, _, kind = name.rpartition("_")
-                variable = getattr(after, stem, None)
-                if isinstance(variable, keras.Variable):  # It is built.
-                    setattr(variable, kind, x)
+    """Gives the layers inside of a new recurrent layer or wrapper what the user
+    wrote in the old ones, which its configuration does not hold."""
+    for before, after in zip(_wrapped(old), _wrapped(new), strict=True):
+        for name, x in _objects_of_the_user(before):
+            vars(after)[name] = x
+            stem, _, kind = name.rpartition("_")
+            variable = getattr(after, stem, None)
+            if isinstance(variable, keras.Variable):  # It is built.
+                setattr(variable, kind, x)
 
 
 def _is_found_again(x):

@@ -19,6 +19,7 @@ that works elementwise, or only moves numbers, multiply no matrices.
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.analysis import kinds
 from keras_bar.layers.backend_function import BackendFunction
 
 # Keras layers that multiply matrices and have no rule, kernel or sublayer.
@@ -87,6 +88,8 @@ def may_multiply(op):
         return op.may_multiply
     if not is_known(op):
         return True
+    if kinds.is_carrier(op):
+        return False
     if not isinstance(op, keras.layers.Layer):
         return kind in _MULTIPLYING_OPERATIONS.split()
     if kind in _WEIGHTED_LAYERS.split():

@@ -28,6 +28,14 @@ def is_functional(op):
     return bool(built) and type(op).call.__qualname__ in plain
 
 
+def is_carrier(op):
+    """Whether a model returns its input, to which it may attach a mask."""
+    if not is_functional(op) or type(op).__name__ != "Functional":
+        return False
+    parts = [type(x) for x in op.operations]
+    return parts == [keras.layers.InputLayer, keras.layers.Identity]
+
+
 def functional(model):
     """The Functional model that holds the graph of a model."""
     return keras_internals.graph_of(model) if is_sequential(model) else model

@@ -14,9 +14,6 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import replaying
 
-# End of the names of models that carry a mask along.
-CARRIER = "_with_mask"
-
 
 class Masks:
     """The masks of one call of an operation in a `Graph`.
@@ -73,9 +70,10 @@ class Masks:
                 specs[x] = keras.Input(batch_shape=x.shape, dtype=x.dtype)
             return specs[x]
 
-        arguments = tree.map_structure(spec, (self._first, self._previous))
-        known = {id(y): x for x, y in specs.items()}
         with keras_internals.undisturbed(op):
+            structure = (self._first, self._previous)
+            arguments = tree.map_structure(spec, structure)
+            known = {id(y): x for x, y in specs.items()}
             found = tree.flatten(op.compute_mask(*arguments))
             new = [x for x in found if _is_spec(x) and id(x) not in known]
             inner = new and replaying.functional([*specs.values()], new, "mask")
@@ -97,16 +95,18 @@ def attach(layer, args, kwargs):
                 )
 
 
-def carrier(value):
+def carrier(value, reader):
     """A model that returns a tensor which carries the mask that it is called
     with: an ordinary one, because only Keras loads a compact model.
 
     Args:
         value: `Value` like its input.
+        reader: The layer that will read it.
     """
-    inputs = keras.Input(batch_shape=value.shape, dtype=value.dtype)
-    identity = keras.layers.Identity(dtype=value.dtype)
-    model = keras.Model(inputs, identity(inputs), name=CARRIER)
+    with keras_internals.undisturbed(reader):
+        inputs = keras.Input(batch_shape=value.shape, dtype=value.dtype)
+        outputs = keras.layers.Identity(dtype=value.dtype)(inputs)
+        model = keras.Model(inputs, outputs, name="with_mask")
     model.supports_masking = True
     return model
 

@@ -121,7 +121,7 @@ class Graph:
         nested = kinds.is_functional(op)
         around = None if nested else masks.Masks(op, args, kwargs)
         places = None
-        if nested and op.name.endswith(masks.CARRIER):
+        if kinds.is_carrier(op) and kwargs.get("mask") is not None:
             outputs = [x for x in tree.flatten(args) if isinstance(x, Value)]
             outputs[0].mask = kwargs["mask"]
         elif nested:
@@ -151,7 +151,8 @@ class Graph:
                 args = tuple(tree.flatten(args)[:1])
             if self._opaque.get(id(op)):
                 args, kwargs = tree.map_structure(
-                    lambda x: self._carrying(x, around, name), (args, kwargs)
+                    lambda x: self._carrying(x, around, op, name),
+                    (args, kwargs),
                 )
             shared_calls = self._shared_calls.setdefault(id(op), [])
             first = not prefix and not shared_calls
@@ -171,11 +172,10 @@ class Graph:
         if masks.is_kept(keras_node):
             outputs[0].mask = args[0].mask
         elif around is not None:
-            self._mask(outputs, around, places, name)
+            self._set_masks(outputs, around, places, name)
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
-            names = [x.name for x in nodes]
-            self.inside[name] = self.inside.get(name, []) + names
+            self.inside.setdefault(name, []).extend(x.name for x in nodes)
 
     def _unrolled(self, op, args, kwargs, keras_node, read):
         """The graph inside a layer of the user's, with the places of its
@@ -201,7 +201,7 @@ class Graph:
                 return None
         return inner, places
 
-    def _mask(self, outputs, around, places, name):
+    def _set_masks(self, outputs, around, places, name):
         """Sets the masks of the outputs of a call, which are those at some
         places among all that the layer returns."""
 
@@ -219,14 +219,14 @@ class Graph:
             for value, mask in zip(outputs, found, strict=False):
                 value.mask = value.mask or mask
 
-    def _carrying(self, value, around, name):
+    def _carrying(self, value, around, reader, name):
         """A tensor that carries its mask along, for a layer that reads it
         unseen."""
         mask = around.carried.get(value) if isinstance(value, Value) else None
         if mask is None:
             return value
-        op = masks.carrier(value)
-        name = self.fresh_name(name + masks.CARRIER)
+        op = masks.carrier(value, reader)
+        name = self.fresh_name(f"{name}_with_mask")
         node = Node(op, name, (value,), {"mask": mask})
         node.outputs = [Value(value, node, value.rows)]
         self.nodes.append(node)
@@ -240,6 +240,9 @@ class Graph:
                 continue
             self.nodes.remove(node)
             node.shared_calls.remove(node)
+            for names in self.inside.values():
+                if node.name in names:
+                    names.remove(node.name)
             for value in {*node.inputs}:
                 value.consumers = [x for x in value.consumers if x is not node]
 

@@ -65,6 +65,9 @@ def test_objects_that_keras_does_not_find_by_name(kind):
 
 WRAPPERS = {
     "recurrent": lambda **x: layers.LSTM(8, return_sequences=True, **x),
+    "cells": lambda **x: layers.RNN(
+        [layers.LSTMCell(8, **x), layers.GRUCell(8)], return_sequences=True
+    ),
     "distributed": lambda **x: layers.TimeDistributed(layers.Dense(8, **x)),
     "attention": lambda **x: layers.MultiHeadAttention(2, 4, value_dim=3, **x),
 }
@@ -173,3 +176,72 @@ def test_layers_whose_attributes_are_not_their_arguments():
         ValueError, match="'mixing' cannot be rebuilt.*get_config"
     ):
         keras_bar.gate(with_layer(Changed))
+
+
+class Twice(layers.Layer):
+    """Keras knows what it was given, which is not its attribute."""
+
+    def __init__(self, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        function = keras.activations.get(activation)
+        self.activation = lambda x: 2.0 * function(x)
+
+    def build(self, shape):
+        self.factor = self.add_weight(
+            shape=(), initializer="ones", regularizer="l2"
+        )
+
+    def call(self, x):
+        return self.factor * self.activation(x)
+
+
+class Holding(layers.Layer):
+    """Its argument is a layer: a copy would share it."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.factor = self.add_weight(
+            shape=(), initializer="ones", regularizer="l2"
+        )
+
+    def call(self, x):
+        return self.factor * self.inner(x)
+
+
+def around(layer):
+    inputs = keras.Input((6, 8))
+    x = layers.Dense(12, "relu", name="hidden")(inputs)
+    x = layers.Flatten()(layer(layers.Dense(8)(x)))
+    return randomize(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+def test_arguments_are_not_taken_from_attributes():
+    model = around(Twice())
+    gated = open_gates(keras_bar.gate(model))
+    assert difference(gated, model, inputs_for(model)) < 1e-5
+
+
+def test_a_layer_that_holds_another_is_not_shared():
+    with pytest.raises(ValueError, match="cannot be rebuilt.*get_config"):
+        keras_bar.gate(around(Holding(layers.Dense(8), name="holding")))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Registered(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return keras.ops.sum(x * x)
+
+    def get_config(self):
+        return {}
+
+
+def test_regularizers_inside_of_a_bidirectional_layer():
+    given = {"kernel_regularizer": Registered()}
+    model = around(layers.Bidirectional(layers.LSTM(5, **given)))
+    gated = keras_bar.gate(model)
+    found, expected = (float(sum(x.losses)) for x in (gated, model))
+    assert found == pytest.approx(expected, rel=1e-4) and found > 0

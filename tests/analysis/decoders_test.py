@@ -70,10 +70,15 @@ class Different(Decoder):
 
 @keras.saving.register_keras_serializable("tests")
 class Centered(layers.Layer):
-    """Describes no output: Keras calls it."""
+    """Describes no output: Keras calls it. It stays whole."""
+
+    def build(self, shape):
+        self.part = self.add_weight(
+            shape=(), initializer="ones", regularizer="l2"
+        )
 
     def call(self, x):
-        return x - ops.mean(x, axis=-1, keepdims=True)
+        return x - self.part * ops.mean(ops.square(x), axis=-1, keepdims=True)
 
 
 def test_causal_masks_for_every_sample(tmp_path):

@@ -234,6 +234,68 @@ def test_masks_by_a_layer():
 def test_casts_keep_masks():
     """Those of the inputs of layers, which Keras makes."""
     with of_policy("mixed_bfloat16"):
-        model = ends(lambda x: Reading()(x))
+        table = layers.Embedding(5, SIZE, mask_zero=True, dtype="float32")
+        model = ends(lambda x: Reading()(x), table)
     gated = open_gates(keras_bar.gate(model))
     assert difference(gated, model, inputs_for(model)) < 2e-2
+
+
+class EncoderWithMask(keras.Model):
+    """Keras names it like what carries a mask."""
+
+    def __init__(self):
+        inputs = keras.Input((STEPS, SIZE))
+        super().__init__(inputs, layers.Dense(SIZE, "tanh")(into(inputs)))
+
+
+def test_models_whose_name_says_that_they_have_a_mask():
+    inputs = keras.Input((STEPS,), dtype="int32")
+    x = layers.Embedding(5, SIZE, mask_zero=True)(inputs)
+    x = EncoderWithMask()(x, mask=ops.not_equal(inputs, 0))
+    x = layers.Dense(9, "relu")(layers.GlobalMaxPooling1D()(x))
+    model = randomize(keras.Model(inputs, layers.Dense(3)(x)))
+    gated = open_gates(keras_bar.gate(model))
+    assert difference(gated, model, inputs_for(model)) < 1e-5
+
+
+class Factor(layers.Layer):
+    """It stays whole, and hands masks on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def build(self, shape):
+        self.factor = self.add_weight(
+            shape=(), initializer="ones", regularizer="l2"
+        )
+
+    def call(self, x):
+        return self.factor * x
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be saved")
+@pytest.mark.parametrize("supports", [False, True])
+def test_what_users_say_of_masks_from_outside(supports):
+    factor = Factor(name="factor")
+    factor.supports_masking = supports
+    model = ends(lambda x: Scaled()(factor(into(x))))
+    gated = open_gates(keras_bar.gate(model))
+    assert difference(gated, model, inputs_for(model)) < 1e-5
+
+
+def test_what_carries_masks_is_no_layer_of_the_users():
+    keras.backend.clear_session()
+    model = ends(UNSEEN["behind_operations"])
+    gated = keras_bar.gate(model)
+    for measured in (model, gated, keras_bar.compact(close_gates(gated))):
+        uncounted = keras_bar.measure_cost(measured).uncounted
+        assert not [x for x in uncounted if "mask" in x]
+    carriers = [
+        x for x in keras_bar.gate(gated).layers if isinstance(x, keras.Model)
+    ]
+    assert len(carriers) == 1
+    names = [layers.Identity().name]
+    keras_bar.explain(model)
+    names.append(layers.Identity().name)
+    assert names == ["identity", "identity_1"]

@@ -2,6 +2,7 @@
 
 import math
 
+from keras_bar.analysis import kinds
 from keras_bar.analysis import shared_calls
 from keras_bar.analysis import trace
 from keras_bar.analysis.counting import kind_of
@@ -114,5 +115,9 @@ def _rebuild_whole(node, builder):
 
 def unknown(node):
     """Why a node without a rule needs every channel."""
+    if kinds.is_carrier(node.op):
+        return (
+            "a layer behind it stays whole and reads the mask that it carries"
+        )
     why = f"; {node.opaque}" if node.opaque else ""
     return f"no rule knows how {kind_of(node.op)} treats channels{why}"
