@@ -65,6 +65,8 @@ TITLES = {
         "`python benchmarks/applications.py` writes this table. Files of",
         "EfficientNetV2L are loaded with a higher `sys.setrecursionlimit`,",
         "because Keras follows its thousand layers in a row by recursion.",
+        "`gate` takes 0.9 to 2.3 times, and `compact` 0.9 to 2.4 times as long",
+        "as Keras takes to build a model (`benchmarks/compile_time.py`).",
     ),
     "zoo": (
         "# Models of other packages",
