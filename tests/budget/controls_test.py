@@ -241,7 +241,8 @@ def test_params_of_a_network_for_images_of_any_size():
         warnings.simplefilter("ignore")
         tiny.fit(model, BudgetRegularizer(0.5, "params"), steps_per_epoch=2)
     params = keras_bar.compact(model).count_params()
-    assert 0.95 * 0.5 <= params / teacher.count_params() <= 0.5
+    # One more channel may not fit.
+    assert 0.92 * 0.5 <= params / teacher.count_params() <= 0.5
 
 
 # --- Weight decay ---------------------------------------------------------
