@@ -239,7 +239,7 @@ def test_a_layer_that_holds_another_is_not_shared():
 
 
 @keras.saving.register_keras_serializable("tests")
-class Registered(keras.regularizers.Regularizer):
+class RegisteredSquares(keras.regularizers.Regularizer):
     def __call__(self, x):
         return keras.ops.sum(x * x)
 
@@ -248,7 +248,7 @@ class Registered(keras.regularizers.Regularizer):
 
 
 def test_regularizers_inside_of_a_bidirectional_layer():
-    given = {"kernel_regularizer": Registered()}
+    given = {"kernel_regularizer": RegisteredSquares()}
     model = around(layers.Bidirectional(layers.LSTM(5, **given)))
     gated = keras_bar.gate(model)
     found, expected = map(added_loss, (gated, model))

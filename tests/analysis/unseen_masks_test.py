@@ -56,7 +56,7 @@ class Reading(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
-class Scaled(Reading):
+class Weighed(Reading):
     """It stays whole, because it has a weight of its own."""
 
     def build(self, shape):
@@ -125,10 +125,10 @@ class Choosing(layers.Layer):
 
 UNSEEN = {
     "reading": lambda x: Reading()(x),
-    "whole": lambda x: Scaled()(x),
-    "behind_operations": lambda x: Scaled()(Encoder()(x)),
-    "behind_an_addition": lambda x: Scaled()(layers.Add()([x, into(x)])),
-    "behind_a_product": lambda x: Scaled()(layers.Multiply()([x, into(x)])),
+    "whole": lambda x: Weighed()(x),
+    "behind_operations": lambda x: Weighed()(Encoder()(x)),
+    "behind_an_addition": lambda x: Weighed()(layers.Add()([x, into(x)])),
+    "behind_a_product": lambda x: Weighed()(layers.Multiply()([x, into(x)])),
     "casting": lambda x: Casting()(x),
     "of_a_pair": lambda x: Reading()(Pair()(x)[1]),
 }
@@ -279,7 +279,7 @@ class Factor(layers.Layer):
 def test_what_users_say_of_masks_from_outside(supports):
     factor = Factor(name="factor")
     factor.supports_masking = supports
-    model = ends(lambda x: Scaled()(factor(into(x))))
+    model = ends(lambda x: Weighed()(factor(into(x))))
     gated = open_gates(keras_bar.gate(model))
     assert difference(gated, model, inputs_for(model)) < 1e-5
 
