@@ -259,12 +259,16 @@ def read_by_maker(tensor):
     return made.operation._inbound_nodes[made.node_index].input_tensors
 
 
-def arguments_of_calls(op):
-    """List of the arguments of all symbolic calls of an operation, flat."""
-    return [
-        keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+def computes_with_variables(model):
+    """Whether a variable is an argument of a call in a Functional model."""
+    return any(
+        isinstance(x, keras.Variable)
+        for op in model.operations
         for node in op._inbound_nodes
-    ]
+        for x in keras.tree.flatten(
+            (node.arguments.args, node.arguments.kwargs)
+        )
+    )
 
 
 def first_arguments(op):

@@ -13,6 +13,7 @@ from keras import tree
 
 from keras_bar import keras_internals
 from keras_bar.analysis import replaying
+from keras_bar.analysis.nodes import Value
 
 
 class Masks:
@@ -35,8 +36,9 @@ class Masks:
             for x in tree.flatten((args, kwargs))
             if _is_value(x) and x.mask is not None
         }
-        if not isinstance(op, keras.Layer):
-            return
+        seen = self.carried or kwargs.get("mask") is not None
+        if not isinstance(op, keras.Layer) or not (seen or _begins(op)):
+            return  # Most models have no masks.
         given = _bound(op, args, kwargs)
         self._first = next(iter(given.values()), None)
         self._previous = tree.map_structure(_mask, self._first)
@@ -75,7 +77,11 @@ class Masks:
             arguments = tree.map_structure(spec, structure)
             known = {id(y): x for x, y in specs.items()}
             found = tree.flatten(op.compute_mask(*arguments))
-            new = [x for x in found if _is_spec(x) and id(x) not in known]
+            new = [
+                x
+                for x in found
+                if isinstance(x, keras.KerasTensor) and id(x) not in known
+            ]
             inner = new and replaying.functional([*specs.values()], new, "mask")
         if new:
             _refuse_variables(op, inner)
@@ -135,14 +141,12 @@ def is_kept(keras_node):
 def _refuse_variables(layer, model):
     """Raises a ValueError if masks are computed with variables, which a copy
     would share with the original."""
-    for op in model.operations:
-        for leaves in keras_internals.arguments_of_calls(op):
-            if any(isinstance(x, keras.Variable) for x in leaves):
-                raise ValueError(
-                    f"The masks of {layer.name!r} cannot be rebuilt. Expected "
-                    "a `compute_mask` that computes with its arguments alone. "
-                    "Received: one that computes with a variable"
-                )
+    if keras_internals.computes_with_variables(model):
+        raise ValueError(
+            f"The masks of {layer.name!r} cannot be rebuilt. Expected a "
+            "`compute_mask` that computes with its arguments alone. Received: "
+            "one that computes with a variable"
+        )
 
 
 def _takes_masks(op):
@@ -191,11 +195,7 @@ def _begins(layer):
 
 
 def _is_value(x):
-    return hasattr(x, "producer")
-
-
-def _is_spec(x):
-    return isinstance(x, keras.KerasTensor)
+    return isinstance(x, Value)
 
 
 def _is_tensors(x):

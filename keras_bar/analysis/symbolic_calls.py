@@ -227,10 +227,8 @@ def _call(layer, args, kwargs, nested, own):
             raise Opaque(
                 f"its `call` makes no graph of layers: {comparing.first(error)}"
             ) from None
-    for operation in inner.operations:
-        for leaves in keras_internals.arguments_of_calls(operation):
-            if any(isinstance(x, keras.Variable) for x in leaves):
-                raise Opaque("its `call` computes with variables")
+    if keras_internals.computes_with_variables(inner):
+        raise Opaque("its `call` computes with variables")
     return inner, places, incomplete
 
 

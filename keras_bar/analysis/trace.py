@@ -215,7 +215,7 @@ class Graph:
             found = around.behind(unroll)
             if found and places is not None:
                 found = [found[i] for i in places]
-            # Of several outputs only the first may have masks.
+            # Only the first of several outputs may have masks.
             for value, mask in zip(outputs, found, strict=False):
                 value.mask = value.mask or mask
 
