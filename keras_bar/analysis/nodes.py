@@ -1,5 +1,6 @@
 """The parts of a traced model: tensors and the calls that make them."""
 
+import keras
 from keras import tree
 
 from keras_bar.layers import ChannelGate
@@ -81,3 +82,12 @@ class Node:
         has_weights = bool(getattr(self.op, "weights", ()))
         is_gate = isinstance(self.op, ChannelGate)
         return self.calls > 1 and has_weights and not is_gate
+
+
+def storable(x):
+    """A constant as a file can hold it: NumPy has no bfloat16, and a number
+    takes the type of the tensor that it is combined with."""
+    is_scalar = getattr(x, "shape", None) == () and hasattr(x, "dtype")
+    if is_scalar and "bfloat16" in str(x.dtype):
+        return float(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
+    return x

@@ -22,16 +22,8 @@ from keras_bar.analysis.cloning import named_in_errors
 from keras_bar.analysis.cloning import without_random_values
 from keras_bar.analysis.nodes import Node as Node
 from keras_bar.analysis.nodes import Value as Value
+from keras_bar.analysis.nodes import storable
 from keras_bar.layers import BudgetState
-
-
-def _storable(x):
-    """A constant as a file can hold it: NumPy has no bfloat16, and a number
-    takes the type of the tensor that it is combined with."""
-    is_scalar = getattr(x, "shape", None) == () and hasattr(x, "dtype")
-    if is_scalar and "bfloat16" in str(x.dtype):
-        return float(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
-    return x
 
 
 class Graph:
@@ -99,23 +91,7 @@ class Graph:
         name = op.name if repeats else prefix + op.name
         if prefix:  # PyTorch refuses points in the names of weights.
             name = name.replace(".", "_")
-        args, kwargs = tree.map_structure(
-            lambda x: (
-                values.get(id(x), x)
-                if isinstance(x, keras.KerasTensor)
-                else _storable(x)
-            ),
-            (keras_node.arguments.args, keras_node.arguments.kwargs),
-        )
-        # A layer's own `training` overrides its model's.
-        if kwargs.get("training") is None:
-            kwargs.pop("training", None)
-            if training is not None and _accepts_training(op):
-                kwargs["training"] = training
-        if type(op).__name__ == "Concatenate" and args:
-            # A part of a split may be empty.
-            parts = [x for x in args[0] if 0 not in getattr(x, "shape", ())]
-            args = (parts, *args[1:]) if len(parts) > 1 else args
+        args, kwargs = self._arguments(keras_node, values, training)
         before = len(self.nodes)
         made = keras_node.outputs
         nested = kinds.is_functional(op)
@@ -176,6 +152,29 @@ class Graph:
         nodes = self.nodes[before:]
         if len(nodes) != 1 or nodes[0].op is not op:
             self.inside.setdefault(name, []).extend(x.name for x in nodes)
+
+    def _arguments(self, keras_node, values, training):
+        """The arguments of a call, with a `Value` in the place of every tensor
+        and in the mode in which the graph runs."""
+        op = keras_node.operation
+        args, kwargs = tree.map_structure(
+            lambda x: (
+                values.get(id(x), x)
+                if isinstance(x, keras.KerasTensor)
+                else storable(x)
+            ),
+            (keras_node.arguments.args, keras_node.arguments.kwargs),
+        )
+        # A layer's own `training` overrides its model's.
+        if kwargs.get("training") is None:
+            kwargs.pop("training", None)
+            if training is not None and _accepts_training(op):
+                kwargs["training"] = training
+        if type(op).__name__ == "Concatenate" and args:
+            # A part of a split may be empty.
+            parts = [x for x in args[0] if 0 not in getattr(x, "shape", ())]
+            args = (parts, *args[1:]) if len(parts) > 1 else args
+        return args, kwargs
 
     def _unrolled(self, op, args, kwargs, keras_node, read):
         """The graph inside a layer of the user's, with the places of its
