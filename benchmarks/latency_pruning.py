@@ -1,13 +1,17 @@
-"""A network pruned to a latency, and to FLOPs, at equal measured latency.
+"""A network pruned to a latency, to FLOPs, and narrowed, at equal latency.
 
 python benchmarks/latency_pruning.py --data fashion_mnist.npz --seeds 0 1
 
-Prunes a small mobile network for Fashion-MNIST at 14x14 to several budgets of
-each metric, fine-tunes what remains, and measures its latency and accuracy. An
-interrupted run is resumed. `--draw FILE` draws accuracy over latency.
+Prunes a small network for Fashion-MNIST at 14x14 to several budgets of each
+metric, fine-tunes what remains, and measures its latency and accuracy, beside
+networks of divided widths that are trained as long with the same teacher. The
+network is a deep residual one, or with `--network mobile` one of inverted
+residuals. An interrupted run is resumed. `--draw FILE` draws accuracy over
+latency.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import tempfile
@@ -24,16 +28,26 @@ from keras_bar import models
 from keras_bar.deployment import layer_times
 
 BLOCKS = ((24, 64, 1), (32, 96, 2), (32, 96, 1), (48, 144, 2), (48, 144, 1))
-BUDGETS = {
-    "latency": (0.65, 0.5),
-    "flops": (0.4, 0.28, 0.25),
+SHAPE, CLASSES = (14, 14, 1), 10
+NETWORKS = {
+    "deep": functools.partial(models.WideResNet, 22, 1, SHAPE, CLASSES),
+    "mobile": functools.partial(models.MobileNet, SHAPE, CLASSES, BLOCKS),
+}
+# Budgets of the metrics, and divisors of the widths.
+AMOUNTS = {
+    "deep": {
+        "latency": (0.5, 0.25, 0.125),
+        "flops": (0.25, 0.07, 0.02),
+        "narrow": (2, 4, 8),
+    },
+    "mobile": {
+        "latency": (0.65, 0.5, 0.35),
+        "flops": (0.4, 0.28, 0.25),
+        "narrow": (1.5, 2, 2.5),
+    },
 }
 TEACHER, PRUNING, FINE_TUNING = 12, 14, 6
 BATCH = 64
-
-
-def network():
-    return models.MobileNet((14, 14, 1), 10, BLOCKS)
 
 
 def compiled(model, rate):
@@ -60,24 +74,33 @@ def train(model, data, epochs, rate, *callbacks):
     )
 
 
-def teacher(data, seed, folder):
+def teacher(network, data, seed, folder):
     path = folder / f"teacher_{seed}.keras"
     if not path.exists():
         keras.utils.set_random_seed(seed)
-        model = compiled(network(), 2e-3)
+        model = compiled(NETWORKS[network](), 2e-3)
         train(model, data, TEACHER, 2e-3)
         model.save(path)
     return keras.models.load_model(path, compile=False)
 
 
-def pruned(data, seed, latency, name, budget, folder):
-    """The compact network of a metric and a budget, fine-tuned."""
-    path = folder / f"{name}_{budget}_{seed}.keras"
+def smaller(network, data, seed, latency, way, amount, folder):
+    """A smaller network, trained.
+
+    Args:
+        network: One of `NETWORKS`.
+        data: Images and labels.
+        seed: Integer.
+        latency: `keras_bar.Latency`.
+        way: `"latency"`, `"flops"` or `"narrow"`.
+        amount: The budget, or the divisor of the widths.
+        folder: Path of the folder of finished networks.
+    """
+    path = folder / f"{way}_{amount}_{seed}.keras"
     if path.exists():
         return keras.models.load_model(path, compile=False)
-    full = teacher(data, seed, folder)
+    full = teacher(network, data, seed, folder)
     keras.utils.set_random_seed(seed)
-    gated = keras_bar.gate(full, connectivity="regular", seed=seed)
 
     def distilled(student, rate, epochs, *callbacks):
         model = distillation.Distiller(
@@ -88,41 +111,63 @@ def pruned(data, seed, latency, name, budget, folder):
         )
         train(compiled(model, rate), data, epochs, rate, *callbacks)
 
-    distilled(
-        gated,
-        2e-3,
-        PRUNING,
-        keras_bar.callbacks.BudgetRegularizer(
-            budget, latency if name == "latency" else name
-        ),
-    )
-    predicted = keras_bar.measure_cost(gated, latency).latency
-    path.with_suffix(".json").write_text(json.dumps(predicted))
-    small = keras_bar.compact(gated, connectivity="regular")
+    if way == "narrow":
+        small = NETWORKS[network](narrow=amount)
+        distilled(small, 2e-3, PRUNING)
+    else:
+        gated = keras_bar.gate(full, connectivity="regular", seed=seed)
+        metric = latency if way == "latency" else way
+        budget = keras_bar.callbacks.BudgetRegularizer(amount, metric)
+        distilled(gated, 2e-3, PRUNING, budget)
+        small = keras_bar.compact(gated, connectivity="regular")
     distilled(small, 1e-3, FINE_TUNING)
     small.save(path)
     return small
 
 
+def make_all(settings, folder):
+    """Rows of the networks of all ways, and the files to measure them by."""
+    data = in_memory.load_fashion_mnist(settings.data, settings.count)
+    latency = deployment.measure_latency(
+        NETWORKS[settings.network](), "litert", folder / "litert.json"
+    )
+    for seed in settings.seeds:
+        for way, amounts in AMOUNTS[settings.network].items():
+            for amount in amounts:
+                small = smaller(
+                    settings.network, data, seed, latency, way, amount, folder
+                )
+                cost = keras_bar.measure_cost(small)
+                row = {
+                    "way": way,
+                    "amount": amount,
+                    "seed": seed,
+                    "accuracy": round(data.accuracy(small), 4),
+                    "flops": cost.flops,
+                    "params": cost.params,
+                }
+                print(json.dumps(row), flush=True)
+                yield row, small
+
+
 def draw(rows, path):
-    """Draws accuracy over latency, a line per metric."""
+    """Draws accuracy over latency, a line per way."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.6))
-    for name in BUDGETS:
-        some = [x for x in rows if x["metric"] == name]
+    for way in dict.fromkeys(x["way"] for x in rows):
+        some = [x for x in rows if x["way"] == way]
         points = []
-        for budget in dict.fromkeys(x["budget"] for x in some):
-            group = [x for x in some if x["budget"] == budget]
+        for amount in dict.fromkeys(x["amount"] for x in some):
+            group = [x for x in some if x["amount"] == amount]
             points.append(
                 [
                     np.mean([x[y] for x in group])
                     for y in ("latency_us", "accuracy")
                 ]
             )
-        (line,) = axes.plot(
-            *np.transpose(sorted(points)), "o-", label=f"pruned by {name}"
-        )
+        label = "narrowed" if way == "narrow" else f"pruned by {way}"
+        (line,) = axes.plot(*np.transpose(sorted(points)), "o-", label=label)
         axes.plot(
             [x["latency_us"] for x in some],
             [x["accuracy"] for x in some],
@@ -139,46 +184,33 @@ def draw(rows, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=pathlib.Path)
+    parser.add_argument("--network", choices=NETWORKS, default="deep")
     parser.add_argument("--folder", type=pathlib.Path, default="latencies")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--draw", type=pathlib.Path, metavar="FILE")
     settings = parser.parse_args()
-    folder = settings.folder
+    folder = settings.folder / settings.network
     folder.mkdir(parents=True, exist_ok=True)
-    data = in_memory.load_fashion_mnist(settings.data, settings.count)
-    latency = deployment.measure_latency(
-        network(), "litert", folder / "mobile_litert.json"
-    )
     rows, calls = [], []
     engine = layer_times.runtime("litert")
     with tempfile.TemporaryDirectory() as files:
-        for seed in settings.seeds:
-            for name, budgets in BUDGETS.items():
-                for budget in budgets:
-                    model = pruned(data, seed, latency, name, budget, folder)
-                    cost = keras_bar.measure_cost(model)
-                    known = folder / f"{name}_{budget}_{seed}.json"
-                    rows.append(
-                        {
-                            "metric": name,
-                            "budget": budget,
-                            "seed": seed,
-                            "accuracy": round(data.accuracy(model), 4),
-                            "flops": cost.flops,
-                            "params": cost.params,
-                            "predicted_us": round(
-                                json.loads(known.read_text()), 1
-                            ),
-                        }
-                    )
-                    print(json.dumps(rows[-1]), flush=True)
-                    path = pathlib.Path(files, str(len(rows)))
-                    calls.append(engine.network(model, 1, path))
-        times = layer_times.take_turns(calls, rounds=40)
+        for row, small in make_all(settings, folder):
+            rows.append(row)
+            path = pathlib.Path(files, str(len(rows)))
+            calls.append(engine.network(small, 1, path))
+        calls.append(
+            engine.network(NETWORKS[settings.network](), 1, f"{files}/full")
+        )
+        *times, full = layer_times.take_turns(calls, rounds=40)
     for row, time in zip(rows, times, strict=True):
         row["latency_us"] = round(time, 1)
-    measuring.report("latency_pruning", {"seeds": settings.seeds}, rows)
+    measuring.report(
+        f"latency_pruning_{settings.network}",
+        {"seeds": settings.seeds, "count": settings.count},
+        rows,
+        full_us=round(full, 1),
+    )
     if settings.draw:
         draw(rows, settings.draw)
 

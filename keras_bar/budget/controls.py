@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_bar import hard_concrete
 from keras_bar.budget.marginal_costs import MarginalCosts
+from keras_bar.costs import is_object
 
 # The location at which P(z > 0) = 1/2 and the deterministic gate closes.
 CENTER = hard_concrete.BETA * math.log(
@@ -72,7 +73,8 @@ class ThresholdControl:
     The importance estimates the loss expected from closing the channel (see
     `layers.hard_concrete_gate.multiply_observed`). The marginal cost is the
     cost of the channel in a network narrowed to the moving budget
-    (`MarginalCosts`), so channels rank by benefit per cost. The location of a
+    (`MarginalCosts`), so channels rank by benefit per cost; and under a latency
+    none ranks higher than its whole branch does. The location of a
     channel is `slope * (score - threshold)` around the point where it closes.
     In each step
 
@@ -181,6 +183,9 @@ class ThresholdControl:
         state.threshold.assign(threshold)
         scale = ops.where(is_new, state.loss_scale(), 0.0)
         saliency_per_cost = self._saliency_per_cost(log_costs, scale)
+        saliency_per_cost = self._of_branches(
+            saliency_per_cost, log_costs, step
+        )
         for gate in self.gates:
             gate.slope.assign(slope)
             gate.offset.assign(
@@ -203,6 +208,41 @@ class ThresholdControl:
                 ops.stack([ops.stack(x) for x in logarithms]), axis=0
             )
         return {gate: summed[i] for i, gate in enumerate(self.gates)}
+
+    def _of_branches(self, saliency_per_cost, log_costs, step):
+        """`saliency_per_cost`, where no channel ranks higher than its branch.
+
+        The best `k` channels of a branch are worth the sum of theirs, and cost
+        `k` marginal costs and the fixed cost of the branch. If no `k` pays, the
+        branch closes as a whole. Only for metrics that are objects, such as a
+        latency: under a budget of volume this gains nothing.
+        """
+        fixed_costs = self._fixed_costs(step)
+        result = dict(saliency_per_cost)
+        for gate, cost in fixed_costs.items():
+            counts = np.arange(1, gate.channels + 1, dtype="float32")
+            own = saliency_per_cost[gate]
+            best = ops.max(own)
+            # Half a logarithm of benefit per cost, and back.
+            benefits = ops.flip(ops.sort(ops.exp(2.0 * (own - best))))
+            mean = ops.cumsum(benefits) / counts
+            surcharge = ops.log(1.0 + cost / counts / ops.exp(log_costs[gate]))
+            branch = 0.5 * (ops.log(mean) - self.cost_exponent * surcharge)
+            result[gate] = ops.minimum(own, best + ops.max(branch))
+        return result
+
+    def _fixed_costs(self, step):
+        """Dict from gate to the fixed cost of its branch, as a fraction of the
+        moving budget, scalar tensors; of the gates of such branches."""
+        found: dict = {}
+        for budget, costs in zip(
+            self.budgets, self.marginal_costs, strict=True
+        ):
+            if is_object(budget.metric):
+                limit = budget.moving(step) / budget.full_cost
+                for gate, cost in costs.fixed(limit).items():
+                    found[gate] = found.get(gate, 0.0) + cost / limit
+        return found
 
     def _saliency_per_cost(self, log_costs, scale):
         """Half the logarithm of saliency per cost, with mean 0 over the

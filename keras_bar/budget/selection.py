@@ -175,7 +175,15 @@ def completed(cost_model, metric, target, scores, masks):
     """
     within = cost_model.hard(masks)[metric] <= target
     if within and cost_model.analysis.is_connected(masks):
-        return _fill(cost_model, metric, target, rank(scores), masks)
+        # A branch that closed as a whole comes last: one channel of it costs
+        # more than another channel of a branch that is there.
+        ranks = rank(
+            {
+                gate: np.where(masks[gate].any(), x, -np.inf)
+                for gate, x in scores.items()
+            }
+        )
+        return _fill(cost_model, metric, target, ranks, masks)
     return strongest(cost_model, metric, target, scores)
 
 
