@@ -191,10 +191,10 @@ class CostModel:
         Args:
             metric: One of `METRICS`.
             keep_probability: Float in (0, 1], the keep probability of all
-                channels, or a dict of one per gate, by default 1; for memory
-                the part of the full peak. The first channel of each gate is
-                certain, so that the result is the cost of one channel among
-                others, not that of a whole branch.
+                channels, or a dict of one per gate, by default 1, or 0 for
+                closed ones; for memory the part of the full peak. The first
+                channel of each open gate is certain, so that the result is the
+                cost of one channel among others, not that of a branch.
 
         Returns:
             The cost of this network, and a dict from gate to the cost of one
@@ -211,12 +211,12 @@ class CostModel:
         part = getattr(metric, "closed", CLOSED)
         for gate in self.gates:
             x = np.full(gate.channels, float(each.get(gate, 1)))
-            x[0] = 1.0
+            x[0] = x[0] > 0
             less = x.copy()
             # A single-channel gate costs what closing it saves.
             less[gate.channels > 1 :] *= 1.0 - part
             changes.append({gate: less})
-            vectors[gate], closed[gate] = x, np.sum(x - less)
+            vectors[gate], closed[gate] = x, np.sum(x - less) or 1.0
         costs = self._changed_totals(vectors, [*changes, {}])[metric]
         saved = costs[-1] - costs[:-1]
         return costs[-1], {

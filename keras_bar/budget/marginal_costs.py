@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_bar.budget import selection
 
-# From the full network down to one with 1/100 of its widths.
-KEEP_PROBABILITIES = np.geomspace(1.0, 0.01, 13)
+# From one with 1/100 of its widths up to the full network.
+KEEP_PROBABILITIES = np.geomspace(0.01, 1.0, 13)
 # A branch counts as a whole if beyond its channels it costs this part of them.
 LEAST_FIXED_SHARE = 0.02
 
@@ -39,54 +39,30 @@ class MarginalCosts:
 
     @functools.cached_property
     def _rows(self):
-        """Networks of ascending width: triples of their cost, and of dicts from
-        gate to the marginal cost of a channel and the fixed cost of a branch;
-        all as fractions of the full cost."""
-        full = self.cost_model.full[self.metric]
-        required = selection.required_gates(self.cost_model, self.metric)
-        rows = []
-        for share in reversed(KEEP_PROBABILITIES):
-            cost, marginal = self.cost_model.marginal_costs(self.metric, share)
-            fixed = self._fixed_costs(share, cost, marginal)
-            rows.append(
-                (
-                    cost / full,
-                    {gate: x / full for gate, x in marginal.items()},
-                    {
-                        gate: x / full
-                        for gate, x in fixed.items()
-                        if gate not in required
-                    },
-                )
-            )
-        return rows
+        """Pairs of the cost of a network and a dict from gate to the marginal
+        cost of a channel, for networks of ascending width."""
+        return [
+            self.cost_model.marginal_costs(self.metric, x)
+            for x in KEEP_PROBABILITIES
+        ]
 
-    def _fixed_costs(self, share, cost, marginal):
-        """Dict from gate to what closing all of it saves in a narrowed network
-        beyond the marginal costs of its channels."""
-        if self.metric == "memory":  # A maximum, and no sum over branches.
-            return {}
-        widths, closed = {}, {}
-        for gate in self.cost_model.gates:
-            widths[gate] = np.full(gate.channels, float(share))
-            widths[gate][0] = 1.0
-            closed[gate] = np.zeros(gate.channels)
-        without = self.cost_model.changed_costs(self.metric, widths, closed)
-        return {
-            gate: max(cost - x - marginal[gate] * widths[gate].sum(), 0.0)
-            for gate, x in without.items()
-        }
+    @functools.cached_property
+    def _full(self):
+        return self.cost_model.full[self.metric]
 
     @functools.cached_property
     def _costs(self):
-        """Logarithms of the costs of `_rows`."""
-        return np.log([cost for cost, _, _ in self._rows], dtype="float32")
+        """Logarithms of the costs of `_rows`, as fractions of the full one."""
+        costs = np.array([cost for cost, _ in self._rows])
+        return np.log(costs / self._full, dtype="float32")
 
     @functools.cached_property
     def _logarithms(self):
         """Dict from gate to the logarithms of its marginal costs in `_rows`."""
         return {
-            gate: np.log([x[gate] for _, x, _ in self._rows], dtype="float32")
+            gate: np.log(
+                [x[gate] / self._full for _, x in self._rows], dtype="float32"
+            )
             for gate in self.cost_model.gates
         }
 
@@ -94,13 +70,36 @@ class MarginalCosts:
     def _fixed(self):
         """Dict from gate to the fixed costs of its branch in `_rows`, where
         they matter."""
+        if self.metric == "memory":  # A maximum, and no sum over branches.
+            return {}
+        required = selection.required_gates(self.cost_model, self.metric)
+        saved = [
+            self._saved(share, cost)
+            for share, (cost, _) in zip(
+                KEEP_PROBABILITIES, self._rows, strict=True
+            )
+        ]
         known = {}
-        for gate in self._rows[0][2]:
-            fixed = np.array([x[gate] for _, _, x in self._rows], "float32")
-            channel = np.array([x[gate] for _, x, _ in self._rows])
-            if np.any(fixed > LEAST_FIXED_SHARE * channel * gate.channels):
-                known[gate] = fixed
+        for gate in self.cost_model.gates:
+            marginal = np.array([x[gate] for _, x in self._rows])
+            widths = 1 + (gate.channels - 1) * KEEP_PROBABILITIES
+            fixed = [x[gate] for x in saved] - marginal * widths
+            least = LEAST_FIXED_SHARE * marginal * gate.channels
+            if gate not in required and np.any(fixed > least):
+                fixed = np.maximum(fixed, 0.0) / self._full
+                known[gate] = fixed.astype("float32")
         return known
+
+    def _saved(self, share, cost):
+        """Dict from gate to what closing all of its channels saves in a network
+        of `_rows`."""
+        widths, closed = {}, {}
+        for gate in self.cost_model.gates:
+            widths[gate] = np.full(gate.channels, share)
+            widths[gate][0] = 1.0
+            closed[gate] = np.zeros(gate.channels)
+        costs = self.cost_model.changed_costs(self.metric, widths, closed)
+        return {gate: cost - x for gate, x in costs.items()}
 
     def logarithms(self, share):
         """The logarithms of the marginal costs, as fractions of the full cost,

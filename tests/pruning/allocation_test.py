@@ -12,6 +12,7 @@ from keras_bar.costs import METRICS
 from keras_bar.costs import CostModel
 from keras_bar.layers import MarkerGate
 from keras_bar.pruning import allocation
+from keras_bar.pruning.shares import balanced_shares
 
 
 def chain(*widths):
@@ -37,7 +38,7 @@ def allocate(model, metric, target, align=1):
 
 def shares_of(cost_model, metric, target):
     gates = cost_model.gates
-    return allocation.balanced_shares(cost_model, metric, target, gates)
+    return balanced_shares(cost_model, metric, target, gates).shares
 
 
 def test_shares_by_hand():
