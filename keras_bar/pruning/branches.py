@@ -7,6 +7,9 @@ from keras_bar.budget import selection
 from keras_bar.costs import is_object
 from keras_bar.pruning.shares import balanced_shares
 
+# The part of a budget by which shares may exceed it: widths will be whole.
+TOLERANCE = 0.01
+
 
 def balanced(cost_model, metric, target, gates):
     """The `Balance` of a budget, in which branches that do not pay are closed
@@ -24,23 +27,48 @@ def balanced(cost_model, metric, target, gates):
         gates: List of gates. All others keep all channels.
     """
     closed: set = set()
-    balance = balanced_shares(cost_model, metric, target, gates)
-    if not is_object(metric) or not gates:
+    best = balance = balanced_shares(cost_model, metric, target, gates)
+    if not is_object(metric):
         return balance
     branches = _branches(cost_model, metric, gates)
-    while branches.keys() - closed:
-        costs = _costs_without(cost_model, metric, balance, branches, closed)
-        ratios = {}
-        for gate, saved in costs.items():
-            loss = sum(map(balance.loss, branches[gate]))
-            weight = sum(balance.weights[x] for x in branches[gate])
-            ratios[gate] = (loss / (balance.price * saved), weight / saved)
-        worst = min(ratios, key=lambda gate: ratios[gate], default=None)
-        if worst is None or ratios[worst][0] >= 1:
+    while ratios := _ratios(cost_model, metric, balance, branches, closed):
+        worst = min(ratios, key=lambda gate: ratios[gate])
+        fits = balance.cost <= (1 + TOLERANCE) * target
+        if fits and ratios[worst][0] >= 1:
             break
         closed |= branches[worst]
         balance = balanced_shares(cost_model, metric, target, gates, closed)
-    return balance
+        # Times with steps have no smooth optimum, so each set is judged again.
+        best = min(best, balance, key=lambda x: _rank(x, target))
+    return best
+
+
+def _rank(balance, target):
+    """What is within a budget comes first, and then what loses least."""
+    excess = balance.cost - (1 + TOLERANCE) * target
+    return max(excess, 0.0), balance.total()
+
+
+def _ratios(cost_model, metric, balance, branches, closed):
+    """Dict from the gates of open branches to what closing one loses, relative
+    to what the others gain from the cost that is saved; and, for those that
+    lose nothing, to their weight relative to this cost."""
+    vectors = {}
+    for gate in cost_model.gates:
+        share = 0.0 if gate in closed else balance.shares.get(gate, 1.0)
+        vectors[gate] = np.full(gate.channels, share)
+    others = {
+        gate: np.zeros(gate.channels) for gate in branches if gate not in closed
+    }
+    cost = cost_model.hard(vectors)[metric]
+    left = cost_model.changed_costs(metric, vectors, others)
+    ratios = {}
+    for gate, without in left.items():
+        if saved := max(cost - without, 0.0):
+            lost = sum(map(balance.loss_of_closing, branches[gate] - closed))
+            weight = sum(balance.weights[x] for x in branches[gate])
+            ratios[gate] = (lost / (balance.price * saved), weight / saved)
+    return ratios
 
 
 def _branches(cost_model, metric, gates):
@@ -62,18 +90,3 @@ def _branches(cost_model, metric, gates):
             dead = [x for x in live if not np.any(values.get(live[x], 1))]
             found[gate] = {gate, *dead}
     return found
-
-
-def _costs_without(cost_model, metric, balance, branches, closed):
-    """Dict from the gates of open branches to the cost that closing one saves,
-    if this is anything."""
-    vectors = {}
-    for gate in cost_model.gates:
-        share = 0.0 if gate in closed else balance.shares.get(gate, 1.0)
-        vectors[gate] = np.full(gate.channels, share)
-    others = {
-        gate: np.zeros(gate.channels) for gate in branches if gate not in closed
-    }
-    cost = cost_model.hard(vectors)[metric]
-    left = cost_model.changed_costs(metric, vectors, others)
-    return {gate: cost - x for gate, x in left.items() if cost > x}

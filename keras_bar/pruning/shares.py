@@ -18,19 +18,29 @@ class Balance:
         shares: Dict from gate to a float in (0, 1]; without the closed gates.
         weights: Dict from gate to the FLOPs of the full network that its
             channels take part in.
+        cost: Float, the cost of these shares.
         price: Float, the loss that one unit of the metric saves.
     """
 
     shares: dict
     weights: dict
-    price: float
+    cost: float = 0.0
+    price: float = 0.0
 
     def loss(self, gate):
-        """What is lost if the gate closes: as much as down to one channel."""
-        share = self.shares.get(gate)
-        if share is None:
-            return 0.0
-        return self.weights[gate] * (gate.channels**EXPONENT - share**-EXPONENT)
+        """The loss that a gate adds. A closed one is taken to lose as much as
+        one that is narrowed to a channel."""
+        share = self.shares.get(gate, 1 / gate.channels)
+        return self.weights[gate] * share**-EXPONENT
+
+    def loss_of_closing(self, gate):
+        """What is lost if the gate closes."""
+        least = self.weights[gate] * gate.channels**EXPONENT
+        return least - self.loss(gate)
+
+    def total(self):
+        """The loss of all gates."""
+        return sum(map(self.loss, self.weights))
 
 
 def balanced_shares(cost_model, metric, target, gates, closed=()):
@@ -60,13 +70,15 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
         A `Balance`.
     """
     if not gates:
-        return Balance({}, {}, 0.0)
+        return Balance({}, {})
     if metric == "memory":  # A maximum over moments, which has no slopes.
         narrowed = cost_model.memory.narrowed(target)
-        return Balance({gate: narrowed[gate] for gate in gates}, {}, 0.0)
+        return Balance({gate: narrowed[gate] for gate in gates}, {})
     full = _slopes(cost_model, "flops", gates, np.ones(len(gates)))[1]
     weights = dict(zip(gates, full.tolist(), strict=True))
     gates = [x for x in gates if x not in closed]
+    if not gates:
+        return Balance({}, weights)
     none = dict.fromkeys(closed, 0.0)
     sizes = np.array([gate.channels for gate in gates])
     losses = np.array([weights[gate] for gate in gates])
@@ -82,12 +94,11 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
         steps -= np.average(steps[free], weights=slopes[free])
         steps += np.log(target / cost) * cost / slopes[free].sum()
         logs = np.clip(logs + steps, -np.log(sizes), 0.0)
+    cost, slopes = _slopes(cost_model, metric, gates, np.exp(logs), none)
     saved = EXPONENT * losses * np.exp(-EXPONENT * logs)
-    return Balance(
-        dict(zip(gates, np.exp(logs).tolist(), strict=True)),
-        weights,
-        saved[free].sum() / slopes[free].sum(),
-    )
+    shares = dict(zip(gates, np.exp(logs).tolist(), strict=True))
+    price = saved[free].sum() / slopes[free].sum()
+    return Balance(shares, weights, float(cost), float(price))
 
 
 def _slopes(cost_model, metric, gates, shares, others=None):

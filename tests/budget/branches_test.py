@@ -14,6 +14,7 @@ from keras_bar.budget.controls import ThresholdControl
 from keras_bar.budget.marginal_costs import MarginalCosts
 from keras_bar.budget.moving_budget import MovingBudget
 from keras_bar.costs import CostModel
+from tests.helpers import branches
 from tests.helpers import latencies
 from tests.helpers import tiny
 from tests.helpers.budgets import EPOCHS
@@ -21,26 +22,9 @@ from tests.helpers.budgets import BudgetRegularizer
 
 pytestmark = pytest.mark.core
 
-WIDTH, INSIDE = 16, 12
-
-
-def network(branches=3):
-    """A stem and residual branches of two convolutions each."""
-    x = inputs = keras.Input((6, 6, 2))
-    conv = {"padding": "same", "use_bias": False}
-    x = layers.Conv2D(WIDTH, 3, name="stem", **conv)(x)
-    for i in range(branches):
-        y = layers.ReLU()(layers.BatchNormalization()(x))
-        y = layers.Conv2D(INSIDE, 3, name=f"inner{i}", **conv)(y)
-        y = layers.ReLU()(layers.BatchNormalization()(y))
-        y = layers.Conv2D(WIDTH, 3, name=f"outer{i}", **conv)(y)
-        x = layers.Add()([x, y])
-    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
-    return keras.Model(inputs, layers.Dense(3)(x))
-
 
 def made(metric, connectivity="mixed"):
-    gated = keras_bar.gate(network(), connectivity=connectivity)
+    gated = keras_bar.gate(branches.network(), connectivity=connectivity)
     return MarginalCosts(CostModel(ChannelAnalysis(trace(gated))), metric)
 
 
@@ -59,14 +43,18 @@ def test_volume_by_hand():
     costs = made("volume")
     found = fixed(costs, 1.0)
     for i in range(3):
-        assert found[f"inner{i}"] == pytest.approx(WIDTH * tiny.POSITIONS)
-        assert found[f"outer{i}"] == pytest.approx(INSIDE * tiny.POSITIONS)
+        assert found[f"inner{i}"] == pytest.approx(
+            branches.WIDTH * tiny.POSITIONS
+        )
+        assert found[f"outer{i}"] == pytest.approx(
+            branches.INSIDE * tiny.POSITIONS
+        )
     assert "stem" not in found
     keep = 0.25
     share = costs.cost_model.marginal_costs("volume", 0.1)[0]
     share /= costs.cost_model.full["volume"]
     found = fixed(costs, share)
-    expected = (1 + 0.1 * (WIDTH - 1)) * tiny.POSITIONS
+    expected = (1 + 0.1 * (branches.WIDTH - 1)) * tiny.POSITIONS
     assert found["inner1"] == pytest.approx(expected, rel=0.02), keep
 
 
@@ -78,7 +66,7 @@ def test_flops_are_proportional_to_channels():
 @pytest.mark.parametrize("metric", ["volume", "params", "latency"])
 def test_a_branch_costs_what_its_absence_saves(metric):
     if metric == "latency":
-        metric = latencies.latency_of(keras_bar.gate(network()))
+        metric = latencies.latency_of(keras_bar.gate(branches.network()))
     costs = made(metric, "regular")
     model = costs.cost_model
     cost, marginal = model.marginal_costs(metric, 1.0)
@@ -105,7 +93,9 @@ def of_branches(benefits, marginal, fixed_cost, exponent):
 
 
 def test_no_channel_ranks_higher_than_its_branch():
-    costs = made(latencies.latency_of(keras_bar.gate(network())), "regular")
+    costs = made(
+        latencies.latency_of(keras_bar.gate(branches.network())), "regular"
+    )
     model, metric = costs.cost_model, costs.metric
     full = model.full[metric]
     budget = MovingBudget(model, metric, full / 4, 10, 10.0)
@@ -138,9 +128,9 @@ def test_no_channel_ranks_higher_than_its_branch():
 @pytest.fixture(scope="module")
 def pruned():
     """Pruned to a latency at which narrow branches do not pay."""
-    metric = latencies.latency_of(keras_bar.gate(network()))
+    metric = latencies.latency_of(keras_bar.gate(branches.network()))
     keras.utils.set_random_seed(0)
-    model = keras_bar.gate(network(), connectivity="regular", seed=0)
+    model = keras_bar.gate(branches.network(), connectivity="regular", seed=0)
     tiny.prepare(model)
     tiny.fit(model, BudgetRegularizer(0.4, metric), epochs=EPOCHS)
     return model, metric
@@ -156,7 +146,7 @@ def test_a_branch_that_does_not_pay_closes_as_a_whole(pruned):
     }
     assert min(counts.values()) == 0
     assert all(x > 4 for x in counts.values() if x), counts
-    full = keras_bar.measure_cost(network(), metric).latency
+    full = keras_bar.measure_cost(branches.network(), metric).latency
     cost = keras_bar.measure_cost(model, metric).latency
     assert 0.9 * full * 0.4 < cost <= full * 0.4
 
