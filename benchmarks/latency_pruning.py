@@ -33,18 +33,27 @@ NETWORKS = {
     "deep": functools.partial(models.WideResNet, 22, 1, SHAPE, CLASSES),
     "mobile": functools.partial(models.MobileNet, SHAPE, CLASSES, BLOCKS),
 }
-# Budgets of the metrics, and divisors of the widths.
+# Budgets of latency and FLOPs for `BudgetRegularizer`, budgets of latency for
+# `keras_bar.prune`, and divisors of the widths.
 AMOUNTS = {
     "deep": {
         "latency": (0.5, 0.25, 0.125),
+        "cut": (0.5, 0.25, 0.125),
         "flops": (0.25, 0.07, 0.02),
         "narrow": (2, 4, 8),
     },
     "mobile": {
         "latency": (0.65, 0.5, 0.35),
+        "cut": (0.65, 0.5, 0.35),
         "flops": (0.4, 0.28, 0.25),
         "narrow": (1.5, 2, 2.5),
     },
+}
+LABELS = {
+    "latency": "BAR to a latency",
+    "cut": "one cut to a latency",
+    "flops": "BAR to FLOPs",
+    "narrow": "narrowed",
 }
 TEACHER, PRUNING, FINE_TUNING = 12, 14, 6
 BATCH = 64
@@ -92,7 +101,7 @@ def smaller(network, data, seed, latency, way, amount, folder):
         data: Images and labels.
         seed: Integer.
         latency: `keras_bar.Latency`.
-        way: `"latency"`, `"flops"` or `"narrow"`.
+        way: One of the keys of `AMOUNTS`.
         amount: The budget, or the divisor of the widths.
         folder: Path of the folder of finished networks.
     """
@@ -111,8 +120,11 @@ def smaller(network, data, seed, latency, way, amount, folder):
         )
         train(compiled(model, rate), data, epochs, rate, *callbacks)
 
-    if way == "narrow":
-        small = NETWORKS[network](narrow=amount)
+    if way in ("narrow", "cut"):
+        if way == "narrow":
+            small = NETWORKS[network](narrow=amount)
+        else:
+            small = keras_bar.prune(full, amount, latency, data.x[:512])
         distilled(small, 2e-3, PRUNING)
     else:
         gated = keras_bar.gate(full, connectivity="regular", seed=seed)
@@ -166,8 +178,9 @@ def draw(rows, path):
                     for y in ("latency_us", "accuracy")
                 ]
             )
-        label = "narrowed" if way == "narrow" else f"pruned by {way}"
-        (line,) = axes.plot(*np.transpose(sorted(points)), "o-", label=label)
+        (line,) = axes.plot(
+            *np.transpose(sorted(points)), "o-", label=LABELS[way]
+        )
         axes.plot(
             [x["latency_us"] for x in some],
             [x["accuracy"] for x in some],

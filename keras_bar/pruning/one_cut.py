@@ -33,7 +33,8 @@ def prune(
 
     Every gated layer keeps the channels with the largest filters: under a
     budget of FLOPs about the same share of each layer, under one of volume or
-    parameters larger shares of the layers where these cost less. With `data`,
+    parameters larger shares of the layers where these cost less. Under a
+    latency, residual branches that do not pay are removed. With `data`,
     the rest is refitted to the full model: from the inputs to the outputs, each
     kernel is solved by least squares for the response that the full model has
     to the same samples, and the statistics of each batch normalization change
@@ -49,7 +50,8 @@ def prune(
         model: Built `keras.Model`, trained. It stays unchanged.
         budget: Float in (0, 1], the fraction of the model's cost that may
             remain; or a number above 1, in units of the metric.
-        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
+        metric: `"volume"`, `"flops"`, `"params"`, `"memory"`, or a
+            `keras_bar.Latency`.
         data: Some hundred inputs like those of training: an array or a
             structure of arrays, `(x, y)`, or batches as `fit` takes them.
             Targets are ignored. At most 512 samples are used; a warning tells
