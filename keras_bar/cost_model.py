@@ -110,7 +110,9 @@ class CostModel:
             Dict from gate to a cost, like `others`.
         """
         changes = [{gate: mask} for gate, mask in others.items()]
-        totals = self._changed_totals(masks, changes)
+        totals = self._changed_totals(masks, changes, metric)
+        if is_object(metric):
+            return dict(zip(others, totals[metric].tolist(), strict=True))
 
         def measure(metric):
             if metric == "memory":
@@ -122,13 +124,20 @@ class CostModel:
         rows = np.broadcast_to(costs[metric], len(changes))
         return dict(zip(others, rows.tolist(), strict=True))
 
-    def _changed_totals(self, masks, changes):
-        """Costs `(changes,)` after each of some changes, not rounded.
+    def _changed_totals(self, masks, changes, metric):
+        """Costs `(changes,)` after each of some changes, not rounded: all, or
+        that of a metric that is an object.
 
         Args:
             masks: Dict from gate to a vector `(channels,)` in [0, 1].
             changes: List of dicts from gate to its other vector.
+            metric: The metric that is asked for.
         """
+        if is_object(metric):
+            formula = self.formula(metric)
+            counts = count_after(changes, formula.factors, masks)
+            cost = np.broadcast_to(formula.cost(counts), len(changes))
+            return {metric: cost}
 
         def measure(metric):
             formula = self.formula(metric)
@@ -217,7 +226,7 @@ class CostModel:
             less[gate.channels > 1 :] *= 1.0 - part
             changes.append({gate: less})
             vectors[gate], closed[gate] = x, np.sum(x - less) or 1.0
-        costs = self._changed_totals(vectors, [*changes, {}])[metric]
+        costs = self._changed_totals(vectors, [*changes, {}], metric)[metric]
         saved = costs[-1] - costs[:-1]
         return costs[-1], {
             gate: max(float(x) / closed[gate], self._least(metric))

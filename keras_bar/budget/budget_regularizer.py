@@ -281,6 +281,8 @@ class BudgetRegularizer(GateRegularizer):
             gate: ops.convert_to_numpy(gate.location())
             for gate in cost_model.gates
         }
+        if any(map(is_object, self.budgets)):
+            scores = selection.closed_last(scores, masks)
         masks = selection.completed(cost_model, limits, 1.0, scores, masks)
         return alignment.align_within(
             cost_model, limits, 1.0, scores, masks, self.align

@@ -123,6 +123,9 @@ class ThresholdControl:
     # of the moving budget and the hard cost is at most the share `HARD`.
     USED = (0.88, 0.98)
     HARD = 0.99
+    # What a closed branch has to rank above the others to open again. A branch
+    # is more than the width of the band in which the threshold rests.
+    REOPENING = 1.0
 
     def __init__(
         self,
@@ -143,7 +146,8 @@ class ThresholdControl:
         total = sum(x * g.channels for g, x in savings.items())
         self.weights = {g: x * g.channels / total for g, x in savings.items()}
         self.marginal_costs = [
-            MarginalCosts(x.cost_model, x.metric) for x in budgets
+            MarginalCosts(x.cost_model, x.metric, required_gates)
+            for x in budgets
         ]
 
     def start(self, state):
@@ -214,13 +218,13 @@ class ThresholdControl:
 
         The best `k` channels of a branch are worth the sum of theirs, and cost
         `k` marginal costs and the fixed cost of the branch. If no `k` pays, the
-        branch closes as a whole. Only for metrics that are objects, such as a
-        latency: under a budget of volume this gains nothing.
+        branch closes as a whole. What the gates learn is left out. Only for
+        metrics that are objects, such as a latency: under a budget of volume
+        this gains nothing.
         """
-        fixed_costs = self._fixed_costs(step)
         result = dict(saliency_per_cost)
-        for gate, cost in fixed_costs.items():
-            counts = np.arange(1, gate.channels + 1, dtype="float32")
+        for gate, cost in self._fixed_costs(step).items():
+            counts = ops.arange(1, gate.channels + 1, dtype="float32")
             own = saliency_per_cost[gate]
             best = ops.max(own)
             # Half a logarithm of benefit per cost, and back.
@@ -228,7 +232,11 @@ class ThresholdControl:
             mean = ops.cumsum(benefits) / counts
             surcharge = ops.log(1.0 + cost / counts / ops.exp(log_costs[gate]))
             branch = 0.5 * (ops.log(mean) - self.cost_exponent * surcharge)
-            result[gate] = ops.minimum(own, best + ops.max(branch))
+            rank = best + ops.max(branch)
+            # One that closed and made room must not open and close forever.
+            is_closed = ops.max(gate.location()) < CENTER
+            rank = ops.where(is_closed, rank - self.REOPENING, rank)
+            result[gate] = ops.minimum(own, rank)
         return result
 
     def _fixed_costs(self, step):

@@ -5,8 +5,6 @@ import functools
 import numpy as np
 from keras import ops
 
-from keras_bar.budget import selection
-
 # From one with 1/100 of its widths up to the full network.
 KEEP_PROBABILITIES = np.geomspace(0.01, 1.0, 13)
 # A branch counts as a whole if beyond its channels it costs this part of them.
@@ -31,11 +29,13 @@ class MarginalCosts:
     Args:
         cost_model: `CostModel`.
         metric: The metric of the cost.
+        required_gates: The gates that must not close entirely.
     """
 
-    def __init__(self, cost_model, metric):
+    def __init__(self, cost_model, metric, required_gates=()):
         self.cost_model = cost_model
         self.metric = metric
+        self.required_gates = required_gates
 
     @functools.cached_property
     def _rows(self):
@@ -72,7 +72,6 @@ class MarginalCosts:
         they matter."""
         if self.metric == "memory":  # A maximum, and no sum over branches.
             return {}
-        required = selection.required_gates(self.cost_model, self.metric)
         saved = [
             self._saved(share, cost)
             for share, (cost, _) in zip(
@@ -85,7 +84,7 @@ class MarginalCosts:
             widths = 1 + (gate.channels - 1) * KEEP_PROBABILITIES
             fixed = [x[gate] for x in saved] - marginal * widths
             least = LEAST_FIXED_SHARE * marginal * gate.channels
-            if gate not in required and np.any(fixed > least):
+            if gate not in self.required_gates and np.any(fixed > least):
                 fixed = np.maximum(fixed, 0.0) / self._full
                 known[gate] = fixed.astype("float32")
         return known

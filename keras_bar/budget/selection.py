@@ -175,16 +175,27 @@ def completed(cost_model, metric, target, scores, masks):
     """
     within = cost_model.hard(masks)[metric] <= target
     if within and cost_model.analysis.is_connected(masks):
-        # A branch that closed as a whole comes last: one channel of it costs
-        # more than another channel of a branch that is there.
-        ranks = rank(
-            {
-                gate: np.where(masks[gate].any(), x, -np.inf)
-                for gate, x in scores.items()
-            }
-        )
-        return _fill(cost_model, metric, target, ranks, masks)
+        return _fill(cost_model, metric, target, rank(scores), masks)
     return strongest(cost_model, metric, target, scores)
+
+
+def closed_last(scores, masks):
+    """Scores in which channels of closed gates come after all others: one
+    channel of a branch that is gone costs more than one of another branch.
+
+    Args:
+        scores: Dict from gate to floats `(channels,)`.
+        masks: Dict from gate to booleans `(channels,)`.
+
+    Returns:
+        Dict like `scores`, of ranks.
+    """
+    ranks = rank(scores)
+    channels = sum(map(len, ranks.values()))
+    return {
+        gate: x if masks[gate].any() else x - channels
+        for gate, x in ranks.items()
+    }
 
 
 def rank(scores):

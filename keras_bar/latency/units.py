@@ -134,7 +134,11 @@ def _moves(node, analysis):
         alive = analysis.channels[value].alive
         if alive is channels.alive or value.shape != node.output.shape:
             continue
-        exceeds = analysis.algebra.exceeds(channels.alive, alive)
+        # Without channels on one side nothing is added.
+        moves = analysis.algebra.conjunction(
+            analysis.algebra.exceeds(channels.alive, alive),
+            _is_added(node, analysis),
+        )
         for kind in _ways(value, node, analysis):
             found.append(
                 Unit(
@@ -144,10 +148,17 @@ def _moves(node, analysis):
                     None,
                     writes,
                     moves=kind,
-                    condition=(exceeds, 1),
+                    condition=(moves, 1),
                 )
             )
     return found
+
+
+def _is_added(node, analysis):
+    """A single value: whether all sides of an addition have a channel."""
+    algebra = analysis.algebra
+    sides = [algebra.any(analysis.channels[x].alive) for x in node.inputs]
+    return algebra.conjunction(*sides)
 
 
 def _ways(value, node, analysis):
@@ -255,8 +266,19 @@ def _unit(chain, analysis):
     if rules[head].shares_factors and rules[head].has_kernel:
         each = head.op.kernel.shape[-2]
         parts = (*parts, (rules[head].places_read(head, seen), each))
+    condition = None
+    if len(chain) == 1 and rules[head].adds_inputs:
+        condition = (_is_added(head, analysis), 1)
     return Unit(
-        key, chain, head, reads, writes, scalable, axes=axes, parts=parts
+        key,
+        chain,
+        head,
+        reads,
+        writes,
+        scalable,
+        condition=condition,
+        axes=axes,
+        parts=parts,
     )
 
 

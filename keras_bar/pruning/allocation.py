@@ -10,23 +10,24 @@ from keras_bar.pruning.branches import balanced
 BISECTIONS = 40
 
 
-def allocate(cost_model, metric, target, scores, align=1):
+def allocate(cost_model, metric, target, scores, align=1, skip=()):
     """Keeps the best channels of every gate, in balanced shares.
 
     Under a latency the gates of branches that do not pay are closed. Channels
-    are whole, so that the largest shares within the budget leave a
-    part of it. That is spent on single channels, first of the gates that
-    rounding left with the smallest part of their share.
+    are whole, so that the largest shares within the budget leave a part of it.
+    That is spent on single channels, first of the gates that rounding left with
+    the smallest part of their share.
 
     Args:
         cost_model: `CostModel`.
-        metric: `"volume"`, `"flops"`, `"params"` or `"memory"`.
+        metric: The metric of the budget.
         target: The budget, in units of the metric; enough for the smallest
             connected network.
         scores: Dict from gate to floats `(channels,)`; within a gate, channels
             with higher scores are kept first.
         align: Integer; gates of at least as many channels keep a multiple of
             it, or all.
+        skip: Names of layers that stay in any case.
 
     Returns:
         Dict from gate to booleans `(channels,)`: connected and within the
@@ -34,7 +35,7 @@ def allocate(cost_model, metric, target, scores, align=1):
     """
     blocks = {gate: alignment.block_of(gate, align) for gate in scores}
     ranks = {gate: _ranks(x) for gate, x in scores.items()}
-    balance = balanced(cost_model, metric, target, list(scores))
+    balance = balanced(cost_model, metric, target, list(scores), skip)
     shares = balance.shares
 
     def scaled(factor):

@@ -7,86 +7,111 @@ from keras_bar.budget import selection
 from keras_bar.costs import is_object
 from keras_bar.pruning.shares import balanced_shares
 
-# The part of a budget by which shares may exceed it: widths will be whole.
-TOLERANCE = 0.01
+# Halvings of the interval in which the factor of all shares is searched.
+BISECTIONS = 12
 
 
-def balanced(cost_model, metric, target, gates):
+def balanced(cost_model, metric, target, gates, skip=()):
     """The `Balance` of a budget, in which branches that do not pay are closed
     if the metric is an object: part of the time of a layer does not depend on
     its width.
 
-    A closed branch loses what it would lose by narrowing each gate to one
-    channel. Branches close one by one, as long as the loss is less than what
-    the others gain from the cost that is saved.
+    A closed branch loses a little more than one that is narrowed to a channel
+    in each of its gates. Branches close one by one, as long as the loss is less
+    than what the others gain from the cost that is saved, or as one channel in
+    each gate is still too much.
 
     Args:
         cost_model: `CostModel`.
         metric: The metric of the cost.
         target: The budget, in units of the metric.
         gates: List of gates. All others keep all channels.
+        skip: Names of layers that stay.
     """
-    closed: set = set()
-    best = balance = balanced_shares(cost_model, metric, target, gates)
-    if not is_object(metric):
+    balance = balanced_shares(cost_model, metric, target, gates)
+    if not is_object(metric) or not gates:
         return balance
-    branches = _branches(cost_model, metric, gates)
-    while ratios := _ratios(cost_model, metric, balance, branches, closed):
-        worst = min(ratios, key=lambda gate: ratios[gate])
-        fits = balance.cost <= (1 + TOLERANCE) * target
-        if fits and ratios[worst][0] >= 1:
+
+    def cost(balance):
+        return cost_model.hard(balance.vectors(cost_model.gates))[metric]
+
+    branches = _branches(cost_model, metric, gates, skip)
+    closed: set = set()
+    found = []
+    while True:
+        # Times with steps have no smooth optimum, so that shares may exceed the
+        # budget, and each set of branches is judged again.
+        fitted = _fitted(balance, cost, target)
+        excess = max(cost(fitted) - target, 0.0)
+        found.append((excess, fitted.total(), fitted))
+        ratios = _ratios(cost_model, metric, fitted, branches, closed)
+        worst = min(ratios, key=lambda gate: ratios[gate], default=None)
+        if worst is None or (not excess and ratios[worst][0] >= 1):
             break
         closed |= branches[worst]
-        balance = balanced_shares(cost_model, metric, target, gates, closed)
-        # Times with steps have no smooth optimum, so each set is judged again.
-        best = min(best, balance, key=lambda x: _rank(x, target))
-    return best
+        balance = balanced_shares(
+            cost_model, metric, target, gates, closed, start=balance
+        )
+    return min(found, key=lambda x: x[:2])[-1]
 
 
-def _rank(balance, target):
-    """What is within a budget comes first, and then what loses least."""
-    excess = balance.cost - (1 + TOLERANCE) * target
-    return max(excess, 0.0), balance.total()
+def _fitted(balance, cost, target):
+    """A balance, narrowed until it is within a budget, if it can be."""
+    if cost(balance) <= target:
+        return balance
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        fits = cost(balance.scaled(middle)) <= target
+        low, high = (middle, high) if fits else (low, middle)
+    return balance.scaled(low)
 
 
 def _ratios(cost_model, metric, balance, branches, closed):
     """Dict from the gates of open branches to what closing one loses, relative
-    to what the others gain from the cost that is saved; and, for those that
-    lose nothing, to their weight relative to this cost."""
-    vectors = {}
-    for gate in cost_model.gates:
-        share = 0.0 if gate in closed else balance.shares.get(gate, 1.0)
-        vectors[gate] = np.full(gate.channels, share)
-    others = {
-        gate: np.zeros(gate.channels) for gate in branches if gate not in closed
-    }
+    to what the others gain from the cost that is saved; and to its weight
+    relative to this cost."""
+    vectors = balance.vectors(cost_model.gates)
+    zeros = {x: np.zeros(x.channels) for x in branches if x not in closed}
     cost = cost_model.hard(vectors)[metric]
-    left = cost_model.changed_costs(metric, vectors, others)
+    left = cost_model.changed_costs(metric, vectors, zeros)
     ratios = {}
     for gate, without in left.items():
-        if saved := max(cost - without, 0.0):
-            lost = sum(map(balance.loss_of_closing, branches[gate] - closed))
-            weight = sum(balance.weights[x] for x in branches[gate])
+        if (saved := cost - without) > 0:
+            open_ones = branches[gate] - closed
+            weight = sum(balance.weights[x] for x in open_ones)
+            lost = sum(map(balance.loss_of_closing, open_ones))
             ratios[gate] = (lost / (balance.price * saved), weight / saved)
     return ratios
 
 
-def _branches(cost_model, metric, gates):
+def _branches(cost_model, metric, gates, skip):
     """Dict from the gates that may close entirely to the set of those that have
-    nothing to do then."""
+    nothing to do then. No layer to skip goes with them."""
     required = selection.required_gates(cost_model, metric)
     analysis = cost_model.analysis
-    live = {
-        node.op: analysis.live(node.output)
-        for node in analysis.graph.nodes
-        if node.op in gates
-    }
+    skip = {skip} if isinstance(skip, str) else {*skip}
+    # A gate may multiply several tensors.
+    live: dict = {gate: [] for gate in gates}
+    stays = []
+    for node, rule in analysis.rules.items():
+        expression = analysis.live(node.output)
+        if rule.gate(node) in live:
+            live[rule.gate(node)].append(expression)
+        elif {node.name, node.op.name} & skip:
+            stays.append(expression)
     masks = {x: np.ones(x.channels) for x in cost_model.gates}
-    evaluation = Evaluation(live.values(), masks)
+    evaluation = Evaluation([*sum(live.values(), []), *stays], masks)
     found = {}
     for gate in gates:
         if gate not in required:
             values = evaluation.changes({gate: np.zeros(gate.channels)})
-            dead = [x for x in live if not np.any(values.get(live[x], 1))]
-            found[gate] = {gate, *dead}
+            if all(np.any(values.get(x, 1)) for x in stays):
+                dead = {
+                    x
+                    for x, tensors in live.items()
+                    if x not in required
+                    and not any(np.any(values.get(y, 1)) for y in tensors)
+                }
+                found[gate] = {gate, *dead}
     return found

@@ -1,6 +1,7 @@
 """Pruning in one cut."""
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -60,7 +61,8 @@ def prune(
         inputs: Structure of `keras.Input` for a subclassed model, as in
             `keras_bar.gate`.
         connectivity: `"regular"` or `"mixed"`, as in `keras_bar.gate`.
-        skip: Names of layers that keep all channels.
+        skip: Names of layers that keep all channels; no branch that contains
+            one is removed.
         align: Integer; every layer of at least as many channels keeps a
             multiple of it, or all, within the budget. Kernels that compute
             channels in blocks, such as those of 8 or 16, waste nothing then.
@@ -91,6 +93,8 @@ def prune(
     - [EagleEye](https://arxiv.org/abs/2007.02491) (Li et al., 2020): new
       statistics of batch normalization after a cut.
     """
+    if isinstance(skip, Iterator):
+        skip = tuple(skip)
     selection.check_budget_argument(budget, metric)
     alignment.check_align(align)
     graph = trace(model, inputs)
@@ -108,7 +112,7 @@ def prune(
     scores = {key: weight_magnitude(x) for key, x in groups.items()}
     limits = Limits(((metric, target),))
     alignment.check_possible(cost_model, limits, align)
-    masks = allocation.allocate(cost_model, metric, target, scores, align)
+    masks = allocation.allocate(cost_model, metric, target, scores, align, skip)
     if taken is None:
         for key, mask in masks.items():
             key.set_alive(mask)

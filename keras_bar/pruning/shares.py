@@ -8,6 +8,8 @@ import numpy as np
 EXPONENT = 0.5
 # Steps of `balanced_shares`. A step leaves two thirds of the distance, or less.
 STEPS = 40
+# Steps where the start is the balance before one more branch closed.
+MORE_STEPS = 10
 
 
 @dataclasses.dataclass
@@ -18,32 +20,55 @@ class Balance:
         shares: Dict from gate to a float in (0, 1]; without the closed gates.
         weights: Dict from gate to the FLOPs of the full network that its
             channels take part in.
-        cost: Float, the cost of these shares.
         price: Float, the loss that one unit of the metric saves.
     """
 
     shares: dict
     weights: dict
-    cost: float = 0.0
     price: float = 0.0
 
     def loss(self, gate):
-        """The loss that a gate adds. A closed one is taken to lose as much as
-        one that is narrowed to a channel."""
-        share = self.shares.get(gate, 1 / gate.channels)
+        """The loss that a gate adds. A closed one loses a little more than one
+        that is narrowed to a channel."""
+        share = self.shares.get(gate, 1 / (gate.channels + 1))
         return self.weights[gate] * share**-EXPONENT
 
     def loss_of_closing(self, gate):
-        """What is lost if the gate closes."""
-        least = self.weights[gate] * gate.channels**EXPONENT
-        return least - self.loss(gate)
+        """What is lost if a gate closes."""
+        least = (gate.channels + 1) ** EXPONENT
+        return self.weights[gate] * least - self.loss(gate)
 
     def total(self):
         """The loss of all gates."""
         return sum(map(self.loss, self.weights))
 
+    def scaled(self, factor):
+        """The balance of shares that are multiplied, down to one channel."""
+        shares = {
+            gate: max(factor * share, 1 / gate.channels)
+            for gate, share in self.shares.items()
+        }
+        return dataclasses.replace(self, shares=shares)
 
-def balanced_shares(cost_model, metric, target, gates, closed=()):
+    def vectors(self, gates):
+        """Dict from gates to vectors `(channels,)` of this balance: the first
+        channel is certain, and all others are equally likely."""
+        found = {}
+        for gate in gates:
+            closed = gate in self.weights and gate not in self.shares
+            share = 0.0 if closed else self.shares.get(gate, 1.0)
+            kept = others(share * gate.channels, gate.channels)
+            found[gate] = np.full(gate.channels, 0.0 if closed else kept)
+            found[gate][0] = not closed
+        return found
+
+
+def others(kept, channels):
+    """The probability of all channels but the first one, which is certain."""
+    return np.clip((kept - 1) / np.maximum(channels - 1, 1), 1e-6, 1.0)
+
+
+def balanced_shares(cost_model, metric, target, gates, closed=(), start=None):
     """The shares of the channels that balance what layers lose and cost.
 
     A gate that keeps the share k of its channels is assumed to add w / sqrt(k)
@@ -65,6 +90,7 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
         target: The budget, in units of the metric.
         gates: List of gates. All others keep all channels.
         closed: Those of them that have no channel.
+        start: A `Balance` to start from, of fewer closed ones.
 
     Returns:
         A `Balance`.
@@ -74,8 +100,11 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
     if metric == "memory":  # A maximum over moments, which has no slopes.
         narrowed = cost_model.memory.narrowed(target)
         return Balance({gate: narrowed[gate] for gate in gates}, {})
-    full = _slopes(cost_model, "flops", gates, np.ones(len(gates)))[1]
-    weights = dict(zip(gates, full.tolist(), strict=True))
+    if start is None:
+        full = _slopes(cost_model, "flops", gates, np.ones(len(gates)))[1]
+        weights = dict(zip(gates, full.tolist(), strict=True))
+    else:
+        weights = start.weights
     gates = [x for x in gates if x not in closed]
     if not gates:
         return Balance({}, weights)
@@ -83,7 +112,9 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
     sizes = np.array([gate.channels for gate in gates])
     losses = np.array([weights[gate] for gate in gates])
     logs = np.zeros(len(gates))
-    for _ in range(STEPS):
+    if start is not None:
+        logs = np.log([start.shares[gate] for gate in gates])
+    for _ in range(STEPS if start is None else MORE_STEPS):
         cost, slopes = _slopes(cost_model, metric, gates, np.exp(logs), none)
         free = (logs < 0) & (np.exp(logs) * sizes > 1)
         if not free.any():
@@ -94,20 +125,16 @@ def balanced_shares(cost_model, metric, target, gates, closed=()):
         steps -= np.average(steps[free], weights=slopes[free])
         steps += np.log(target / cost) * cost / slopes[free].sum()
         logs = np.clip(logs + steps, -np.log(sizes), 0.0)
-    cost, slopes = _slopes(cost_model, metric, gates, np.exp(logs), none)
     saved = EXPONENT * losses * np.exp(-EXPONENT * logs)
     shares = dict(zip(gates, np.exp(logs).tolist(), strict=True))
-    price = saved[free].sum() / slopes[free].sum()
-    return Balance(shares, weights, float(cost), float(price))
+    return Balance(shares, weights, saved[free].sum() / slopes[free].sum())
 
 
-def _slopes(cost_model, metric, gates, shares, others=None):
+def _slopes(cost_model, metric, gates, shares, closed=None):
     """The cost at shares of the channels, and its derivatives by their
     logarithms."""
     sizes = np.array([gate.channels for gate in gates])
     kept = shares * sizes
-    # The first channel is certain, and all others are equally likely.
-    rest = np.clip((kept - 1) / np.maximum(sizes - 1, 1), 1e-6, 1.0)
-    keep = dict(zip(gates, rest, strict=True)) | (others or {})
+    keep = dict(zip(gates, others(kept, sizes), strict=True)) | (closed or {})
     cost, marginal = cost_model.marginal_costs(metric, keep)
     return cost, kept * np.array([marginal[gate] for gate in gates])
