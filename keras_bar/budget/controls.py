@@ -123,8 +123,9 @@ class ThresholdControl:
     # of the moving budget and the hard cost is at most the share `HARD`.
     USED = (0.88, 0.98)
     HARD = 0.99
-    # What a closed branch has to rank above the others to open again. A branch
-    # is more than the width of the band in which the threshold rests.
+    # What a closed branch has to rank above the others to open again; at the
+    # start of the transition less, down to nothing. A branch may cost more than
+    # the band in which the threshold rests, and would open and close forever.
     REOPENING = 1.0
 
     def __init__(
@@ -223,6 +224,7 @@ class ThresholdControl:
         this gains nothing.
         """
         result = dict(saliency_per_cost)
+        done = ops.clip(ops.cast(step, "float32") / float(self.steps), 0.0, 1.0)
         for gate, cost in self._fixed_costs(step).items():
             counts = ops.arange(1, gate.channels + 1, dtype="float32")
             own = saliency_per_cost[gate]
@@ -233,9 +235,8 @@ class ThresholdControl:
             surcharge = ops.log(1.0 + cost / counts / ops.exp(log_costs[gate]))
             branch = 0.5 * (ops.log(mean) - self.cost_exponent * surcharge)
             rank = best + ops.max(branch)
-            # One that closed and made room must not open and close forever.
             is_closed = ops.max(gate.location()) < CENTER
-            rank = ops.where(is_closed, rank - self.REOPENING, rank)
+            rank = ops.where(is_closed, rank - self.REOPENING * done, rank)
             result[gate] = ops.minimum(own, rank)
         return result
 
