@@ -28,8 +28,7 @@ SUMS = ("volume", "flops", "params")
 METRICS = (*SUMS, "memory")
 # The part of a channel that `marginal_costs` closes to find its cost.
 CLOSED = 1e-3
-# The least cost of a channel of a metric with steps, as a share of the mean:
-# one in an incomplete block of a kernel costs nothing itself.
+# The least cost of a channel of a metric with steps, as a share of the mean.
 LEAST_SHARE = 0.02
 
 
@@ -125,19 +124,11 @@ class CostModel:
         return dict(zip(others, rows.tolist(), strict=True))
 
     def _changed_totals(self, masks, changes, metric):
-        """Costs `(changes,)` after each of some changes, not rounded: all, or
-        that of a metric that is an object.
-
-        Args:
-            masks: Dict from gate to a vector `(channels,)` in [0, 1].
-            changes: List of dicts from gate to its other vector.
-            metric: The metric that is asked for.
-        """
+        """Costs `(changes,)` after changes, not rounded: all, or an object's."""
         if is_object(metric):
             formula = self.formula(metric)
             counts = count_after(changes, formula.factors, masks)
-            cost = np.broadcast_to(formula.cost(counts), len(changes))
-            return {metric: cost}
+            return {metric: np.broadcast_to(formula.cost(counts), len(changes))}
 
         def measure(metric):
             formula = self.formula(metric)

@@ -266,20 +266,10 @@ def _unit(chain, analysis):
     if rules[head].shares_factors and rules[head].has_kernel:
         each = head.op.kernel.shape[-2]
         parts = (*parts, (rules[head].places_read(head, seen), each))
-    condition = None
-    if len(chain) == 1 and rules[head].adds_inputs:
-        condition = (_is_added(head, analysis), 1)
-    return Unit(
-        key,
-        chain,
-        head,
-        reads,
-        writes,
-        scalable,
-        condition=condition,
-        axes=axes,
-        parts=parts,
-    )
+    rest = {"axes": axes, "parts": parts}
+    if rules[chain[-1]].adds_inputs:
+        rest["condition"] = (_is_added(head, analysis), 1)
+    return Unit(key, chain, head, reads, writes, scalable, **rest)
 
 
 def _axes(node, analysis):
