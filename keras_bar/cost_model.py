@@ -124,7 +124,7 @@ class CostModel:
         return dict(zip(others, rows.tolist(), strict=True))
 
     def _changed_totals(self, masks, changes, metric):
-        """Costs `(changes,)` after changes, not rounded: all, or an object's."""
+        """Costs `(changes,)`, not rounded: all, or that of an object."""
         if is_object(metric):
             formula = self.formula(metric)
             counts = count_after(changes, formula.factors, masks)
