@@ -37,7 +37,7 @@ NETWORKS = {
 # `keras_bar.prune`, and divisors of the widths.
 AMOUNTS = {
     "deep": {
-        "latency": (0.5, 0.25, 0.125),
+        "latency": (0.25, 0.125),
         "cut": (0.5, 0.25, 0.125),
         "flops": (0.07, 0.02),
         "narrow": (2, 4, 8),
@@ -203,7 +203,7 @@ def main():
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--draw", type=pathlib.Path, metavar="FILE")
     settings = parser.parse_args()
-    folder = settings.folder / settings.network
+    folder = settings.folder / f"{settings.network}_{settings.count}"
     folder.mkdir(parents=True, exist_ok=True)
     rows, calls = [], []
     engine = layer_times.runtime("litert")
