@@ -120,11 +120,11 @@ def smaller(network, data, seed, latency, way, amount, folder):
         )
         train(compiled(model, rate), data, epochs, rate, *callbacks)
 
-    if way in ("narrow", "cut"):
-        if way == "narrow":
-            small = NETWORKS[network](narrow=amount)
-        else:
-            small = keras_bar.prune(full, amount, latency, data.x[:512])
+    if way == "narrow":
+        small = NETWORKS[network](narrow=amount)
+        distilled(small, 2e-3, PRUNING)
+    elif way == "cut":
+        small = keras_bar.prune(full, amount, latency, data.x[:512])
         distilled(small, 2e-3, PRUNING)
     else:
         gated = keras_bar.gate(full, connectivity="regular", seed=seed)
@@ -138,7 +138,7 @@ def smaller(network, data, seed, latency, way, amount, folder):
 
 
 def make_all(settings, folder):
-    """Rows of the networks of all ways, and the files to measure them by."""
+    """Pairs of a row and its network, of all ways."""
     data = in_memory.load_fashion_mnist(settings.data, settings.count)
     latency = deployment.measure_latency(
         NETWORKS[settings.network](), "litert", folder / "litert.json"

@@ -15,6 +15,7 @@ from keras import ops
 from keras_bar.analysis import shared_calls
 from keras_bar.analysis.channel_counts import count
 from keras_bar.analysis.channel_counts import count_after
+from keras_bar.analysis.channel_counts import narrowed
 from keras_bar.analysis.counting import uncounted
 from keras_bar.analysis.evaluation import evaluate
 from keras_bar.layers import ChannelGate
@@ -203,20 +204,16 @@ class CostModel:
         """
         if metric == "memory":
             return self.memory.marginal_costs(keep_probability)
-        each = keep_probability
-        if not isinstance(each, dict):
-            each = dict.fromkeys(self.gates, each)
         # Each change makes one gate slightly less open; the last one none.
-        vectors, changes, closed = {}, [], {}
+        vectors = narrowed(self.gates, keep_probability)
+        changes, closed = [], {}
         part = getattr(metric, "closed", CLOSED)
-        for gate in self.gates:
-            x = np.full(gate.channels, float(each.get(gate, 1)))
-            x[0] = x[0] > 0
+        for gate, x in vectors.items():
             less = x.copy()
             # A single-channel gate costs what closing it saves.
             less[gate.channels > 1 :] *= 1.0 - part
             changes.append({gate: less})
-            vectors[gate], closed[gate] = x, np.sum(x - less) or 1.0
+            closed[gate] = np.sum(x - less) or 1.0
         costs = self._changed_totals(vectors, [*changes, {}], metric)[metric]
         saved = costs[-1] - costs[:-1]
         return costs[-1], {

@@ -48,6 +48,26 @@ def count_after(changes, factors, gates):
     return counts
 
 
+def narrowed(gates, keep):
+    """Vectors of a network whose channels are kept by chance.
+
+    Args:
+        gates: List of gates.
+        keep: Float in (0, 1], the keep probability of all channels, or a dict
+            of one per gate, by default 1, and 0 for closed ones. The first
+            channel of each open gate is certain.
+
+    Returns:
+        Dict from gate to a vector `(channels,)`.
+    """
+    vectors = {}
+    for gate in gates:
+        each = keep.get(gate, 1) if isinstance(keep, dict) else keep
+        vectors[gate] = np.full(gate.channels, float(each))
+        vectors[gate][0] = each > 0
+    return vectors
+
+
 def _counted(factors, values, xp):
     return {
         (x, size): (

@@ -27,7 +27,7 @@ def place_gates(analysis, skip=()):
     placements: list[Placement] = []
     for node, rule in analysis.rules.items():
         if rule.prunable:
-            if node.name in skip or node.op.name in skip:
+            if node.is_named(skip):
                 place = Placement(node.name, node, None, "was skipped")
             else:
                 place = _place(node, analysis, placements)

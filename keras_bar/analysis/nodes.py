@@ -71,6 +71,10 @@ class Node:
     def output(self):
         return self.outputs[0]
 
+    def is_named(self, names):
+        """Whether names contain its own, or that of its layer."""
+        return self.name in names or self.op.name in names
+
     @property
     def calls(self):
         """Number of times the model calls this operation."""

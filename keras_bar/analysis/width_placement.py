@@ -37,7 +37,7 @@ def _place_width(zone, skip):
     for value in gates:
         if zone.is_closed_by(value):
             node, axis = value.producer, zone.axes[value]
-            if node.name in skip or node.op.name in skip:
+            if node.is_named(skip):
                 return [_named(value, reason="was skipped", axis=axis)]
             return [_named(value, value=value, axis=axis)]
     return []

@@ -123,9 +123,9 @@ class ThresholdControl:
     # of the moving budget and the hard cost is at most the share `HARD`.
     USED = (0.88, 0.98)
     HARD = 0.99
-    # What a closed branch has to rank above the others to open again; at the
-    # start of the transition less, down to nothing. A branch may cost more than
-    # the band in which the threshold rests, and would open and close forever.
+    # A closed branch has to rank this much higher to open again at the end of
+    # the transition, and less before. It may cost more than the band in which
+    # the threshold rests, and would open and close forever.
     REOPENING = 1.0
 
     def __init__(

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 from keras import ops
 
+from keras_bar.analysis.channel_counts import narrowed
+
 # From one with 1/100 of its widths up to the full network.
 KEEP_PROBABILITIES = np.geomspace(0.01, 1.0, 13)
 # A branch counts as a whole if beyond its channels it costs this part of them.
@@ -92,11 +94,8 @@ class MarginalCosts:
     def _saved(self, share, cost):
         """Dict from gate to what closing all of its channels saves in a network
         of `_rows`."""
-        widths, closed = {}, {}
-        for gate in self.cost_model.gates:
-            widths[gate] = np.full(gate.channels, share)
-            widths[gate][0] = 1.0
-            closed[gate] = np.zeros(gate.channels)
+        widths = narrowed(self.cost_model.gates, share)
+        closed = {gate: np.zeros_like(x) for gate, x in widths.items()}
         costs = self.cost_model.changed_costs(self.metric, widths, closed)
         return {gate: cost - x for gate, x in costs.items()}
 

@@ -128,17 +128,16 @@ def _moves(node, analysis):
     if not analysis.rules[node].adds_inputs or channels.axis is None:
         return []
     found = []
+    # Without channels on one side nothing is added.
+    is_added = _is_added(node, analysis)
     writes = (analysis.live(node.output), channels.size)
     sizes = "x".join(map(str, node.output.shape[1:-1]))
     for value in node.inputs:
         alive = analysis.channels[value].alive
         if alive is channels.alive or value.shape != node.output.shape:
             continue
-        # Without channels on one side nothing is added.
-        moves = analysis.algebra.conjunction(
-            analysis.algebra.exceeds(channels.alive, alive),
-            _is_added(node, analysis),
-        )
+        exceeds = analysis.algebra.exceeds(channels.alive, alive)
+        moves = analysis.algebra.conjunction(exceeds, is_added)
         for kind in _ways(value, node, analysis):
             found.append(
                 Unit(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_bar.analysis.channel_counts import narrowed
 from keras_bar.analysis.evaluation import Evaluation
 from keras_bar.budget import selection
 from keras_bar.costs import is_object
@@ -33,7 +34,8 @@ def balanced(cost_model, metric, target, gates, skip=()):
         return balance
 
     def cost(balance):
-        return cost_model.hard(balance.vectors(cost_model.gates))[metric]
+        vectors = narrowed(cost_model.gates, balance.keep_probabilities())
+        return cost_model.hard(vectors)[metric]
 
     branches = _branches(cost_model, metric, gates, skip)
     closed: set = set()
@@ -41,10 +43,10 @@ def balanced(cost_model, metric, target, gates, skip=()):
     while True:
         # Times with steps have no smooth optimum, so that shares may exceed the
         # budget, and each set of branches is judged again.
-        fitted = _fitted(balance, cost, target)
-        excess = max(cost(fitted) - target, 0.0)
+        fitted, left = _fitted(balance, cost, target)
+        excess = max(left - target, 0.0)
         found.append((excess, fitted.total(), fitted))
-        ratios = _ratios(cost_model, metric, fitted, branches, closed)
+        ratios = _ratios(cost_model, metric, fitted, left, branches, closed)
         worst = min(ratios, key=lambda gate: ratios[gate], default=None)
         if worst is None or (not excess and ratios[worst][0] >= 1):
             break
@@ -56,24 +58,25 @@ def balanced(cost_model, metric, target, gates, skip=()):
 
 
 def _fitted(balance, cost, target):
-    """A balance, narrowed until it is within a budget, if it can be."""
-    if cost(balance) <= target:
-        return balance
+    """A balance, narrowed until it is within a budget, if it can be; and its
+    cost."""
+    if (found := cost(balance)) <= target:
+        return balance, found
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         fits = cost(balance.scaled(middle)) <= target
         low, high = (middle, high) if fits else (low, middle)
-    return balance.scaled(low)
+    fitted = balance.scaled(low)
+    return fitted, cost(fitted)
 
 
-def _ratios(cost_model, metric, balance, branches, closed):
+def _ratios(cost_model, metric, balance, cost, branches, closed):
     """Dict from the gates of open branches to what closing one loses, relative
     to what the others gain from the cost that is saved; and to its weight
     relative to this cost."""
-    vectors = balance.vectors(cost_model.gates)
+    vectors = narrowed(cost_model.gates, balance.keep_probabilities())
     zeros = {x: np.zeros(x.channels) for x in branches if x not in closed}
-    cost = cost_model.hard(vectors)[metric]
     left = cost_model.changed_costs(metric, vectors, zeros)
     ratios = {}
     for gate, without in left.items():
@@ -98,7 +101,7 @@ def _branches(cost_model, metric, gates, skip):
         expression = analysis.live(node.output)
         if rule.gate(node) in live:
             live[rule.gate(node)].append(expression)
-        elif {node.name, node.op.name} & skip:
+        elif node.is_named(skip):
             stays.append(expression)
     masks = {x: np.ones(x.channels) for x in cost_model.gates}
     evaluation = Evaluation([*sum(live.values(), []), *stays], masks)

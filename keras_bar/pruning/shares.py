@@ -34,7 +34,7 @@ class Balance:
         return self.weights[gate] * share**-EXPONENT
 
     def loss_of_closing(self, gate):
-        """What is lost if a gate closes."""
+        """The further loss if a gate closes."""
         least = (gate.channels + 1) ** EXPONENT
         return self.weights[gate] * least - self.loss(gate)
 
@@ -50,22 +50,20 @@ class Balance:
         }
         return dataclasses.replace(self, shares=shares)
 
-    def vectors(self, gates):
-        """Dict from gates to vectors `(channels,)` of this balance: the first
-        channel is certain, and all others are equally likely."""
-        found = {}
-        for gate in gates:
-            closed = gate in self.weights and gate not in self.shares
-            share = 0.0 if closed else self.shares.get(gate, 1.0)
-            kept = others(share * gate.channels, gate.channels)
-            found[gate] = np.full(gate.channels, 0.0 if closed else kept)
-            found[gate][0] = not closed
-        return found
+    def keep_probabilities(self):
+        """Dict from gate to the probability of its channels, but the first one,
+        which is certain; 0 for closed gates."""
+        return dict.fromkeys(self.weights, 0.0) | _others(self.shares)
 
 
-def others(kept, channels):
-    """The probability of all channels but the first one, which is certain."""
-    return np.clip((kept - 1) / np.maximum(channels - 1, 1), 1e-6, 1.0)
+def _others(shares):
+    """Dict from gate to the probability of its channels but the first one."""
+    return {
+        gate: np.clip(
+            (share * gate.channels - 1) / max(gate.channels - 1, 1), 1e-6, 1.0
+        )
+        for gate, share in shares.items()
+    }
 
 
 def balanced_shares(cost_model, metric, target, gates, closed=(), start=None):
@@ -134,7 +132,6 @@ def _slopes(cost_model, metric, gates, shares, closed=None):
     """The cost at shares of the channels, and its derivatives by their
     logarithms."""
     sizes = np.array([gate.channels for gate in gates])
-    kept = shares * sizes
-    keep = dict(zip(gates, others(kept, sizes), strict=True)) | (closed or {})
+    keep = _others(dict(zip(gates, shares, strict=True))) | (closed or {})
     cost, marginal = cost_model.marginal_costs(metric, keep)
-    return cost, kept * np.array([marginal[gate] for gate in gates])
+    return cost, shares * sizes * np.array([marginal[gate] for gate in gates])

@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_bar
 from keras_bar.analysis.channel_analysis import ChannelAnalysis
+from keras_bar.analysis.channel_counts import narrowed
 from keras_bar.analysis.trace import trace
 from keras_bar.costs import CostModel
 from keras_bar.layers import MarkerGate
@@ -33,7 +34,8 @@ def cost_model():
 
 
 def cost(cost_model, metric, balance):
-    return cost_model.hard(balance.vectors(cost_model.gates))[metric]
+    vectors = narrowed(cost_model.gates, balance.keep_probabilities())
+    return cost_model.hard(vectors)[metric]
 
 
 @pytest.mark.parametrize("share", [0.25, 0.4, 0.6, 0.9])
