@@ -211,9 +211,9 @@ def _accepted(kind):
 def _clone_operation(op, changes):
     """A copy of a `keras.ops` operation. It has no state, and its arguments are
     its attributes. Some of these, such as NumPy integers, are in no config."""
-    if changes or type(op).__name__ == "Reshape":
-        # Unrolling changes the target of a reshape, of which the configuration
-        # would not know.
+    if changes or type(op).__name__ in ("Einsum", "Reshape"):
+        # Unrolling changes the letters of an equation and the target of a
+        # reshape, of which the configuration would not know.
         names = inspect.signature(type(op)).parameters
         old = {x: getattr(op, x) for x in names if hasattr(op, x)}
         return type(op)(**{**old, **changes})

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import math
+import string
 
 import keras
 
@@ -80,15 +81,24 @@ def keep_sizes(layers):
     read from a tensor where it is unknown, mostly that of the batch, finds it
     out when it runs. Layers that describe their outputs themselves may not
     expect to be told the mode, or what the `call` of a subclass takes besides.
+    Keras knows no capital letters in the equation of an einsum of symbolic
+    tensors.
     """
     changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
     unexpected = {x: _unexpected(x) for x in layers}
-    reshape = _reshape_operation()
-    infer = reshape.compute_output_spec
+    reshape, einsum = _reshape_operation(), _einsum_operation()
+    infer, infer_einsum = (
+        reshape.compute_output_spec,
+        einsum.compute_output_spec,
+    )
 
     def infer_reshape(operation, x):
         operation.newshape = _open_shape(operation.newshape, x.shape)
         return infer(operation, x)
+
+    def infer_lower_case(operation, *operands):
+        operation.subscripts = _in_lower_case(operation.subscripts)
+        return infer_einsum(operation, *operands)
 
     for x in changed:
         x.compute_output_shape = functools.partial(einsum_shape, x)
@@ -99,10 +109,12 @@ def keep_sizes(layers):
             )
             x.compute_output_spec = functools.partial(describe, x)
     reshape.compute_output_spec = infer_reshape
+    einsum.compute_output_spec = infer_lower_case
     try:
         yield
     finally:
         reshape.compute_output_spec = infer
+        einsum.compute_output_spec = infer_einsum
         for x in changed:
             del x.compute_output_shape
         for x, names in unexpected.items():
@@ -142,6 +154,16 @@ def _open_shape(target, shape):
     return tuple(-1 if x is None else rest if x == -1 else x for x in target)
 
 
+def _in_lower_case(equation):
+    """The same equation, with other letters in the place of capital ones."""
+    capitals = sorted({x for x in equation if x.isupper()})
+    free = [x for x in string.ascii_lowercase if x not in equation]
+    if len(capitals) > len(free):
+        return equation
+    letters = zip(capitals, free, strict=False)
+    return equation.translate(str.maketrans(dict(letters)))
+
+
 def einsum_shape(layer, input_shape):
     """Sizes of an `EinsumDense`'s output, from its input and its kernel."""
     left, _, output = layer.equation.replace(" ", "").partition("->")
@@ -158,3 +180,10 @@ def _reshape_operation():
     """The class of the operation `keras.ops.reshape`."""
     tensor = keras.ops.reshape(keras.KerasTensor((None, 2)), (-1, 2, 1))
     return type(keras_internals.maker_of(tensor))
+
+
+@functools.cache
+def _einsum_operation():
+    """The class of the operation `keras.ops.einsum`."""
+    x = keras.KerasTensor((2, 2))
+    return type(keras_internals.maker_of(keras.ops.einsum("ab->ba", x)))

@@ -48,6 +48,21 @@ def einsums(x):
     )(x)
 
 
+class Capitals(layers.Layer):
+    """Attention by equations in capital letters, which Keras does not take of
+    symbolic tensors."""
+
+    def call(self, q, k, v):
+        weights = ops.softmax(ops.einsum("BTNH,BSNH->BNTS", q, k))
+        return ops.einsum("BNTS,BSNH->BTNH", weights, v)
+
+
+def capitals(x):
+    x = Capitals()(*(split(x, name) for name in ("query", "key", "value")))
+    x = ops.reshape(x, (-1, TOKENS, HEADS * SIZE))
+    return layers.Dense(DIM, name="output")(x)
+
+
 def masked(x):
     mask = np.random.default_rng(0).random((1, TOKENS, TOKENS)) > 0.3
     mask |= np.eye(TOKENS, dtype=bool)
@@ -72,6 +87,7 @@ ATTENTIONS = {
     **{x: KINDS[x] for x in ("multi_head", "no_bias", "dropout", "cross")},
     **{x: KINDS[x] for x in ("grouped", "images", "by_hand", "fused")},
     "einsums": einsums,
+    "capitals": capitals,
     "masked": masked,
     "causal": causal,
     "keys_as_values": keys_as_values,
