@@ -163,55 +163,9 @@ def trace(layer, args, kwargs, nested, own, sized):
 
 def _call(layer, args, kwargs, nested, own):
     """What `trace` returns, for tensors of exactly these shapes."""
-    inputs = []
-
-    def symbolic(path, x):
-        if not is_spec(x):
-            return x
-        key = path[-1] if nested and isinstance(path[-1], str) else None
-        tensor = keras.Input(
-            batch_shape=tuple(x.shape),
-            dtype=x.dtype,
-            name=key and key.replace("/", "_"),
-        )
-        inputs.append(tensor)
-        return _cast(tensor, layer)
-
     with keras_internals.undisturbed(layer):
-        paths = tree.flatten_with_path((args, kwargs))
-        new_args, new_kwargs = tree.pack_sequence_as(
-            (args, kwargs), [symbolic(path, x) for path, x in paths]
-        )
-        if "training" in inspect.signature(layer.call).parameters:
-            # The mode is that in which the graph will run, not the default.
-            new_kwargs.setdefault("training", None)
-        masks.attach(layer, new_args, new_kwargs)
-        sublayers = keras_internals.layers_inside(layer)
-        refused: list[str] = []
-        try:
-            with (
-                static_shapes.keep_sizes(sublayers),
-                _as_tensors(layer, own, inputs),
-                _looked_up(sublayers, inputs),
-                _one_by_one(),
-                products.are_dense(),
-                dispatching.functions_as_operations() as refused,
-                keras_internals.symbolic_activations(),
-                keras_internals.none_beside_tensors() as incomplete,
-            ):
-                outputs = layer.call(*new_args, **new_kwargs)
-        except NotDescribed as error:
-            raise Opaque(str(error)) from None
-        except Exception as error:  # Whatever the user's code raises.
-            if refused:
-                raise Opaque(
-                    f"it calls `{refused[-1]}`, which is none of the functions "
-                    "of arrays that a graph may contain"
-                ) from None
-            raise DoesNotRun(
-                "its `call` does not run on symbolic tensors: "
-                f"{comparing.first(error)}"
-            ) from None
+        inputs, args, kwargs = _inputs(layer, args, kwargs, nested)
+        outputs, incomplete = _run(layer, args, kwargs, own, inputs)
         flat = [x for x in tree.flatten(outputs) if x is not None]
         places = [i for i, x in enumerate(flat) if is_spec(x)]
         complete = len(places) == len(tree.flatten(outputs))
@@ -230,6 +184,65 @@ def _call(layer, args, kwargs, nested, own):
     if keras_internals.computes_with_variables(inner):
         raise Opaque("its `call` computes with variables")
     return inner, places, incomplete
+
+
+def _inputs(layer, args, kwargs, nested):
+    """New symbolic inputs, a flat list; and the arguments of the call with these
+    in the place of tensors."""
+    inputs = []
+
+    def symbolic(path, x):
+        if not is_spec(x):
+            return x
+        key = path[-1] if nested and isinstance(path[-1], str) else None
+        tensor = keras.Input(
+            batch_shape=tuple(x.shape),
+            dtype=x.dtype,
+            name=key and key.replace("/", "_"),
+        )
+        inputs.append(tensor)
+        return _cast(tensor, layer)
+
+    paths = tree.flatten_with_path((args, kwargs))
+    new_args, new_kwargs = tree.pack_sequence_as(
+        (args, kwargs), [symbolic(path, x) for path, x in paths]
+    )
+    if "training" in inspect.signature(layer.call).parameters:
+        # The mode is that in which the graph will run, not the default.
+        new_kwargs.setdefault("training", None)
+    masks.attach(layer, new_args, new_kwargs)
+    return inputs, new_args, new_kwargs
+
+
+def _run(layer, args, kwargs, own, inputs):
+    """What the `call` of a layer returns for symbolic tensors; and the nodes of
+    layers that return None beside tensors."""
+    sublayers = keras_internals.layers_inside(layer)
+    refused: list[str] = []
+    try:
+        with (
+            static_shapes.keep_sizes(sublayers),
+            _as_tensors(layer, own, inputs),
+            _looked_up(sublayers, inputs),
+            _one_by_one(),
+            products.are_dense(),
+            dispatching.functions_as_operations() as refused,
+            keras_internals.symbolic_activations(),
+            keras_internals.none_beside_tensors() as incomplete,
+        ):
+            return layer.call(*args, **kwargs), incomplete
+    except NotDescribed as error:
+        raise Opaque(str(error)) from None
+    except Exception as error:  # Whatever the user's code raises.
+        if refused:
+            raise Opaque(
+                f"it calls `{refused[-1]}`, which is none of the functions of "
+                "arrays that a graph may contain"
+            ) from None
+        raise DoesNotRun(
+            "its `call` does not run on symbolic tensors: "
+            f"{comparing.first(error)}"
+        ) from None
 
 
 @contextlib.contextmanager
