@@ -63,6 +63,22 @@ def capitals(x):
     return layers.Dense(DIM, name="output")(x)
 
 
+def heads_first(x):
+    """Heads in front of the positions, and a mask by `where`."""
+    q, k, v = (
+        layers.EinsumDense(
+            "btd,dhe->bhte", (HEADS, None, SIZE), bias_axes="he", name=name
+        )(x)
+        for name in ("query", "key", "value")
+    )
+    scores = ops.einsum("bhqe,bhke->bhqk", q, k)
+    mask = np.tril(np.ones((TOKENS, TOKENS), bool))
+    weights = ops.softmax(ops.where(mask[None, None], scores, -1e9))
+    return layers.EinsumDense(
+        "bhte,hed->btd", (None, DIM), bias_axes="d", name="output"
+    )(ops.einsum("bhqk,bhke->bhqe", weights, v))
+
+
 def masked(x):
     mask = np.random.default_rng(0).random((1, TOKENS, TOKENS)) > 0.3
     mask |= np.eye(TOKENS, dtype=bool)
@@ -88,6 +104,7 @@ ATTENTIONS = {
     **{x: KINDS[x] for x in ("grouped", "images", "by_hand", "fused")},
     "einsums": einsums,
     "capitals": capitals,
+    "heads_first": heads_first,
     "masked": masked,
     "causal": causal,
     "keys_as_values": keys_as_values,

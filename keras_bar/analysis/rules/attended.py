@@ -12,13 +12,15 @@ _ON_THE_WAY = (
     *("Cast", "Divide", "Dropout", "GetItem", "Identity", "Moveaxis"),
     *("Multiply", "Permute", "Repeat", "Swapaxes", "Transpose", "TrueDivide"),
     *("Rescaling", "Squeeze", "Unstack"),
+    # Rotary positions.
+    *("Add", "Concatenate", "Negative", "Split", "Subtract"),
 )
 # What takes apart queries, keys and values that one layer made.
 _APART = ("GetItem", "Unstack")
 # Operations on products of queries and keys before their softmax.
 _SCORES = (
     *("Add", "Cast", "Divide", "Multiply", "Reshape", "Subtract"),
-    "TrueDivide",
+    *("TrueDivide", "Where"),
 )
 _PRODUCTS = ("Einsum", "Matmul")
 

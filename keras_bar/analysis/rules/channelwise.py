@@ -293,16 +293,16 @@ class Reduction(Channelwise):
 
     operations = "Mean Max Min Amax Amin"
 
+    def specialized(self, node, analysis):
+        axis, reduced = analysis.inputs(node)[0].axis, self._reduced(node)
+        if axis is None or not reduced & {0, axis}:
+            return self
+        return WholeReduction("channels" if axis in reduced else "samples")
+
     def _reduced(self, node):
         axes, rank = node.op.axis, len(node.inputs[0].shape)
         axes = range(rank) if axes is None else np.atleast_1d(axes)
         return {int(axis) % rank for axis in axes}
-
-    def refuse(self, node, analysis):
-        reduced = self._reduced(node)
-        if analysis.inputs(node)[0].axis in reduced:
-            return "it reduces over the channels"
-        return "it reduces over the first axis" if 0 in reduced else None
 
     def axis(self, node, analysis):
         axis = super().axis(node, analysis)
@@ -320,6 +320,20 @@ class Reduction(Channelwise):
             return vector
         largest = type(node.op).__name__ == "Max"
         return (np.maximum if largest else np.minimum)(vector, start)
+
+
+class WholeReduction(Restoring):
+    """A reduction over the channels, or over the samples.
+
+    Args:
+        over: String, which of them.
+    """
+
+    def __init__(self, over):
+        self.reason = f"it reduces over the {over}"
+
+    def propagate_alive(self, node, analysis):
+        return [analysis.all_alive(node.output)]
 
 
 class Total(Reduction, Localized):

@@ -9,7 +9,10 @@ from keras_bar.analysis.rules.base import Rule
 from keras_bar.analysis.rules.base import disagreement
 from keras_bar.analysis.rules.base import has_full_shape as has_full_shape
 from keras_bar.analysis.rules.base import size_along
+from keras_bar.analysis.rules.base import to_numpy
+from keras_bar.analysis.rules.channelwise import Channelwise
 from keras_bar.analysis.rules.channelwise import Elementwise
+from keras_bar.analysis.rules.channelwise import Localized
 from keras_bar.analysis.rules.channelwise import Shift
 
 
@@ -190,6 +193,8 @@ class Multiply(Merge):
         shared = gates.shared_gate(node)
         if shared is not None:
             return gates.SharedGate()
+        if _scales_positions(node, analysis):
+            return Localized()
         return super().specialized(node, analysis)
 
     def only_scales(self, value, node):
@@ -234,6 +239,35 @@ class Multiply(Merge):
         return [builder.affine(tensor, node.output, name, scale=factors)]
 
 
+class AddedLoss(Channelwise):
+    """Returns its first input; the others, losses, read what they read."""
+
+    layers = "AddedLoss"
+
+    def refuse(self, node, analysis):
+        return None
+
+    def restored_inputs(self, node, analysis):
+        losses = list(enumerate(node.inputs))[1:]
+        return [i for i, x in losses if analysis.removable(x)]
+
+    def propagate_needed(self, node, analysis):
+        needed = analysis.needed[node.output]
+        is_read = analysis.algebra.any(needed)
+        return [needed, *[is_read] * (len(node.inputs) - 1)]
+
+    def rebuild(self, node, builder):
+        first, *losses = node.inputs
+        tensors = {x: builder.restored(x) for x in losses}
+        tensors[first] = builder.read_for(node, 0)
+        return trace.call(builder.clone(node), node, tensors)
+
+    def operand(self, node, index, writer):
+        if index:
+            return writer.whole(node, node.inputs[index])
+        return super().operand(node, index, writer)
+
+
 class Where(Merge):
     """keras.ops.where: a channel is 0 where both branches are. A branch that
     holds another constant makes the output vary with the condition."""
@@ -247,26 +281,59 @@ class Where(Merge):
         condition, *branches = node.args
         if len([x for x in branches if x is not None]) < 2:
             return "it returns indices"
-        constants = [x for x in node.args if not isinstance(x, trace.Value)]
-        if any(getattr(x, "shape", ()) for x in constants):
+        if any(_differs(x, node, analysis) for x in node.args):
             return "it combines the channels with a constant tensor"
-        known = analysis.channels.get(condition)
-        if known and known.constant:
+        varies = isinstance(condition, trace.Value)
+        if varies and analysis.channels[condition].constant:
             return "its condition may be a constant other than 0"
         return disagreement(node, analysis)
 
     def join(self, node, analysis):
         branches, algebra = node.args[1:], analysis.algebra
-        values = [x for x in branches if isinstance(x, trace.Value)]
-        parts = [analysis.channels[x].nonzero for x in values]
-        if any(x not in values and x != 0 for x in branches):
-            parts.append(algebra.full)
+        parts = [
+            analysis.channels[x].nonzero
+            if isinstance(x, trace.Value)
+            else algebra.full
+            for x in branches
+            if isinstance(x, trace.Value) or np.any(to_numpy(x) != 0)
+        ]
         nonzero = algebra.disjunction(*parts)
         return nonzero, nonzero
 
     def constants(self, node, resolved):
         size = resolved.analysis.channels[node.output].size
         return np.zeros(size)  # Any other constant is computed.
+
+
+def _differs(x, node, analysis):
+    """Whether an argument is a constant with entries per channel."""
+    shape = getattr(x, "shape", ())
+    if isinstance(x, trace.Value) or not shape:
+        return False
+    rank = len(node.output.shape)
+    return any(
+        size_along(x, rank - len(value.shape) + channels.axis, rank) != 1
+        for value, channels in zip(
+            node.inputs, analysis.inputs(node), strict=True
+        )
+        if channels.axis is not None
+    )
+
+
+def _scales_positions(node, analysis):
+    """Whether an operation multiplies a tensor by constants that are the same
+    for all channels, such as the sines of rotary positions."""
+    if isinstance(node.op, keras.layers.Layer) or len(node.inputs) > 1:
+        return False
+    constants = [x for x in node.args if getattr(x, "shape", ())]
+    same_rank = len(node.inputs[0].shape) == len(node.output.shape)
+    known = analysis.inputs(node)[0].axis is not None
+    return (
+        known
+        and same_rank
+        and len(constants) > 1  # The tensor itself is one of them.
+        and not any(_differs(x, node, analysis) for x in constants)
+    )
 
 
 def broadcasts(value, node, analysis):

@@ -5,10 +5,12 @@ import dataclasses
 
 import numpy as np
 
+from keras_bar.analysis import equations
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.attended import is_attended
 from keras_bar.analysis.rules.base import Term
+from keras_bar.analysis.rules.base import along
 from keras_bar.analysis.rules.base import product
 from keras_bar.analysis.rules.base import to_numpy
 from keras_bar.analysis.rules.kernels import Dense
@@ -19,7 +21,8 @@ from keras_bar.analysis.rules.widths import factors as factors_of_widths
 class EinsumDense(Dense):
     """EinsumDense that mixes the last axis as `Dense` does, such as
     `"abc,cd->abd"` or `"...x,xy->...y"`; from features to heads,
-    `"abc,cde->abde"`; or from heads to features, `"abcd,cde->abe"`."""
+    `"abc,cde->abde"`; or from heads to features, `"abcd,cde->abe"`. Heads may
+    also be in front of the positions, as in `"abc,cde->adbe"`."""
 
     layers = "EinsumDense"
 
@@ -32,7 +35,10 @@ class EinsumDense(Dense):
 
     def refuse(self, node, analysis):
         if mixed_axes(node.op) is None:
-            return f"no rule knows the equation {node.op.equation!r}"
+            biased = ""
+            if equations.mixed_axes(node.op.equation):
+                biased = f" with bias_axes={node.op.bias_axes!r}"
+            return f"no rule knows the equation {node.op.equation!r}{biased}"
         return super().refuse(node, analysis)
 
     def is_counted(self, node):
@@ -64,7 +70,7 @@ class ToHeads(EinsumDense):
     """
 
     folds_constants = False
-    output_axis = -2
+    output_axis = -2  # Of the kernel.
 
     def __init__(self, prunable):
         self.prunable = prunable
@@ -73,7 +79,8 @@ class ToHeads(EinsumDense):
         return self
 
     def axis(self, node, value):
-        return len(value.shape) - (2 if value is node.output else 1)
+        makes = value is node.output
+        return len(value.shape) + (axis_of_heads(node.op) if makes else -1)
 
     def restored_inputs(self, node, analysis):
         return [0] if analysis.removable(node.inputs[0]) else []
@@ -92,7 +99,7 @@ class ToHeads(EinsumDense):
         output = node.output
         reads, writes = self.factors(node, analysis)
         size, widths = factors_of_widths(output, analysis)
-        places = product(output.shape[1:-2])
+        places = product(_places(output.shape, node.op))
         terms = [
             Term("flops", 2 * places * size, (reads, writes, *widths)),
             Term("params", size, (reads, writes, *widths)),
@@ -104,29 +111,32 @@ class ToHeads(EinsumDense):
         return terms
 
     def size_config(self, node, writes):
-        shape = static_shapes.full_shape_of(node)
-        return {"output_shape": (*shape[:-2], len(writes), shape[-1])}
+        shape = [*static_shapes.full_shape_of(node)]
+        shape[axis_of_heads(node.op)] = len(writes)
+        return {"output_shape": tuple(shape)}
 
     def rebuild(self, node, builder):
         writes = builder.order[node.output]
         widths = builder.widths(node.output)
-        front = static_shapes.full_shape_of(node)[:-2]
-        new = builder.clone(
-            node, output_shape=(*front, len(writes), len(widths))
-        )
+        shape = self.size_config(node, writes)["output_shape"]
+        new = builder.clone(node, output_shape=(*shape[:-1], len(widths)))
         tensors = {node.inputs[0]: builder.restored(node.inputs[0])}
         outputs = trace.call(new, node, tensors)
         kernel = to_numpy(node.op.kernel)[:, writes]
         new.kernel.assign(kernel[..., widths])
         if self.has_bias(node.op):
-            new.bias.assign(to_numpy(node.op.bias)[writes][:, widths])
+            bias = to_numpy(node.op.bias)
+            bias = np.take(bias, writes, axis=axis_of_heads(node.op))
+            new.bias.assign(bias[..., widths])
         return outputs
 
     def output_weights(self, layer, factors):
         if super().output_weights(layer, factors):
-            column = factors[:, None]
-            bias = [(layer.bias, column)] if self.has_bias(layer) else []
-            return [(layer.kernel, column), *bias]
+            bias = []
+            if self.has_bias(layer):
+                axis, rank = axis_of_heads(layer), len(layer.bias.shape)
+                bias = [(layer.bias, along(factors, axis, rank))]
+            return [(layer.kernel, factors[:, None]), *bias]
         return []
 
     def operand(self, node, index, writer):
@@ -144,17 +154,18 @@ class ToHeads(EinsumDense):
 class FromHeads(EinsumDense):
     """A projection from heads to features."""
 
-    input_axis = -3
+    input_axis = -3  # Of the kernel.
 
     def specialized(self, node, analysis):
         return self
 
     def axis(self, node, value):
-        return len(value.shape) - (1 if value is node.output else 2)
+        makes = value is node.output
+        return len(value.shape) + (-1 if makes else axis_of_heads(node.op))
 
     def smallest_input(self, node):
         sizes = node.inputs[0].shape
-        return [d or 1 for d in (*sizes[1:-2], sizes[-1])]
+        return [d or 1 for d in (*_places(sizes, node.op), sizes[-1])]
 
     def terms(self, node, analysis):
         size, widths = factors_of_widths(node.inputs[0], analysis)
@@ -170,9 +181,10 @@ class FromHeads(EinsumDense):
         ]
 
     def output_sizes(self, node, array):
-        return array.shape[1:-2]
+        return _places(array.shape, node.op)
 
     def patches(self, node, array, places):
+        array = np.moveaxis(array, axis_of_heads(node.op), -2)
         return array[places].reshape(len(places[0]), -1)
 
     def forget(self, layer, dead):
@@ -184,7 +196,7 @@ class FromHeads(EinsumDense):
         value, writes = node.inputs[0], builder.order[node.output]
         heads, widths = builder.order[value], builder.widths(value)
         if heads is None:
-            heads = np.arange(value.shape[-2])
+            heads = np.arange(value.shape[self.axis(node, value)])
         new = builder.clone(node, **self.size_config(node, writes))
         outputs = trace.call(new, node, {value: builder.tensors[value]})
         self.assign(node.op, new, heads, writes, widths)
@@ -198,20 +210,22 @@ class FromHeads(EinsumDense):
 
 
 def mixed_axes(layer):
-    """How many of the last axes an `EinsumDense` sums over, and how many it
-    makes of them: (1, 1) as `Dense`, (1, 2) or (2, 1); None for others."""
-    equation = layer.equation.replace(" ", "").replace("...", ".")
-    left, _, output = equation.partition("->")
-    front, _, kernel = left.partition(",")
-    for read, written in ((1, 1), (1, 2), (2, 1)):
-        reads, writes = kernel[:read], kernel[read:]
-        if (
-            len(writes) == written
-            and front.endswith(reads)
-            and output.endswith(writes)
-            and front[:-read] == output[:-written]
-            and len(set(front + writes)) == len(front + writes)
-            and layer.bias_axes in (None, writes)
-        ):
-            return read, written
-    return None
+    """How many axes an `EinsumDense` sums over, and how many it makes of them;
+    None if no rule knows its equation, or its bias."""
+    writes = layer.equation.replace(" ", "").partition("->")[0].split(",")[-1]
+    mixed = equations.mixed_axes(layer.equation)
+    known = mixed and layer.bias_axes in (None, writes[mixed[0] :])
+    return mixed if known else None
+
+
+def axis_of_heads(layer):
+    """The axis of the heads, counted from the last one, in what an
+    `EinsumDense` from or to heads reads or makes."""
+    return equations.axis_of_heads(layer.equation)
+
+
+def _places(shape, layer):
+    """Sizes of the axes of positions of a tensor of heads."""
+    sizes = [*shape]
+    del sizes[axis_of_heads(layer)]
+    return tuple(sizes[1:-1])

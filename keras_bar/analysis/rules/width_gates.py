@@ -21,7 +21,7 @@ class WidthGate(Gate):
         value, axis = node.output, analysis.inputs(node)[0].axis
         last = len(value.shape) - 1
         along = node.op.axis % len(value.shape)
-        if along != last or axis != last - 1 or len(node.outputs) > 1:
+        if along != last or axis in (None, last) or len(node.outputs) > 1:
             return None
         zone = zone_of(value, analysis.graph.outputs, last)
         return zone if zone and zone.is_closed_by(value) else None

@@ -22,7 +22,7 @@ class Custom(layers.Layer):
     """A layer nobody knows: its channels see each other."""
 
     def call(self, x):
-        return x + ops.mean(x, axis=-1, keepdims=True)
+        return x + ops.cumsum(x, axis=-1)
 
 
 BOUNDARIES = {
@@ -34,6 +34,31 @@ BOUNDARIES = {
     "other_axis_norm": lambda: layers.BatchNormalization(axis=1, name="odd"),
     "ops_softmax": lambda: ops.softmax,
 }
+
+
+REDUCTIONS = {
+    "mean": lambda x: ops.mean(x, axis=-1, keepdims=True),
+    "max": lambda x: ops.max(x, axis=(1, 3), keepdims=True),
+    "sum": lambda x: ops.sum(x, axis=-1, keepdims=True),
+    "samples": lambda x: ops.mean(x, axis=(0, 1, 2)),
+    "everything": ops.mean,
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions_over_channels(name):
+    """Dead channels are restored in front; what writes them has a gate."""
+
+    def layer(x):
+        y = layers.Conv2D(6, 1, name="reduced")(x)
+        y = layers.Conv2D(5, 1, name="behind")(y + REDUCTIONS[name](y))
+        return layers.GlobalAveragePooling2D()(y)
+
+    gated = keras_bar.gate(randomize(model_with(layer, zero=False)))
+    explanation = keras_bar.explain(gated)
+    assert {"reduced", "behind"} <= {*explanation.gated}
+    assert any("reduces over" in x for x in explanation.boundaries.values())
+    assert_invariants(close_gates(gated))
 
 
 @pytest.mark.parametrize(
