@@ -19,6 +19,10 @@ from keras.src.backend.common.masking import get_keras_mask as get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask as set_keras_mask
 from keras.src.layers import layer as base_layer
 from keras.src.ops import node
+from keras.src.ops import numpy as keras_numpy
+
+# The classes of operations, such as `Matmul`.
+operations = keras_numpy
 
 # Steps of a schedule at which its learning rate is read.
 LOOKED_AT = 21
@@ -277,6 +281,11 @@ def first_arguments(op):
     return arguments.args, arguments.kwargs
 
 
+def autocasts(variable):
+    """Whether a variable is cast in layers of mixed precision."""
+    return variable._autocast
+
+
 def graph_of(sequential):
     """The Functional model of a `keras.Sequential`; None if it is not built."""
     return getattr(sequential, "_functional", None)
@@ -292,6 +301,11 @@ def layers_inside(layer):
     return layer._flatten_layers(include_self=False)
 
 
+def infers_shapes():
+    """Whether Keras is inferring shapes by calls on placeholders."""
+    return global_state.get_global_attribute("symbolic_scope") is not None
+
+
 def normalized_axes(normalization):
     """Tuple of the axes along which a `keras.layers.Normalization` keeps
     separate statistics."""
@@ -300,12 +314,9 @@ def normalized_axes(normalization):
 
 def mend_trainer(strategy):
     """Makes Keras's trainer on TensorFlow work under a strategy of several
-    hosts (Keras issue 20585).
-
-    The trainer builds a model on the mean over the replicas of a batch, which
-    does not exist for values of several hosts. Any replica's part will do,
-    because only its shape is used. The trainer also averages the logs along
-    axis 0, which scalars lack. Other strategies use Keras's own code.
+    hosts (Keras issue 20585). The trainer builds a model on the mean over the
+    replicas of a batch, which several hosts do not have, and averages the logs
+    along axis 0, which scalars lack.
 
     Raises:
         ValueError: If the trainer is not like that of Keras 3.15.
@@ -320,8 +331,7 @@ def mend_trainer(strategy):
         (reduce, ["values", "strategy", "reduction"]),
     )
     for function, names in expected:
-        found = function and list(inspect.signature(function).parameters)
-        if found != names:
+        if not function or [*inspect.signature(function).parameters] != names:
             raise ValueError(
                 "This Keras is not known to train on several hosts. Expected "
                 "a trainer like that of Keras 3.15, or another strategy. "

@@ -14,11 +14,18 @@ SIZES = (16, 32, 64)
 TOLERANCE = 1e-4
 # Relative change of the weights.
 CHANGE = 0.1
+# Weights that are not trained and have 2 or 3 different values are masks, which
+# layers compare with these values.
+MASK_VALUES = 3
 
 
 def changed(variable, rng):
-    """Another value of a float variable. A variance stays positive."""
+    """Another value of a float variable. A variance stays positive, and a mask
+    stays as it is."""
     value = ops.convert_to_numpy(ops.cast(variable, "float32"))
+    values = len(np.unique(value))
+    if not variable.trainable and 1 < values <= MASK_VALUES < value.size:
+        return variable.value
     noise = CHANGE * rng.uniform(0.5, 1.0, value.shape)
     return ops.cast(value * (1 + noise) + noise, variable.dtype)
 
@@ -33,12 +40,13 @@ def same(a, b):
     )
 
 
-def random(rng, shape, dtype):
-    """A random array of a type."""
+def random(rng, shape, dtype, entries=2):
+    """A random array of a type; integers are indices of a table with this
+    number of entries."""
     if dtype == "bool":
         return rng.integers(0, 2, shape).astype(bool)
     if dtype.startswith(("int", "uint")):
-        return rng.integers(0, 2, shape)  # Valid as indices of any table.
+        return rng.integers(0, entries, shape)
     return rng.normal(size=shape).astype("float32")
 
 

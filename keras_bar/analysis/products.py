@@ -1,7 +1,6 @@
 """Products of symbolic tensors with constants."""
 
 import contextlib
-import functools
 
 import keras
 
@@ -15,7 +14,7 @@ _OWN = ("keras", "keras_bar")
 def are_dense():
     """A context in which they are dense if the tensors are: Keras takes
     constants for sparse, and operations refuse sparse tensors."""
-    kind = _multiplication()
+    kind = keras_internals.operations.Multiply
     infer = kind.compute_output_spec
 
     def infer_dense(operation, x1, x2):
@@ -40,7 +39,10 @@ def as_dense(tensor, node, fresh_name):
         node: `Node`.
         fresh_name: Function that makes a new name like a given one.
     """
-    constant = type(node.op) is _multiplication() and len(node.inputs) == 1
+    constant = (
+        type(node.op) is keras_internals.operations.Multiply
+        and len(node.inputs) == 1
+    )
     read = (x.op for value in node.outputs for x in value.consumers)
     if not constant or tensor is None or not any(map(_is_custom, read)):
         return tensor
@@ -52,10 +54,3 @@ def as_dense(tensor, node, fresh_name):
 def _is_custom(op):
     package = type(op).__module__.partition(".")[0]
     return isinstance(op, keras.Layer) and package not in _OWN
-
-
-@functools.cache
-def _multiplication():
-    """The class of the operation `keras.ops.multiply`."""
-    product = keras.ops.multiply(keras.KerasTensor((None, 2)), 2.0)
-    return type(keras_internals.maker_of(product))

@@ -1,5 +1,6 @@
-"""Layers of the user's that compute what one of Keras's computes, which has a
-rule: normalization by the root mean square, which Keras lacked for long."""
+"""Layers that compute what others compute, which have rules: normalization by
+the root mean square, which Keras lacked for long, and a layer that is applied
+to every time step."""
 
 import weakref
 
@@ -23,15 +24,18 @@ _LAYERS: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 def recognized(layer, args, kwargs):
-    """A Functional model of a `keras.layers.RMSNormalization` with the very
-    weight of a layer, if that layer computes the same; otherwise None.
+    """A Functional model that computes the same as a layer; None if none is
+    known: a `keras.layers.RMSNormalization` with the very weight of the layer,
+    or the layer inside of a `TimeDistributed`.
 
     Args:
         layer: Built `keras.Layer`.
         args, kwargs: Arguments of its call, with a `keras.KerasTensor` in the
             place of the tensor.
     """
-    given = tree.flatten((args, kwargs))
+    given = [x for x in tree.flatten((args, kwargs)) if x is not None]
+    if type(layer) is keras.layers.TimeDistributed and len(given) == 1:
+        return _of_time_steps(layer, *given)
     if len(given) != 1 or len(layer.variables) != 1:
         return None
     if keras_internals.layers_inside(layer):
@@ -49,6 +53,21 @@ def recognized(layer, args, kwargs):
                     [inputs], [found(inputs)], layer.name
                 )
     return None
+
+
+def _of_time_steps(layer, x):
+    """The layer inside of a `TimeDistributed`, which treats time steps as
+    samples; None if a size is unknown."""
+    if None in x.shape[1:]:
+        return None
+    with keras_internals.undisturbed(layer):
+        inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+        steps = layer.layer(ops.reshape(inputs, (-1, *x.shape[2:])))
+        if not isinstance(steps, keras.KerasTensor):
+            return None
+        shape = (-1, x.shape[1], *steps.shape[1:])
+        outputs = ops.reshape(steps, shape)
+        return replaying.functional([inputs], [outputs], layer.name)
 
 
 def _along(layer, x, weight, axis):

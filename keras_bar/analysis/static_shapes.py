@@ -43,7 +43,7 @@ def rows(node, shape, index=0):
     count = max((x.rows for x in node.inputs), default=1)
     if isinstance(node.op, BackendFunction):
         return _rows_of_function(node, index) or count
-    if type(node.op) is not _reshape_operation():
+    if type(node.op) is not keras_internals.operations.Reshape:
         return count
     sizes = node.inputs[0].shape[1:], shape[1:]
     if None in sizes[0] + sizes[1] or shape[:1] != (None,):
@@ -86,11 +86,10 @@ def keep_sizes(layers):
     """
     changed = [x for x in layers if isinstance(x, keras.layers.EinsumDense)]
     unexpected = {x: _unexpected(x) for x in layers}
-    reshape, einsum = _reshape_operation(), _einsum_operation()
-    infer, infer_einsum = (
-        reshape.compute_output_spec,
-        einsum.compute_output_spec,
-    )
+    operations = keras_internals.operations
+    reshape, einsum = operations.Reshape, operations.Einsum
+    infer = reshape.compute_output_spec
+    infer_einsum = einsum.compute_output_spec
 
     def infer_reshape(operation, x):
         operation.newshape = _open_shape(operation.newshape, x.shape)
@@ -155,7 +154,10 @@ def _open_shape(target, shape):
 
 
 def _in_lower_case(equation):
-    """The same equation, with other letters in the place of capital ones."""
+    """The same equation, with other letters in the place of capital ones. The
+    order of letters matters where there is no arrow."""
+    if "->" not in equation:
+        return equation
     capitals = sorted({x for x in equation if x.isupper()})
     free = [x for x in string.ascii_lowercase if x not in equation]
     if len(capitals) > len(free):
@@ -173,17 +175,3 @@ def einsum_shape(layer, input_shape):
     sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
     sizes |= dict(zip(read, input_shape, strict=True))
     return tuple(sizes[x] for x in output)
-
-
-@functools.cache
-def _reshape_operation():
-    """The class of the operation `keras.ops.reshape`."""
-    tensor = keras.ops.reshape(keras.KerasTensor((None, 2)), (-1, 2, 1))
-    return type(keras_internals.maker_of(tensor))
-
-
-@functools.cache
-def _einsum_operation():
-    """The class of the operation `keras.ops.einsum`."""
-    x = keras.KerasTensor((2, 2))
-    return type(keras_internals.maker_of(keras.ops.einsum("ab->ba", x)))

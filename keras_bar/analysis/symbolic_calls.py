@@ -9,11 +9,14 @@ from keras import ops
 from keras import tree
 
 from keras_bar import keras_internals
+from keras_bar.analysis import added_losses
 from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
 from keras_bar.analysis import dispatching
 from keras_bar.analysis import kinds
 from keras_bar.analysis import masks
+from keras_bar.analysis import operators
+from keras_bar.analysis import own_kernels
 from keras_bar.analysis import products
 from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
@@ -27,6 +30,7 @@ COMPOSED = (
     keras.layers.Lambda,
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
+    keras.layers.TimeDistributed,
 )
 
 
@@ -87,7 +91,9 @@ def own_variables(layer):
     }
     for x in own:
         if not any(x is y for y in found.values()):
-            raise Opaque(f"it has a variable of its own, {x.name!r}")
+            acted_upon = x.regularizer or x.constraint
+            but = ", with a regularizer or constraint" if acted_upon else ""
+            raise Opaque(f"it has a variable of its own, {x.name!r}{but}")
     if getattr(layer, "activity_regularizer", None) is not None:
         raise Opaque("it has an activity regularizer")
     if isinstance(layer, keras.layers.Lambda):
@@ -163,9 +169,18 @@ def trace(layer, args, kwargs, nested, own, sized):
 
 def _call(layer, args, kwargs, nested, own):
     """What `trace` returns, for tensors of exactly these shapes."""
+    try:
+        return _called(layer, args, kwargs, nested, own, with_biases=True)
+    except Opaque:  # A product may be read with and without a bias.
+        return _called(layer, args, kwargs, nested, own, with_biases=False)
+
+
+def _called(layer, args, kwargs, nested, own, with_biases):
     with keras_internals.undisturbed(layer):
         inputs, args, kwargs = _inputs(layer, args, kwargs, nested)
-        outputs, incomplete = _run(layer, args, kwargs, own, inputs)
+        outputs, incomplete = _run(
+            layer, args, kwargs, own, inputs, with_biases
+        )
         flat = [x for x in tree.flatten(outputs) if x is not None]
         places = [i for i, x in enumerate(flat) if is_spec(x)]
         complete = len(places) == len(tree.flatten(outputs))
@@ -187,8 +202,8 @@ def _call(layer, args, kwargs, nested, own):
 
 
 def _inputs(layer, args, kwargs, nested):
-    """New symbolic inputs, a flat list; and the arguments of the call with these
-    in the place of tensors."""
+    """New symbolic inputs, a flat list; and the arguments of the call with
+    these in the place of tensors."""
     inputs = []
 
     def symbolic(path, x):
@@ -214,7 +229,7 @@ def _inputs(layer, args, kwargs, nested):
     return inputs, new_args, new_kwargs
 
 
-def _run(layer, args, kwargs, own, inputs):
+def _run(layer, args, kwargs, own, inputs, with_biases):
     """What the `call` of a layer returns for symbolic tensors; and the nodes of
     layers that return None beside tensors."""
     sublayers = keras_internals.layers_inside(layer)
@@ -226,11 +241,15 @@ def _run(layer, args, kwargs, own, inputs):
             _looked_up(sublayers, inputs),
             _one_by_one(),
             products.are_dense(),
+            operators.completed(),
+            own_kernels.as_layers(with_biases),
             dispatching.functions_as_operations() as refused,
+            added_losses.collected() as losses,
             keras_internals.symbolic_activations(),
             keras_internals.none_beside_tensors() as incomplete,
         ):
-            return layer.call(*args, **kwargs), incomplete
+            outputs = layer.call(*args, **kwargs)
+        return added_losses.attached(outputs, losses), incomplete
     except NotDescribed as error:
         raise Opaque(str(error)) from None
     except Exception as error:  # Whatever the user's code raises.
@@ -299,7 +318,8 @@ def _looked_up(sublayers, inputs):
     are symbolic tensors."""
 
     def call(layer, indices):
-        if is_spec(indices):
+        # Keras infers shapes of layers inside with placeholders.
+        if is_spec(indices) or keras_internals.infers_shapes():
             return type(layer).call(layer, indices)
         table = Parameter.of(
             layer.embeddings, layer.dtype_policy, name=layer.name

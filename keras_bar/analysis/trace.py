@@ -53,6 +53,7 @@ def trace(model, inputs=None):
     graph.overridden = overridden
     tracer = Tracer(graph)
     graph.outputs = tracer.unroll(model, graph.inputs)
+    tracer.add_losses()
     tracer.drop_unread_masks()
     masks.hide(graph)
     # Mapped, not packed again: on PyTorch Keras would sort dict keys.

@@ -9,11 +9,13 @@ from keras import tree
 from keras_bar import keras_internals
 from keras_bar.analysis import kinds
 from keras_bar.analysis import masks
+from keras_bar.analysis import shuffles
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis import unrolling
 from keras_bar.analysis.nodes import Node
 from keras_bar.analysis.nodes import Value
 from keras_bar.analysis.nodes import storable
+from keras_bar.layers import AddedLoss
 from keras_bar.layers import BudgetState
 
 
@@ -25,6 +27,7 @@ class Tracer:
         self._shared_calls: dict = {}
         self._opaque: dict = {}  # From the id of an operation to the reason.
         self._of_masks: list = []
+        self._losses: list = []
 
     def unroll(self, model, inputs, prefix="", training=None):
         """Appends the nodes of a Functional model, called on `inputs`, and
@@ -36,13 +39,31 @@ class Tracer:
         nodes = keras_internals.nodes_in_order(model)
         read = {id(x) for node in nodes for x in node.input_tensors}
         read |= set(map(id, model.outputs))
+        shuffled, inside = shuffles.found(model)  # Of Keras's nodes.
         for node in nodes:
-            args, kwargs = _arguments(node, values, training)
-            call = _Call(node, _name(node.operation, prefix), args, kwargs)
+            if id(node) in inside:
+                continue
+            name = _name(node.operation, prefix)
+            if id(node) in shuffled:
+                tensor, *selection = shuffled[id(node)]
+                outputs = self._shuffled(
+                    node, name, values[id(tensor)], *selection
+                )
+                values |= zip(map(id, node.outputs), outputs, strict=True)
+                continue
+            call = _Call(node, name, *_arguments(node, values, training))
             call.is_inside = bool(prefix)
             self._append(call, read)
             values |= zip(map(id, call.made), call.outputs, strict=True)
         return [values[id(x)] for x in model.outputs]
+
+    def _shuffled(self, keras_node, name, value, operation, indices):
+        """The output of a channel shuffle, in a list."""
+        name = self._graph.fresh_name(f"{name}_shuffle")
+        node = Node(operation, name, (value, indices), {})
+        node.outputs = [Value(x, node, value.rows) for x in keras_node.outputs]
+        self._graph.nodes.append(node)
+        return node.outputs
 
     def _append(self, call, read):
         """Appends the nodes of a call and sets its outputs."""
@@ -58,6 +79,10 @@ class Tracer:
         elif found := self._unrolled(call, read):
             inner, call.places = found
             call.outputs = self._of_inner(call, inner, call.tensors())
+        elif isinstance(call.op, AddedLoss):
+            first, *losses = call.tensors()
+            call.outputs = [first]
+            self._losses += losses
         elif type(call.op) is keras.layers.Identity and len(call.made) > 1:
             # Several outputs of one name; `replay` names them again.
             call.outputs = call.tensors(call.args)
@@ -170,6 +195,22 @@ class Tracer:
         node.outputs = [Value(value, node, value.rows)]
         self._graph.nodes.append(node)
         return node.output
+
+    def add_losses(self):
+        """Adds the losses of all calls at the first output of the model, which
+        is computed in any case."""
+        if not self._losses:
+            return
+        graph, first = self._graph, self._graph.outputs[0]
+        op = AddedLoss(dtype=first.dtype, name="added_loss")
+        name = graph.fresh_name(op.name)
+        node = Node(op, name, (first, self._losses), {})
+        node.outputs = [Value(first, node, first.rows)]
+        node.output.mask = first.mask
+        graph.nodes.append(node)
+        graph.outputs = [
+            node.output if x is first else x for x in graph.outputs
+        ]
 
     def drop_unread_masks(self):
         """Removes what computes masks that nobody reads."""

@@ -8,6 +8,7 @@ training.
 
 import inspect
 import math
+import threading
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from keras_bar.analysis import batch_sizes
 from keras_bar.analysis import comparing
 from keras_bar.analysis import heads_apart
 from keras_bar.analysis import masks
+from keras_bar.analysis import own_kernels
 from keras_bar.analysis import recognizing
 from keras_bar.analysis import symbolic_calls
 from keras_bar.analysis.symbolic_calls import DoesNotRun
@@ -26,6 +28,8 @@ from keras_bar.analysis.symbolic_calls import Opaque as Opaque
 from keras_bar.analysis.symbolic_calls import is_candidate as is_candidate
 from keras_bar.layers import Parameter
 
+# Symbolic calls change methods of Keras's classes for a while.
+_LOCK = threading.RLock()
 # Operations on weights that say something about positions, not channels.
 _OF_POSITIONS = {"Add", "Take"}
 # Attributes of layers that draw noise in training, unless all are 0.
@@ -53,14 +57,15 @@ def unroll(layer, args, kwargs, nested=False, rows=1):
     Raises:
         Opaque: If the layer cannot be unrolled.
     """
-    try:
-        return _unroll(layer, args, kwargs, nested, rows)
-    except DoesNotRun as error:
-        failure = error
-    try:
-        return _unroll(layer, args, kwargs, nested, rows, sized=True)
-    except Opaque:  # The first reason tells the user more.
-        raise failure from None
+    with _LOCK:
+        try:
+            return _unroll(layer, args, kwargs, nested, rows)
+        except DoesNotRun as error:
+            failure = error
+        try:
+            return _unroll(layer, args, kwargs, nested, rows, sized=True)
+        except Opaque:  # The first reason tells the user more.
+            raise failure from None
 
 
 def _unroll(layer, args, kwargs, nested, rows, sized=False):
@@ -147,9 +152,10 @@ def _built_for(model):
         )
     shapes = keras_internals.build_shapes(model) if model.built else None
     if not shapes:
+        missing = "is not built" if not model.built else "has no known shapes"
         raise Opaque(
-            "it is not built: call it once on a batch, or build it for a shape "
-            "with `model.build`"
+            f"it {missing}: pass `inputs`, call it once on a batch, or build "
+            "it for a shape with `model.build`"
         )
 
     def spec(shape):
@@ -171,21 +177,23 @@ def _refuse_ties(inner):
     """Raises `Opaque` for a weight that is used in two ways: copies of the two
     operations would no longer share it."""
     for op in inner.operations:
-        if isinstance(op, Parameter):
+        shares = isinstance(op, Parameter) or own_kernels.is_product(op)
+        for variable in op.variables if shares else ():
             users = [
                 x
                 for x in inner.operations
-                if any(y is op.value for y in getattr(x, "variables", ()))
+                if any(y is variable for y in getattr(x, "variables", ()))
             ]
             if len(users) > 1:
-                raise Opaque(f"it uses {op.value.name!r} in two ways")
+                raise Opaque(f"it uses {variable.name!r} in two ways")
 
 
 def _refuse_scales(layer, inner, own):
     """Raises `Opaque` for a layer without sublayers that scales, shifts or
     filters channels by weights of its own: run as a whole, it shows more than
     in a graph. A layer that concatenates them to its input does not, nor does
-    one that looks them up, or adds weights which differ between positions."""
+    one that looks them up, multiplies matrices, or adds weights which differ
+    between positions."""
     weights = [x for x in own.values() if not symbolic_calls.is_index(x)]
     if not weights or keras_internals.layers_inside(layer):
         return
@@ -194,7 +202,8 @@ def _refuse_scales(layer, inner, own):
         makers = map(keras_internals.maker_of, node.input_tensors)
         if any(_is_matrix(x) for x in makers):
             readers.add(type(node.operation).__name__)
-        if type(node.operation).__name__ == "Concatenate":
+        concatenates = type(node.operation).__name__ == "Concatenate"
+        if concatenates or own_kernels.is_product(node.operation):
             return
     if not readers & _OF_POSITIONS:
         raise Opaque(f"it has a variable of its own, {weights[0].name!r}")
@@ -266,6 +275,7 @@ def _verify(layer, inner, places, args, kwargs, batch):
 
 def _compare(layer, inner, places, args, kwargs, batch, size):
     rng = np.random.default_rng(0)
+    entries = _entries(layer)
     flat = []
 
     def concrete(x):
@@ -275,7 +285,8 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
             (size if i else batch) if d is None else d
             for i, d in enumerate(x.shape)
         ]
-        tensor = ops.cast(comparing.random(rng, shape, str(x.dtype)), x.dtype)
+        array = comparing.random(rng, shape, str(x.dtype), entries)
+        tensor = ops.cast(array, x.dtype)
         flat.append(tensor)
         return tensor
 
@@ -292,13 +303,14 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
         if keras.backend.is_float_dtype(x.dtype)
     ]
     for training in (False, True):
-        scope = keras.StatelessScope(state_mapping=changed)
         masks.attach(layer, args, kwargs)
-        with scope, comparing.same_noise():
+        with _scope(changed) as scope, comparing.same_noise():
             expected = layer(*args, **{**kwargs, "training": training})
-        scope = keras.StatelessScope(state_mapping=changed)
-        with scope, comparing.same_noise():
+        losses = scope.losses
+        with _scope(changed) as scope, comparing.same_noise():
             found = inner(given, training=training)
+        if not comparing.same(_sum(losses), _sum(scope.losses)):
+            raise Opaque("its losses are others than those that it shows")
         flat = [x for x in tree.flatten(expected) if x is not None]
         expected = [flat[i] for i in places]
         pairs = zip(expected, tree.flatten(found), strict=True)
@@ -308,3 +320,27 @@ def _compare(layer, inner, places, args, kwargs, batch, size):
                 "its `call` computes something else on symbolic tensors than "
                 f"on numbers, in {when}"
             )
+
+
+def _entries(layer):
+    """Number of entries that every table in a layer has, of those that it may
+    look up integers in."""
+    embeddings = [
+        x.input_dim
+        for x in (layer, *keras_internals.layers_inside(layer))
+        if isinstance(x, keras.layers.Embedding)
+    ]
+    own = symbolic_calls.own_variables(layer).values()
+    tables = [x.shape[0] for x in own if len(x.shape) > 1]
+    return max(min(embeddings + tables, default=2), 2) if embeddings else 2
+
+
+def _scope(values):
+    """A scope with other values of variables, which collects added losses."""
+    return keras.StatelessScope(state_mapping=values, collect_losses=True)
+
+
+def _sum(losses):
+    """The sum of all entries of losses, a scalar tensor."""
+    arrays = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in losses)
+    return ops.convert_to_tensor(sum(x.sum() for x in arrays), "float32")

@@ -1,6 +1,8 @@
-"""Layers: gates, the mixed residual connection, the state of a budget."""
+"""Layers: gates, the mixed residual connection, the state of a budget, and what
+unrolling makes."""
 
 from keras_bar.layers import backend_function as backend_function
+from keras_bar.layers.added_loss import AddedLoss
 from keras_bar.layers.budget_state import BudgetState
 from keras_bar.layers.channel_gate import ChannelGate
 from keras_bar.layers.gaussian_gate import GaussianGate
@@ -11,6 +13,7 @@ from keras_bar.layers.parameter import Parameter
 from keras_bar.layers.shared_gate import SharedGate
 
 __all__ = [
+    "AddedLoss",
     "BudgetState",
     "ChannelGate",
     "GaussianGate",

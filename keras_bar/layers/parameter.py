@@ -75,11 +75,12 @@ class Parameter(keras.layers.Layer):
                 name=name or variable.name,
                 dtype=dtype,
             )
-            layer.trainable = variable.trainable
             layer.value = variable
             layer.built = True
-            return _LAYERS.setdefault(key, layer)
-        return _LAYERS[key]
+            _LAYERS[key] = layer
+        layer = _LAYERS[key]
+        layer.trainable = variable.trainable
+        return layer
 
     def build(self, input_shape):
         self.value = self.add_weight(

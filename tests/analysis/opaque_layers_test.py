@@ -61,12 +61,6 @@ class Lying(layers.Layer):
         return x if isinstance(x, keras.KerasTensor) else 2 * x
 
 
-class Losing(layers.Layer):
-    def call(self, x):
-        self.add_loss(ops.mean(x))
-        return ops.relu(x)
-
-
 class Tied(layers.Layer):
     """Computes with a sublayer's weights."""
 
@@ -97,7 +91,6 @@ class Inference(layers.Layer):
         (Scaled, "a variable of its own, 'gamma'"),
         (Branching, "does not run on symbolic tensors"),
         (Lying, "something else on symbolic tensors.*in inference"),
-        (Losing, "does not run on symbolic tensors"),
         (Tied, "something else on symbolic tensors.*in inference"),
         (Inference, "with `training=False` in any.*'norm' depends"),
     ],

@@ -227,7 +227,7 @@ def test_dicts_and_several_arguments():
 
 def test_inputs_of_a_model_that_was_never_called():
     model = Network()
-    with pytest.raises(ValueError, match="not built: call it once") as error:
+    with pytest.raises(ValueError, match="not built: pass `inputs`") as error:
         keras_bar.gate(model)
     assert "Expected" in str(error.value) and "Received" in str(error.value)
     gated = keras_bar.gate(model, inputs=keras.Input((6, 6, 2)), seed=0)

@@ -122,6 +122,14 @@ def outputs_of(model, x):
     ]
 
 
+def losses_of(model):
+    """The sum of the losses of users that a model added in its last call."""
+    layers_of = [
+        x for x in model.layers if isinstance(x, keras_bar.layers.AddedLoss)
+    ]
+    return sum(float(ops.sum(x)) for layer in layers_of for x in layer.losses)
+
+
 def difference(a, b, x):
     """Largest difference of two models' outputs, relative to the largest
     output."""
@@ -192,10 +200,12 @@ def assert_invariants(
     expected = outputs_of(hard, x)
     if not keras_bar.explain(hard).adjustments:
         assert distance(expected, outputs_of(gated, x)) < tolerance
+    added = losses_of(hard)
     cost = keras_bar.measure_cost(gated) if measure else None
     for connectivity in connectivities:
         small = keras_bar.compact(gated, connectivity=connectivity)
         assert distance(outputs_of(small, x), expected) < tolerance
+        assert np.allclose(losses_of(small), added, rtol=1e-4, atol=1e-6)
         assert not gates_of(small)
         if measure:
             wanted = cost.regular if connectivity == "regular" else cost
