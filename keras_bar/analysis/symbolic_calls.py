@@ -171,7 +171,10 @@ def _call(layer, args, kwargs, nested, own):
     """What `trace` returns, for tensors of exactly these shapes."""
     try:
         return _called(layer, args, kwargs, nested, own, with_biases=True)
-    except Opaque:  # A product may be read with and without a bias.
+    except Opaque:
+        if not own:
+            raise
+        # A product may be read with and without a bias.
         return _called(layer, args, kwargs, nested, own, with_biases=False)
 
 
