@@ -151,11 +151,12 @@ def test_every_convolution_is_accounted_for():
     x = layers.Reshape((8, 8, 2))(frames)
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="out")(x))
     explanation = keras_bar.explain(model)
-    assert explanation.gated == ["free", "up", "separable", "normed"]
+    assert explanation.gated == [
+        "free", "up", "separable", "normed", "in", "times_each"
+    ]  # fmt: skip
     reasons = explanation.ungated
     assert set(reasons) == {
-        "follows", "grouped", "odd", "odd/hidden", "in", "times", "times/each",
-        "out",
+        "follows", "grouped", "odd", "odd/hidden", "out",
     }  # fmt: skip
     assert "its input" in reasons["follows"]
     assert "'odd' needs all" in reasons["grouped"]

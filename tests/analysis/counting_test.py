@@ -65,13 +65,16 @@ UNCOUNTED = {
     ),
     "lambda": lambda x: keras.layers.Lambda(lambda y: y + (y.shape[0] or 1))(x),
     "recurrence": lambda x: keras.layers.LSTM(4, return_sequences=True)(x),
-    "wrapper": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(4))(x),
+    "wrapper": lambda x: keras.layers.SpectralNormalization(
+        keras.layers.Dense(4)
+    )(x),
     "matmul": lambda x: keras.ops.matmul(x, np.ones((x.shape[-1], 2))),
     "einsum": lambda x: keras.ops.einsum("abc,adc,aec->abd", x, x, x),
 }
 COUNTED = {
     "shown": lambda x: keras.layers.Lambda(lambda y: y + 1)(x),
     "dense": lambda x: keras.layers.Dense(4)(x),
+    "time": lambda x: keras.layers.TimeDistributed(keras.layers.Dense(4))(x),
     "einsum_dense_as_dense": lambda x: keras.layers.EinsumDense(
         "abc,cd->abd", (5, 4)
     )(x),

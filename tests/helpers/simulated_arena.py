@@ -45,6 +45,8 @@ class _Simulation:
             self._execute(node)
             if type(node.operation).__name__ == "DotProductAttention":
                 self._split(node)
+            if isinstance(node.operation, keras.layers.SeparableConv2D):
+                self._separate(node)
         self.inputs = [id(x) for x in model.inputs]
         self.outputs = [self._storage(id(x)) for x in model.outputs]
         self.order = []
@@ -77,6 +79,19 @@ class _Simulation:
         self.made[id(output)] = _Step([products, value], [output])
         if {id(query), id(key)} <= self.constant:
             self.constant.add(id(products))
+
+    def _separate(self, node):
+        """Replaces a separable convolution by its two."""
+        (x,), (output,) = node.input_tensors, node.outputs
+        op, shape = node.operation, self.tensors[id(output)].shape
+        between = np.zeros(
+            (*shape[:-1], x.shape[-1] * op.depth_multiplier), "float32"
+        )
+        self.tensors[id(between)] = between
+        self.made[id(between)] = _Step([x], [between])
+        self.made[id(output)] = _Step([between], [output])
+        if id(x) in self.constant:
+            self.constant.add(id(between))
 
     def _data(self, x):
         """The tensors of which a tensor is made, without constants."""
