@@ -33,6 +33,7 @@ def test_outputs_are_those_of_the_code(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # Some train for minutes, longer on busy machines.
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs(name):
     """The notebook's own assertions hold."""
