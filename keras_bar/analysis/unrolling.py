@@ -330,9 +330,11 @@ def _entries(layer):
         for x in (layer, *keras_internals.layers_inside(layer))
         if isinstance(x, keras.layers.Embedding)
     ]
+    if not embeddings:
+        return 2
     own = symbolic_calls.own_variables(layer).values()
     tables = [x.shape[0] for x in own if len(x.shape) > 1]
-    return max(min(embeddings + tables, default=2), 2) if embeddings else 2
+    return max(min(embeddings + tables), 2)
 
 
 def _scope(values):

@@ -100,6 +100,13 @@ class OwnRMS(layers.Layer):
         return x * ops.rsqrt(mean + 0.1) * self.gamma
 
 
+class ConstrainedRMS(OwnRMS):
+    def build(self, shape):
+        self.gamma = self.add_weight(
+            (shape[-1],), "ones", constraint="non_neg", name="gamma"
+        )
+
+
 class OwnShare(OwnRMS):
     """Another norm."""
 
@@ -117,6 +124,8 @@ def test_root_mean_square_of_a_user(tmp_path):
     norm = small.get_layer("norm_normalization")
     assert norm.epsilon == pytest.approx(0.1 * CHANNELS / alive)
     assert not keras_bar.explain(small).boundaries
+    model = model_with(lambda x: ConstrainedRMS(name="norm")(x), zero=True)
+    assert "first" in keras_bar.explain(model).gated
     other = model_with(lambda x: OwnShare(name="norm")(x), zero=True)
     assert "OwnShare" in keras_bar.explain(other).ungated["first"]
 
