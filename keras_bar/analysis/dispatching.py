@@ -17,6 +17,7 @@ import types
 import keras
 
 from keras_bar.analysis import translating
+from keras_bar.analysis.replacing import replaced
 from keras_bar.layers import backend_names
 from keras_bar.layers.backend_function import BackendFunction
 from keras_bar.layers.backend_function import NotDescribed
@@ -71,16 +72,9 @@ def _torch_functions():
     def handle(cls, function, types, args=(), kwargs=None):
         return _called(function, args, kwargs or {})
 
-    kind = keras.KerasTensor
-    before = vars(kind).get("__torch_function__")
-    kind.__torch_function__ = classmethod(handle)
-    try:
+    method = classmethod(handle)
+    with replaced(keras.KerasTensor, __torch_function__=method):
         yield
-    finally:
-        if before is None:
-            del kind.__torch_function__
-        else:
-            kind.__torch_function__ = before
 
 
 def _called(function, args, kwargs):

@@ -1,13 +1,22 @@
 """Equations of dense layers, and of projections to and from heads."""
 
 
+def labels(equation):
+    """The labels of the tensor, of the kernel and of the output, with a point
+    for an ellipsis."""
+    equation = equation.replace(" ", "").replace("...", ".")
+    left, _, output = equation.partition("->")
+    front, _, kernel = left.partition(",")
+    return front, kernel, output
+
+
 def mixed_axes(equation):
     """How many axes the product of a tensor and a kernel sums over, and how
     many it makes of them: (1, 1) as `Dense`, such as `"abc,cd->abd"`; (1, 2)
     for a projection to heads or (2, 1) for one from heads, `"abc,cde->abde"`
     and `"abcd,cde->abe"`, with the heads behind the positions or in front, and
     the features last. None for any other equation."""
-    front, kernel, output = _labels(equation)
+    front, kernel, output = labels(equation)
     for read, written in ((1, 1), (1, 2), (2, 1)):
         reads, writes = kernel[:read], kernel[read:]
         positions = _positions(front, reads)
@@ -24,29 +33,20 @@ def mixed_axes(equation):
 def axis_of_heads(equation):
     """The axis of the heads, counted from the last one, in what a projection
     from or to heads reads or makes."""
-    front, kernel, output = _labels(equation)
+    front, kernel, output = labels(equation)
     to_heads = kernel[1] in output
-    labels, head = (output, kernel[1]) if to_heads else (front, kernel[0])
-    return labels.index(head) - len(labels)
+    axes, head = (output, kernel[1]) if to_heads else (front, kernel[0])
+    return axes.index(head) - len(axes)
 
 
-def _labels(equation):
-    """The labels of the tensor, of the kernel and of the output, with a point
-    for an ellipsis."""
-    equation = equation.replace(" ", "").replace("...", ".")
-    left, _, output = equation.partition("->")
-    front, _, kernel = left.partition(",")
-    return front, kernel, output
-
-
-def _positions(labels, features):
+def _positions(axes, features):
     """The labels of the positions, of which heads may be in front; empty unless
     the features come last."""
     last = features[-1:]
     for head in features[:-1]:
-        if labels.endswith(head + last):
-            return labels[: -len(features)]
-        if "." in labels or labels.find(head) < 1:
+        if axes.endswith(head + last):
+            return axes[: -len(features)]
+        if "." in axes or axes.find(head) < 1:
             return ""
-        labels = labels.replace(head, "")
-    return labels[:-1] if last and labels.endswith(last) else ""
+        axes = axes.replace(head, "")
+    return axes[:-1] if last and axes.endswith(last) else ""

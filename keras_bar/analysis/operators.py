@@ -41,7 +41,7 @@ def _equal(tensor, other):
     tensors."""
     compared = isinstance(other, numbers.Number | np.ndarray | np.generic)
     compared |= isinstance(other, keras.KerasTensor)
-    if not compared and not keras.ops.is_tensor(other):
+    if not compared and not ops.is_tensor(other):
         return NotImplemented
     caller = sys._getframe(1).f_globals.get("__name__", "")
     if caller.partition(".")[0] in _OBJECTS:

@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.analysis.replacing import replaced
 
 # Packages whose layers describe their outputs.
 _OWN = ("keras", "keras_bar")
@@ -23,11 +24,8 @@ def are_dense():
             return product
         return keras.KerasTensor(product.shape, product.dtype)
 
-    kind.compute_output_spec = infer_dense
-    try:
+    with replaced(kind, compute_output_spec=infer_dense):
         yield
-    finally:
-        kind.compute_output_spec = infer
 
 
 def as_dense(tensor, node, fresh_name):

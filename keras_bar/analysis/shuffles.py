@@ -2,14 +2,18 @@
 groups and their members transposed, and joined again. In a graph they are one
 selection, whose channels every rule follows."""
 
-import keras
 import numpy as np
 
 from keras_bar import keras_internals
+from keras_bar.analysis.permuting import permutation
 
 
-def found(model):
+def found(nodes, outputs):
     """The channel shuffles in a Functional model.
+
+    Args:
+        nodes: List of Keras's nodes, each after those it reads from.
+        outputs: List of the model's outputs, symbolic tensors.
 
     Returns:
         Dict from the id of Keras's node of each last reshape to the symbolic
@@ -17,19 +21,20 @@ def found(model):
         indices that this takes; and the set of the ids of the nodes in front of
         them, which nobody else reads.
     """
-    nodes = keras_internals.nodes_in_order(model)
     makers = {id(x): node for node in nodes for x in node.outputs}
     readers: dict = {}
     for node in nodes:
         for x in node.input_tensors:
             readers.setdefault(id(x), []).append(node)
-    outputs = set(map(id, model.outputs))
+    returned = set(map(id, outputs))
     shuffles, inside = {}, set()
     for last in nodes:
+        if type(last.operation).__name__ != "Reshape":
+            continue
         chain = [last]
         while len(chain) < 3 and _has_one_input(chain[0]):
             x = chain[0].input_tensors[0]
-            only = len(readers[id(x)]) == 1 and id(x) not in outputs
+            only = len(readers[id(x)]) == 1 and id(x) not in returned
             if not only or id(x) not in makers:
                 break
             chain.insert(0, makers[id(x)])
@@ -60,7 +65,7 @@ def _selection(chain):
         return None
     swapped = list(range(len(groups)))
     swapped[axis], swapped[axis + 1] = axis + 1, axis
-    if _axes(chain[1].operation, len(groups)) != swapped:
+    if permutation(chain[1].operation, len(groups)) != swapped:
         return None
     indices = np.arange(before[axis]).reshape(groups[axis : axis + 2])
     return keras_internals.operations.Take(axis=axis), indices.T.reshape(-1)
@@ -76,11 +81,3 @@ def _split_axis(before, groups):
         if whole == groups and size == np.prod(groups[axis : axis + 2]):
             return axis
     return None
-
-
-def _axes(operation, rank):
-    """The axes of a transposition, list of integers."""
-    if isinstance(operation, keras.layers.Permute):
-        return [0, *operation.dims]
-    axes = operation.axes
-    return [x % rank for x in axes] if axes else list(range(rank))[::-1]

@@ -9,6 +9,8 @@ import string
 import keras
 
 from keras_bar import keras_internals
+from keras_bar.analysis import equations
+from keras_bar.analysis.replacing import replaced
 from keras_bar.layers import ChannelGate
 from keras_bar.layers.backend_function import BackendFunction
 
@@ -17,9 +19,9 @@ def full_shape_of(node):
     """The `output_shape` of an `EinsumDense`: the sizes that its equation
     names, without the batch. `None` is a size that the layer has to find out:
     one that is unknown, or not the same in all of its calls."""
-    labels = node.op.equation.replace(" ", "").partition("->")[2]
+    *_, labels = equations.labels(node.op.equation)
     rank = len(node.output.shape)
-    count = min(len(labels.replace("...", "")), rank - 1)
+    count = min(len(labels.replace(".", "")), rank - 1)
     behind = slice(-count, None) if labels.startswith(".") else slice(1, count)
     named = behind if "." in labels else slice(1, None)
     shapes = [x.output.shape[named] for x in node.shared_calls]
@@ -107,13 +109,13 @@ def keep_sizes(layers):
                 _spec_by_call if names - {"training"} else _spec_in_any_mode
             )
             x.compute_output_spec = functools.partial(describe, x)
-    reshape.compute_output_spec = infer_reshape
-    einsum.compute_output_spec = infer_lower_case
     try:
-        yield
+        with (
+            replaced(reshape, compute_output_spec=infer_reshape),
+            replaced(einsum, compute_output_spec=infer_lower_case),
+        ):
+            yield
     finally:
-        reshape.compute_output_spec = infer
-        einsum.compute_output_spec = infer_einsum
         for x in changed:
             del x.compute_output_shape
         for x, names in unexpected.items():
@@ -168,9 +170,8 @@ def _in_lower_case(equation):
 
 def einsum_shape(layer, input_shape):
     """Sizes of an `EinsumDense`'s output, from its input and its kernel."""
-    left, _, output = layer.equation.replace(" ", "").partition("->")
-    read, _, kernel = left.partition(",")
-    if "." in left:
+    read, kernel, output = equations.labels(layer.equation)
+    if "." in read + kernel:
         return type(layer).compute_output_shape(layer, input_shape)
     sizes = dict(zip(kernel, layer.kernel.shape, strict=True))
     sizes |= dict(zip(read, input_shape, strict=True))

@@ -22,6 +22,7 @@ from keras_bar.analysis import replaying
 from keras_bar.analysis import rule_registry
 from keras_bar.analysis import static_shapes
 from keras_bar.analysis.counting import is_known
+from keras_bar.analysis.replacing import replaced
 from keras_bar.layers import Parameter
 from keras_bar.layers.backend_function import NotDescribed
 
@@ -302,11 +303,8 @@ def _one_by_one():
             inputs = layer(inputs, **options)
         return inputs
 
-    keras.Sequential.__call__ = call
-    try:
+    with replaced(keras.Sequential, __call__=call):
         yield
-    finally:
-        keras.Sequential.__call__ = original
 
 
 def _accepts(expected, given):

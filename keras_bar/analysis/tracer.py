@@ -39,31 +39,38 @@ class Tracer:
         nodes = keras_internals.nodes_in_order(model)
         read = {id(x) for node in nodes for x in node.input_tensors}
         read |= set(map(id, model.outputs))
-        shuffled, inside = shuffles.found(model)  # Of Keras's nodes.
+        shuffled, inside = shuffles.found(nodes, model.outputs)
         for node in nodes:
             if id(node) in inside:
                 continue
             name = _name(node.operation, prefix)
             if id(node) in shuffled:
                 tensor, *selection = shuffled[id(node)]
-                outputs = self._shuffled(
+                (made,) = node.outputs
+                values[id(made)] = self._shuffled(
                     node, name, values[id(tensor)], *selection
                 )
-                values |= zip(map(id, node.outputs), outputs, strict=True)
                 continue
-            call = _Call(node, name, *_arguments(node, values, training))
-            call.is_inside = bool(prefix)
+            args, kwargs = _arguments(node, values, training)
+            call = _Call(node, name, args, kwargs, bool(prefix))
             self._append(call, read)
             values |= zip(map(id, call.made), call.outputs, strict=True)
         return [values[id(x)] for x in model.outputs]
 
     def _shuffled(self, keras_node, name, value, operation, indices):
-        """The output of a channel shuffle, in a list."""
-        name = self._graph.fresh_name(f"{name}_shuffle")
-        node = Node(operation, name, (value, indices), {})
-        node.outputs = [Value(x, node, value.rows) for x in keras_node.outputs]
+        """The output of a channel shuffle."""
+        (made,) = keras_node.outputs
+        name = f"{name}_shuffle"
+        return self._added(operation, name, (value, indices), like=made)
+
+    def _added(self, op, name, args, kwargs=None, like=None):
+        """The output of a new node, which has as many entries per sample as
+        its first argument, and by default its shape and type."""
+        node = Node(op, self._graph.fresh_name(name), args, kwargs or {})
+        like = args[0] if like is None else like
+        node.outputs = [Value(like, node, args[0].rows)]
         self._graph.nodes.append(node)
-        return node.outputs
+        return node.output
 
     def _append(self, call, read):
         """Appends the nodes of a call and sets its outputs."""
@@ -189,12 +196,8 @@ class Tracer:
         mask = around.carried.get(value) if _is_value(value) else None
         if mask is None:
             return value
-        op = masks.carrier(value, call.op)
-        name = self._graph.fresh_name(f"{call.name}_with_mask")
-        node = Node(op, name, (value,), {"mask": mask})
-        node.outputs = [Value(value, node, value.rows)]
-        self._graph.nodes.append(node)
-        return node.output
+        op, name = masks.carrier(value, call.op), f"{call.name}_with_mask"
+        return self._added(op, name, (value,), {"mask": mask})
 
     def add_losses(self):
         """Adds the losses of all calls at the first output of the model, which
@@ -203,14 +206,9 @@ class Tracer:
             return
         graph, first = self._graph, self._graph.outputs[0]
         op = AddedLoss(dtype=first.dtype, name="added_loss")
-        name = graph.fresh_name(op.name)
-        node = Node(op, name, (first, self._losses), {})
-        node.outputs = [Value(first, node, first.rows)]
-        node.output.mask = first.mask
-        graph.nodes.append(node)
-        graph.outputs = [
-            node.output if x is first else x for x in graph.outputs
-        ]
+        output = self._added(op, op.name, (first, self._losses))
+        output.mask = first.mask
+        graph.outputs = [output if x is first else x for x in graph.outputs]
 
     def drop_unread_masks(self):
         """Removes what computes masks that nobody reads."""
@@ -243,13 +241,13 @@ class _Call:
         outputs: The outputs, list of `Value`.
     """
 
-    def __init__(self, keras_node, name, args, kwargs):
+    def __init__(self, keras_node, name, args, kwargs, is_inside):
         self.keras_node = keras_node
         self.op = keras_node.operation
         self.name = name
         self.args = args
         self.kwargs = kwargs
-        self.is_inside = False
+        self.is_inside = is_inside
         self.places = None
         self.outputs = []
 

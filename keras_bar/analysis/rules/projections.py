@@ -212,9 +212,9 @@ class FromHeads(EinsumDense):
 def mixed_axes(layer):
     """How many axes an `EinsumDense` sums over, and how many it makes of them;
     None if no rule knows its equation, or its bias."""
-    writes = layer.equation.replace(" ", "").partition("->")[0].split(",")[-1]
+    _, kernel, _ = equations.labels(layer.equation)
     mixed = equations.mixed_axes(layer.equation)
-    known = mixed and layer.bias_axes in (None, writes[mixed[0] :])
+    known = mixed and layer.bias_axes in (None, kernel[mixed[0] :])
     return mixed if known else None
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bar import keras_internals
+from keras_bar.analysis import permuting
 from keras_bar.analysis import trace
 from keras_bar.analysis.rules.attended import is_attended
 from keras_bar.analysis.rules.base import Rule
@@ -225,16 +226,4 @@ def untransposed(tensor, axes):
 
 def permutation(node):
     """Per axis of the output, the corresponding axis of the input."""
-    rank, op = len(node.inputs[0].shape), node.op
-    axes = np.arange(rank)
-    if hasattr(op, "dims"):
-        return [0, *op.dims]
-    if hasattr(op, "axis1"):
-        axes[[op.axis1, op.axis2]] = axes[[op.axis2, op.axis1]]
-        return axes.tolist()
-    if hasattr(op, "source"):
-        empty = np.empty(range(rank))  # The size of an axis is its number.
-        return list(np.moveaxis(empty, op.source, op.destination).shape)
-    if op.axes is None:
-        return axes[::-1].tolist()
-    return [axis % rank for axis in op.axes]
+    return permuting.permutation(node.op, len(node.inputs[0].shape))
